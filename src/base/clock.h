@@ -1,0 +1,36 @@
+// Monotonic time and deadlines. A deadline of zero length given by a knob means "never".
+#pragma once
+
+#include <chrono>
+
+namespace libcomm {
+
+using Clock = std::chrono::steady_clock;
+using Seconds = std::chrono::duration<double>;
+
+class Deadline {
+ public:
+  // Never passes.
+  Deadline() = default;
+  static Deadline after(Seconds s) {
+    Deadline d;
+    d.at_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(s);
+    return d;
+  }
+  // What a timeout knob means: seconds, 0 for none.
+  static Deadline from_knob(double seconds) {
+    return seconds > 0 ? after(Seconds(seconds)) : Deadline();
+  }
+  bool passed() const { return at_ != Clock::time_point::max() && Clock::now() >= at_; }
+  // Milliseconds left for poll(2), at most `cap_ms`; never negative.
+  int poll_ms(int cap_ms) const {
+    if (at_ == Clock::time_point::max()) return cap_ms;
+    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(at_ - Clock::now()).count();
+    return left <= 0 ? 0 : static_cast<int>(left < cap_ms ? left + 1 : cap_ms);
+  }
+
+ private:
+  Clock::time_point at_ = Clock::time_point::max();
+};
+
+}  // namespace libcomm

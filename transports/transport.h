@@ -1,0 +1,183 @@
+// Transport: how bytes get from one rank to another. shm, tcp, rdma, cuda and fake are siblings behind
+// this file; the executor sees nothing else of them.
+//
+// A channel is one direction between two ranks on one lane. It carries *segments*: a message is cut
+// into segments of at most Plan::segment_bytes by both ends alike. Credits live inside the channel;
+// the layers above only see "not ready yet". No call here blocks, except where it says so. A channel
+// is used by one thread at a time.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/base/status.h"
+
+namespace libcomm {
+
+// What an operation is, so that mismatched calls are found: travels with every segment.
+// Wire struct: little-endian, no padding.
+struct Signature {
+  uint64_t op = 0;          // number of the operation on its communicator, from 1; p2p: per pair
+  uint64_t count = 0;       // as the caller gave it, elements
+  uint64_t table_hash = 0;  // of the v-variants' tables, where all ranks must agree
+  int32_t root = -1;
+  uint8_t collective = 0;  // Collective
+  uint8_t type = 0;        // DataType
+  uint8_t redop = 0;       // ReduceOp, 0x80 set for average, 0x40 for pre-multiplied sum
+  uint8_t flags = 0;
+
+  bool operator==(const Signature&) const = default;
+};
+static_assert(sizeof(Signature) == 32);
+
+// What a channel can do, as bits.
+enum ChannelCapability : unsigned {
+  kMapped = 1u << 0,       // slots are memory shared with the peer: filling one is delivery
+  kDirectSend = 1u << 1,   // post() sends straight from user memory without a copy of ours
+  kDirectRecv = 1u << 2,   // receive_into() receives straight into user memory
+  kDeviceMemory = 1u << 3,
+  kOrdered = 1u << 4,      // segments arrive in the order they were sent (always true today)
+};
+
+// What a waiter that has spun long enough may sleep on.
+struct WaitHandle {
+  int fd = -1;          // readable (or writable, for a sender) when there may be progress; -1: none
+  bool for_write = false;
+};
+
+class SendChannel {
+ public:
+  virtual ~SendChannel() = default;
+  virtual unsigned capabilities() const = 0;
+  // Largest segment.
+  virtual size_t segment_bytes() const = 0;
+
+  // A place to write the next segment into; *slot == nullptr when there is no credit yet. Asking again
+  // gives the same place.
+  virtual Status reserve(std::byte** slot) = 0;
+  // Sends the reserved slot's first `bytes` (0 is allowed: a signal).
+  virtual Status commit(const Signature& signature, size_t bytes) = 0;
+
+  // kDirectSend: sends [src, src + bytes); *accepted == false when there is no room yet. The source
+  // must not change until completed() has reached the number of segments accepted so far.
+  virtual Status post(const Signature& signature, const void* src, size_t bytes, bool* accepted);
+  // Makes progress; *completed is the number of segments (committed and posted) whose memory may be
+  // used again. Committed slots count as completed at once.
+  virtual Status progress(uint64_t* completed) = 0;
+  virtual WaitHandle wait_handle() const { return {}; }
+};
+
+struct Segment {
+  const std::byte* data = nullptr;  // nullptr: nothing has arrived yet
+  size_t bytes = 0;
+  Signature signature;
+  bool ready = false;  // true also for an empty segment
+};
+
+class RecvChannel {
+ public:
+  virtual ~RecvChannel() = default;
+  virtual unsigned capabilities() const = 0;
+  virtual size_t segment_bytes() const = 0;
+
+  // The oldest segment that has arrived whole, without taking it; makes progress.
+  virtual Status peek(Segment* segment) = 0;
+  // Takes the segment that peek showed: its memory may be reused by the peer.
+  virtual Status release() = 0;
+
+  // Receives the next segment into [dst, dst + bytes), for kDirectRecv without a copy. Call it again
+  // with the same arguments until *done. `expected` is what its signature should be: when it, or the
+  // length, differs, nothing is written, *done stays false, and the status is kInvalidUsage from
+  // mismatch(). The default does it by peek, memcpy and release.
+  virtual Status receive_into(const Signature& expected, void* dst, size_t bytes, bool* done);
+  virtual WaitHandle wait_handle() const { return {}; }
+};
+
+// "rank 2 called allreduce(count 5, float32, sum) as operation 7, but rank 0 called ..." as
+// kInvalidUsage, attributed to the peer. Lengths are included when the signatures are equal.
+Status mismatch(int my_rank, const Signature& mine, size_t my_bytes, int peer_rank,
+                const Signature& theirs, size_t their_bytes);
+std::string describe(const Signature& signature);
+
+// What every rank tells all others about itself when a communicator is made. Wire struct.
+struct PeerFacts {
+  int32_t rank = -1;
+  uint32_t version = 1;
+  uint64_t host_hash = 0;      // of boot id and COMM_HOSTID: equal means "perhaps the same host"
+  uint64_t process_token[2] = {};  // random per process: equal means the same address space
+  int64_t pid = 0;
+  uint64_t pid_namespace = 0;  // inode of /proc/self/ns/pid
+  uint64_t net_namespace = 0;
+  uint32_t uid = 0;
+  uint32_t flags = 0;
+  int32_t core = -1;  // core this rank is bound to, or -1
+  int32_t numa_node = -1;
+};
+static_assert(sizeof(PeerFacts) == 72);
+
+// Memory that all ranks of one communicator on one host have mapped: the ground for fused exchanges.
+// Each rank owns one equal part, all zero at first. Who writes what where is up to the fused exchange.
+class Board {
+ public:
+  virtual ~Board() = default;
+  // Ranks on the board, ascending; index() is this rank's position.
+  virtual std::span<const int> ranks() const = 0;
+  virtual int index() const = 0;
+  // Rank `index`'s part, in this process's address space; page-aligned.
+  virtual std::byte* part(int index) const = 0;
+  virtual size_t part_bytes() const = 0;
+
+  // What operation this rank is in, for finding mismatched calls; published before the exchange.
+  virtual void publish(const Signature& signature) = 0;
+  virtual Signature published(int index) const = 0;
+
+  // Wakes rank `index` if it sleeps; to be called after writing what it waits for. Costs one load when
+  // nobody sleeps. `fence`: order the preceding store before that load (needed where ranks share
+  // cores; a wake-up lost without it costs the sleeper its time limit).
+  virtual void wake(int index, bool fence) = 0;
+  // Sleeps until woken or `microseconds` have passed. prepare_sleep() first, then look once more at
+  // what is awaited, then sleep(ticket).
+  virtual uint32_t prepare_sleep() = 0;
+  virtual void sleep(uint32_t ticket, int microseconds) = 0;
+  virtual void cancel_sleep() = 0;
+
+  // commMemAlloc memory of a peer: where [offset, offset + bytes) of its segment is mapped here. Maps on
+  // first use. kSystem when it cannot be mapped.
+  virtual Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
+                                         size_t bytes) = 0;
+};
+
+// Memory that the executor's waits sleep on, and counters for commGetMemStats.
+struct TransportStats {
+  size_t host_bytes = 0;
+  int channels = 0;
+  int sockets = 0;
+  int threads = 0;
+};
+
+class Bootstrap;
+class Knobs;
+
+// One communicator's use of one kind of transport.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual const char* name() const = 0;  // "shm", "tcp", ...
+
+  // Can these two ranks talk by this transport? Pure function of exchanged facts, the same on every rank.
+  virtual bool reaches(const PeerFacts& a, const PeerFacts& b) const = 0;
+
+  // The two ends of the channel from this rank to `peer`, and from `peer` to this rank. They may still
+  // be connecting when returned: reserve() and peek() then say "not ready". connect() may block while
+  // the peer's process answers, up to the bootstrap deadline.
+  virtual Result<std::unique_ptr<SendChannel>> connect(int peer, int lane) = 0;
+  virtual Result<std::unique_ptr<RecvChannel>> accept(int peer, int lane) = 0;
+
+  virtual TransportStats stats() const = 0;
+};
+
+}  // namespace libcomm
