@@ -159,9 +159,6 @@ struct TransportStats {
   int threads = 0;
 };
 
-class Bootstrap;
-class Knobs;
-
 // One communicator's use of one kind of transport.
 class Transport {
  public:
@@ -170,6 +167,9 @@ class Transport {
 
   // Can these two ranks talk by this transport? Pure function of exchanged facts, the same on every rank.
   virtual bool reaches(const PeerFacts& a, const PeerFacts& b) const = 0;
+
+  // Largest segment of its channels: a function of agreed knobs, the same on every rank.
+  virtual size_t segment_bytes() const = 0;
 
   // The two ends of the channel from this rank to `peer`, and from `peer` to this rank. They may still
   // be connecting when returned: reserve() and peek() then say "not ready". connect() may block while
