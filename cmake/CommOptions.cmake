@@ -1,0 +1,95 @@
+# What this build found on the machine, and the one block that says so at the end of configuring.
+#
+# Required: fmt, Highway, hwloc, OpenSSL, GoogleTest for the tests; a missing one ends the configuration
+# with the Debian package's name. CUDA and verbs are optional and only looked for: the summary reports
+# them, and a part of the library that uses one checks COMM_HAVE_CUDA or COMM_HAVE_VERBS in its own
+# CMakeLists.txt to select files.
+include(CheckIncludeFileCXX)
+
+# comm_require(VARIABLE WHAT PACKAGE): ends the configuration unless VARIABLE is true.
+function(comm_require variable what package)
+  if(NOT ${variable})
+    message(FATAL_ERROR "${what} is missing: apt-get install ${package} (./dev build installs all that is needed)")
+  endif()
+endfunction()
+
+find_package(fmt QUIET)
+comm_require(fmt_FOUND "fmt" libfmt-dev)
+find_package(OpenSSL QUIET)
+comm_require(OPENSSL_FOUND "OpenSSL" libssl-dev)
+find_package(PkgConfig QUIET)
+comm_require(PKG_CONFIG_FOUND "pkg-config" pkg-config)
+pkg_check_modules(hwloc QUIET IMPORTED_TARGET hwloc)
+comm_require(hwloc_FOUND "hwloc" libhwloc-dev)
+pkg_check_modules(hwy QUIET IMPORTED_TARGET libhwy)
+comm_require(hwy_FOUND "Highway" libhwy-dev)
+if(COMM_BUILD_TESTS)
+  find_package(GTest QUIET)
+  comm_require(GTest_FOUND "GoogleTest" "libgtest-dev libgmock-dev")
+endif()
+
+# PMIx is opened at run time; its header only makes the launcher code compile against true types.
+check_include_file_cxx(pmix.h COMM_HAVE_PMIX_H)
+if(NOT COMM_HAVE_PMIX_H)
+  pkg_check_modules(pmix QUIET pmix)
+endif()
+if(COMM_HAVE_PMIX_H OR pmix_FOUND)
+  set(COMM_PMIX "headers found; libpmix.so.2 opened at run time")
+else()
+  set(COMM_PMIX "no headers; libpmix.so.2 opened at run time")
+endif()
+
+# CUDA: nvcc from PATH, CUDACXX or the usual folder (check_language misses one outside PATH).
+find_program(COMM_NVCC nvcc HINTS $ENV{CUDACXX} $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin
+                                  /usr/local/cuda/bin DOC "CUDA compiler")
+set(COMM_HAVE_CUDA OFF)
+set(COMM_CUDA_VERSION "")
+if(COMM_NVCC)
+  execute_process(COMMAND ${COMM_NVCC} --version OUTPUT_VARIABLE nvcc_text ERROR_QUIET
+                  RESULT_VARIABLE nvcc_result)
+  if(nvcc_result EQUAL 0 AND nvcc_text MATCHES "release ([0-9.]+)")
+    set(COMM_HAVE_CUDA ON)
+    set(COMM_CUDA_VERSION ${CMAKE_MATCH_1})
+  endif()
+endif()
+
+# RDMA verbs.
+pkg_check_modules(verbs QUIET libibverbs)
+set(COMM_HAVE_VERBS OFF)
+if(verbs_FOUND)
+  set(COMM_HAVE_VERBS ON)
+endif()
+
+function(comm_summary_line name text)
+  string(LENGTH "${name}" length)
+  math(EXPR padding "14 - ${length}")
+  string(REPEAT " " ${padding} spaces)
+  message(STATUS "  ${name}${spaces}${text}")
+endfunction()
+
+# Printed last, by the top CMakeLists.txt.
+function(comm_print_summary)
+  set(sanitizers none)
+  if(COMM_SANITIZE)
+    set(sanitizers "${COMM_SANITIZE}")
+  endif()
+  set(cuda "no nvcc found; host memory only")
+  if(COMM_HAVE_CUDA)
+    set(cuda "${COMM_CUDA_VERSION} found (${COMM_NVCC}); not used by this version")
+  endif()
+  set(rdma "no libibverbs found (libibverbs-dev)")
+  if(COMM_HAVE_VERBS)
+    set(rdma "${verbs_VERSION} found; not used by this version")
+  endif()
+  message(STATUS "libcomm ${PROJECT_VERSION}")
+  comm_summary_line("build type" "${CMAKE_BUILD_TYPE}")
+  comm_summary_line("compiler" "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
+  comm_summary_line("sanitizers" "${sanitizers}")
+  comm_summary_line("CUDA" "${cuda}")
+  comm_summary_line("verbs" "${rdma}")
+  comm_summary_line("hwloc" "${hwloc_VERSION}")
+  comm_summary_line("Highway" "${hwy_VERSION}")
+  comm_summary_line("PMIx" "${COMM_PMIX}")
+  comm_summary_line("tests" "${COMM_BUILD_TESTS}")
+  comm_summary_line("benchmarks" "${COMM_BUILD_BENCHMARKS}")
+endfunction()
