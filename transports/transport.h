@@ -65,8 +65,10 @@ class SendChannel {
   // kDirectSend: sends [src, src + bytes); *accepted == false when there is no room yet. The source
   // must not change until completed() has reached the number of segments accepted so far.
   virtual Status post(const Signature& signature, const void* src, size_t bytes, bool* accepted);
-  // Makes progress; *completed is the number of segments (committed and posted) whose memory may be
-  // used again. Committed slots count as completed at once.
+  // Makes progress; *completed is how many of the first segments (committed and posted, in order) have
+  // left this process, so that their memory may be used again. Where slots are mapped, a commit is
+  // complete at once; a socket channel may still hold committed bytes, so an operation is over for its
+  // sender only when *completed has reached the number of segments accepted.
   virtual Status progress(uint64_t* completed) = 0;
   virtual WaitHandle wait_handle() const { return {}; }
 };
@@ -95,12 +97,19 @@ class RecvChannel {
   // mismatch(). The default does it by peek, memcpy and release.
   virtual Status receive_into(const Signature& expected, void* dst, size_t bytes, bool* done);
   virtual WaitHandle wait_handle() const { return {}; }
+
+  // This rank and the sender, for messages; -1 where a channel does not say.
+  virtual int rank() const { return -1; }
+  virtual int peer() const { return -1; }
 };
 
-// "rank 2 called allreduce(count 5, float32, sum) as operation 7, but rank 0 called ..." as
-// kInvalidUsage, attributed to the peer. Lengths are included when the signatures are equal.
+// "rank 0 called allreduce(count 100, float32, sum) as operation 7, but rank 1 called allreduce(count
+// 200, float32, sum); all ranks must make the same calls in the same order" as kInvalidUsage,
+// attributed to the peer. Lengths are named when the signatures are equal.
 Status mismatch(int my_rank, const Signature& mine, size_t my_bytes, int peer_rank,
                 const Signature& theirs, size_t their_bytes);
+// "allreduce(count 100, float32, sum)": the call without its number. Values that no rank of this version
+// sends are shown as numbers.
 std::string describe(const Signature& signature);
 
 // What every rank tells all others about itself when a communicator is made. Wire struct.
