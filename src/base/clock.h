@@ -14,7 +14,8 @@ class Deadline {
   Deadline() = default;
   static Deadline after(Seconds s) {
     Deadline d;
-    d.at_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(s);
+    // Beyond a century the clock's own range would overflow: that is never.
+    if (s < kCentury) d.at_ = Clock::now() + std::chrono::duration_cast<Clock::duration>(s);
     return d;
   }
   // What a timeout knob means: seconds, 0 for none.
@@ -22,14 +23,15 @@ class Deadline {
     return seconds > 0 ? after(Seconds(seconds)) : Deadline();
   }
   bool passed() const { return at_ != Clock::time_point::max() && Clock::now() >= at_; }
-  // Milliseconds left for poll(2), at most `cap_ms`; never negative.
+  // Milliseconds left for poll(2), rounded up, at most `cap_ms`; never negative.
   int poll_ms(int cap_ms) const {
     if (at_ == Clock::time_point::max()) return cap_ms;
-    auto left = std::chrono::duration_cast<std::chrono::milliseconds>(at_ - Clock::now()).count();
-    return left <= 0 ? 0 : static_cast<int>(left < cap_ms ? left + 1 : cap_ms);
+    const auto left = std::chrono::ceil<std::chrono::milliseconds>(at_ - Clock::now()).count();
+    return left <= 0 ? 0 : static_cast<int>(left < cap_ms ? left : cap_ms);
   }
 
  private:
+  static constexpr Seconds kCentury{3.15e9};
   Clock::time_point at_ = Clock::time_point::max();
 };
 

@@ -17,7 +17,7 @@ std::atomic<int> g_highest{0};
 std::atomic<unsigned> g_generation{0};
 
 void close_all_in_child() {
-  g_generation.fetch_add(1, std::memory_order_relaxed);
+  g_generation.fetch_add(1, std::memory_order_relaxed);  // first: destructors in the child see it
   const int words = g_highest.load(std::memory_order_relaxed) / 64 + 1;
   for (int word = 0; word < words; ++word) {
     uint64_t bits = g_owned[word].exchange(0, std::memory_order_relaxed);
@@ -43,27 +43,29 @@ void note(int fd) {
   }
 }
 
-// True when the descriptor was still this process's to close.
-bool forget(int fd) {
-  if (fd >= kTableFds) return true;
-  const uint64_t bit = uint64_t{1} << (fd % 64);
-  return (g_owned[fd / 64].fetch_and(~bit, std::memory_order_relaxed) & bit) != 0;
+void forget(int fd) {
+  if (fd >= kTableFds) return;
+  g_owned[fd / 64].fetch_and(~(uint64_t{1} << (fd % 64)), std::memory_order_relaxed);
 }
 
 }  // namespace
 
 UniqueFd::UniqueFd(int fd) : fd_(fd) {
-  if (fd >= 0) note(fd);
+  if (fd < 0) return;
+  note(fd);
+  generation_ = g_generation.load(std::memory_order_relaxed);
 }
 
+// Forgets before it closes: once closed, the number may be another thread's new descriptor.
 void UniqueFd::reset() {
-  if (fd_ >= 0 && forget(fd_)) ::close(fd_);
-  fd_ = -1;
+  if (const int fd = release(); fd >= 0) ::close(fd);
 }
 
 int UniqueFd::release() {
-  if (fd_ >= 0) (void)forget(fd_);
-  return std::exchange(fd_, -1);
+  const int fd = std::exchange(fd_, -1);
+  if (fd < 0 || generation_ != g_generation.load(std::memory_order_relaxed)) return -1;
+  forget(fd);
+  return fd;
 }
 
 unsigned fork_generation() {

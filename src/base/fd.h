@@ -8,15 +8,20 @@
 
 namespace libcomm {
 
+// Grows by one in every forked child; a handle made under another generation belongs to the parent.
+unsigned fork_generation();
+
 class UniqueFd {
  public:
   UniqueFd() = default;
   explicit UniqueFd(int fd);
-  UniqueFd(UniqueFd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
+  UniqueFd(UniqueFd&& other) noexcept
+      : fd_(std::exchange(other.fd_, -1)), generation_(other.generation_) {}
   UniqueFd& operator=(UniqueFd&& other) noexcept {
     if (this != &other) {
       reset();
       fd_ = std::exchange(other.fd_, -1);
+      generation_ = other.generation_;
     }
     return *this;
   }
@@ -24,18 +29,19 @@ class UniqueFd {
   UniqueFd& operator=(const UniqueFd&) = delete;
   ~UniqueFd() { reset(); }
 
+  // In a forked child the numbers of the parent's descriptors mean nothing: fork_generation()
+  // tells.
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
   explicit operator bool() const { return valid(); }
   void reset();
-  // Gives the descriptor up without closing it.
+  // Gives the descriptor up without closing it; -1 when there is none, or it was the parent's.
   int release();
 
  private:
   int fd_ = -1;
+  unsigned generation_ =
+      0;  // a child's own descriptor of the same number is not this one's to close
 };
-
-// Grows by one in every forked child; a handle made under another generation belongs to the parent.
-unsigned fork_generation();
 
 }  // namespace libcomm

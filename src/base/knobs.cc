@@ -4,16 +4,16 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
+#include <cctype>
 #include <charconv>
 #include <cstdlib>
 #include <fstream>
 #include <limits>
 #include <map>
-#include <mutex>
 #include <set>
 #include <vector>
 
+#include "src/base/fork_mutex.h"
 #include "src/base/log.h"
 
 extern char** environ;
@@ -67,8 +67,8 @@ int choice_index(std::string_view choices, std::string_view value) {
 }
 
 Status bad_value(const KnobRow& row, std::string_view value, std::string_view origin) {
-  return error(Code::kInvalidArgument, "COMM_{}={} ({}) is not valid: expected {}{}", row.name, value,
-               origin, row.type == KnobType::Seconds ? "seconds, " : "",
+  return error(Code::kInvalidArgument, "COMM_{}={} ({}) is not valid: expected {}{}", row.name,
+               value, origin, row.type == KnobType::Seconds ? "seconds, " : "",
                *row.range ? row.range : "text");
 }
 
@@ -86,13 +86,22 @@ bool in_range(const KnobRow& row, double value) {
   return value >= bound(range.substr(0, dots)) && value <= bound(range.substr(dots + 2));
 }
 
-// Lines "NAME=value" or "COMM_NAME=value"; '#' starts a comment.
+// '#' starts a comment at the start of a line or after a blank: a secret may hold one.
+std::string_view without_comment(std::string_view line) {
+  for (size_t i = 0; i < line.size(); ++i) {
+    if (line[i] == '#' && (i == 0 || std::isspace(static_cast<unsigned char>(line[i - 1]))))
+      return line.substr(0, i);
+  }
+  return line;
+}
+
+// Lines "NAME=value" or "COMM_NAME=value".
 std::map<std::string, std::string> read_conf(const std::string& path) {
   std::map<std::string, std::string> values;
   std::ifstream file(path);
   std::string line;
   while (std::getline(file, line)) {
-    std::string_view view = trim(std::string_view(line).substr(0, line.find('#')));
+    const std::string_view view = trim(without_comment(line));
     const size_t equals = view.find('=');
     if (equals == std::string_view::npos) continue;
     std::string_view name = trim(view.substr(0, equals));
@@ -118,15 +127,16 @@ size_t edit_distance(std::string_view a, std::string_view b) {
 }
 
 void warn_unknown(std::string_view name, std::string_view origin) {
-  static std::mutex mutex;
+  static ForkMutex mutex;
   static std::set<std::string> warned;
   {
     std::lock_guard lock(mutex);
     if (!warned.insert(std::string(name)).second) return;
   }
   if (const KnobRow* near = nearest_knob(name)) {
-    log_warn("COMM_{} ({}) is not a knob of this library; did you mean COMM_{}? See comm-info --knobs",
-             name, origin, near->name);
+    log_warn(
+        "COMM_{} ({}) is not a knob of this library; did you mean COMM_{}? See comm-info --knobs",
+        name, origin, near->name);
   } else {
     log_warn("COMM_{} ({}) is not a knob of this library; see comm-info --knobs", name, origin);
   }
@@ -146,11 +156,24 @@ bool parse_size(std::string_view text, uint64_t* bytes) {
   int shift = 0;
   if (!text.empty()) {
     switch (text.back()) {
-      case 'k': case 'K': shift = 10; break;
-      case 'm': case 'M': shift = 20; break;
-      case 'g': case 'G': shift = 30; break;
-      case 't': case 'T': shift = 40; break;
-      default: break;
+      case 'k':
+      case 'K':
+        shift = 10;
+        break;
+      case 'm':
+      case 'M':
+        shift = 20;
+        break;
+      case 'g':
+      case 'G':
+        shift = 30;
+        break;
+      case 't':
+      case 'T':
+        shift = 40;
+        break;
+      default:
+        break;
     }
   }
   if (shift) text.remove_suffix(1);
@@ -230,7 +253,8 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
     const std::string_view pair = *entry;
     const size_t equals = pair.find('=');
     if (!pair.starts_with("COMM_") || equals == std::string_view::npos) continue;
-    from_environment[std::string(pair.substr(5, equals - 5))] = std::string(pair.substr(equals + 1));
+    from_environment[std::string(pair.substr(5, equals - 5))] =
+        std::string(pair.substr(equals + 1));
   }
   sources.emplace_back("environment", std::move(from_environment));
 
@@ -243,7 +267,9 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
         if (!belongs_to_programs(name)) unknown.emplace_back(name, origin);
         continue;
       }
-      Status status = knobs->set(row->id, value, origin);
+      // Launchers export empty variables: they ask for the default.
+      const std::string_view wanted = trim(value).empty() ? row->fallback : std::string_view(value);
+      Status status = knobs->set(row->id, wanted, origin);
       if (!status && first_bad.is_ok()) first_bad = std::move(status);
     }
   }
@@ -255,8 +281,10 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
                 knobs->get_string(Knob::kDebugFile));
   for (const auto& [name, origin] : unknown) warn_unknown(name, origin);
   if (!unknown_subsystem.empty() && first_bad.is_ok()) {
-    first_bad = error(Code::kInvalidArgument, "COMM_DEBUG_SUBSYS={}: {} is not one of the parts that log; see "
-                      "comm-info --knobs", knobs->get_string(Knob::kDebugSubsys), unknown_subsystem);
+    first_bad = error(Code::kInvalidArgument,
+                      "COMM_DEBUG_SUBSYS={}: {} is not one of the parts that log; see "
+                      "comm-info --knobs",
+                      knobs->get_string(Knob::kDebugSubsys), unknown_subsystem);
   }
   if (!first_bad) return first_bad;
   return std::shared_ptr<const Knobs>(std::move(knobs));

@@ -1,8 +1,8 @@
 // Knobs: the COMM_* settings, read from the environment, ~/.comm.conf and /etc/comm.conf.
 //
-// knobs.def is the one table; docs/knobs.md, `comm-info --knobs` and the warning for unknown names are
-// made from it. A `Knobs` value is an immutable snapshot: every communicator takes one when it is
-// created, so a knob changed later touches only later communicators.
+// knobs.def is the one table; docs/knobs.md, `comm-info --knobs` and the warning for unknown names
+// are made from it. A `Knobs` value is an immutable snapshot: every communicator takes one when it
+// is created, so a knob changed later touches only later communicators.
 #pragma once
 
 #include <array>
@@ -28,7 +28,7 @@ enum class KnobScope { kEach, kAgreed };
 
 struct KnobRow {
   Knob id;
-  const char* name;      // without COMM_
+  const char* name;  // without COMM_
   KnobType type;
   const char* fallback;  // default, as text
   const char* range;     // "least..most", "a|b|c" or "" for anything
@@ -40,8 +40,8 @@ std::span<const KnobRow> knob_table();
 
 class Knobs {
  public:
-  // Reads environment, then ~/.comm.conf, then /etc/comm.conf (the first that sets a knob wins), checks
-  // every value, configures the log, and warns once per process about unknown COMM_ names.
+  // Reads environment, then ~/.comm.conf, then /etc/comm.conf (the first that sets a knob wins),
+  // checks every value, configures the log, and warns once per process about unknown COMM_ names.
   // kInvalidArgument names the knob, its value and what it may be.
   static Result<std::shared_ptr<const Knobs>> load();
 

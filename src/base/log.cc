@@ -4,8 +4,11 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <cerrno>
 #include <cstring>
 #include <mutex>
+
+#include "src/base/fork_mutex.h"
 
 namespace libcomm {
 namespace log_detail {
@@ -15,9 +18,13 @@ std::atomic<unsigned> g_subsystems{static_cast<unsigned>(Subsys::kAll)};
 
 namespace {
 
-std::mutex g_sink_mutex;
-int g_sink = STDERR_FILENO;
-std::string g_sink_path;
+// The descriptor that lines go to. A file's descriptor, once opened, keeps its number for the life
+// of the process: another file is put onto it with dup3, so that a thread in write() never meets a
+// closed or foreign descriptor.
+std::atomic<int> g_sink{STDERR_FILENO};
+int g_file = -1;          // under g_configure_mutex
+std::string g_file_path;  // under g_configure_mutex; what g_sink is, "" for stderr
+ForkMutex g_configure_mutex;
 
 std::string host_name() {
   char name[256] = {};
@@ -34,13 +41,36 @@ std::string expand_path(const std::string& pattern) {
       continue;
     }
     switch (pattern[++i]) {
-      case 'h': path += host_name(); break;
-      case 'p': path += std::to_string(getpid()); break;
-      case '%': path += '%'; break;
-      default: path += '%', path += pattern[i];
+      case 'h':
+        path += host_name();
+        break;
+      case 'p':
+        path += std::to_string(getpid());
+        break;
+      case '%':
+        path += '%';
+        break;
+      default:
+        path += '%', path += pattern[i];
     }
   }
   return path;
+}
+
+std::string error_text(int err) {
+  char buffer[128];
+  return strerror_r(err, buffer, sizeof buffer);
+}
+
+void append_printable(std::string* line, std::string_view text) {
+  for (const char c : text) {
+    const auto byte = static_cast<unsigned char>(c);
+    if (byte < 0x20 || byte == 0x7f) {
+      *line += fmt::format("\\x{:02x}", byte);
+    } else {
+      *line += c;
+    }
+  }
 }
 
 struct SubsysName {
@@ -48,10 +78,18 @@ struct SubsysName {
   Subsys bit;
 };
 constexpr SubsysName kSubsysNames[] = {
-    {"INIT", Subsys::kInit},     {"COLL", Subsys::kColl},     {"P2P", Subsys::kP2p},
-    {"SHM", Subsys::kShm},       {"NET", Subsys::kNet},       {"GRAPH", Subsys::kGraph},
-    {"TUNING", Subsys::kTuning}, {"ENV", Subsys::kEnv},       {"ALLOC", Subsys::kAlloc},
-    {"CALL", Subsys::kCall},     {"BOOTSTRAP", Subsys::kBootstrap}, {"ALL", Subsys::kAll},
+    {"INIT", Subsys::kInit},
+    {"COLL", Subsys::kColl},
+    {"P2P", Subsys::kP2p},
+    {"SHM", Subsys::kShm},
+    {"NET", Subsys::kNet},
+    {"GRAPH", Subsys::kGraph},
+    {"TUNING", Subsys::kTuning},
+    {"ENV", Subsys::kEnv},
+    {"ALLOC", Subsys::kAlloc},
+    {"CALL", Subsys::kCall},
+    {"BOOTSTRAP", Subsys::kBootstrap},
+    {"ALL", Subsys::kAll},
 };
 
 }  // namespace
@@ -80,40 +118,47 @@ unsigned parse_subsystems(std::string_view text, std::string* unknown) {
 void configure_log(LogLevel level, unsigned subsystems, const std::string& file) {
   log_detail::g_level.store(static_cast<int>(level), std::memory_order_relaxed);
   log_detail::g_subsystems.store(subsystems, std::memory_order_relaxed);
+  const std::string path = expand_path(file);
   std::string failed;
   {
-    std::lock_guard lock(g_sink_mutex);
-    const std::string path = file.empty() ? std::string() : expand_path(file);
-    if (path == g_sink_path) return;
-    if (g_sink != STDERR_FILENO) ::close(g_sink);
-    g_sink = STDERR_FILENO;
-    g_sink_path = path;
+    std::lock_guard lock(g_configure_mutex);
+    if (path == g_file_path) return;
+    g_file_path = path;
+    int sink = STDERR_FILENO;
     if (!path.empty()) {
-      const int fd = ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
-      if (fd >= 0) {
-        g_sink = fd;
+      const int fd =
+          ::open(path.c_str(), O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0644);
+      if (fd < 0) {
+        failed = fmt::format("COMM_DEBUG_FILE={}: {}; logging to stderr", path, error_text(errno));
+      } else if (g_file < 0) {
+        g_file = fd;
       } else {
-        failed = fmt::format("COMM_DEBUG_FILE={}: {}; logging to stderr", path, strerror(errno));
+        ::dup3(fd, g_file, O_CLOEXEC);
+        ::close(fd);
       }
+      if (fd >= 0) sink = g_file;
     }
+    g_sink.store(sink, std::memory_order_release);
   }
   if (!failed.empty()) log_warn("{}", failed);
 }
 
 void log_detail::write(LogLevel level, std::string_view text) {
   static const std::string host = host_name();
-  const char* name = level == LogLevel::kWarn   ? "WARN"
-                     : level == LogLevel::kInfo ? "INFO"
+  const char* name = level == LogLevel::kWarn    ? "WARN"
+                     : level == LogLevel::kInfo  ? "INFO"
                      : level == LogLevel::kTrace ? "TRACE"
                                                  : "VERSION";
-  const std::string line = fmt::format("{}:{}:{} libcomm {} {}\n", host, getpid(),
-                                       syscall(SYS_gettid), name, text);
-  std::lock_guard lock(g_sink_mutex);
-  size_t done = 0;
-  while (done < line.size()) {
-    const ssize_t n = ::write(g_sink, line.data() + done, line.size() - done);
-    if (n <= 0) break;
-    done += static_cast<size_t>(n);
+  std::string line = fmt::format("{}:{}:{} libcomm {} ", host, getpid(), syscall(SYS_gettid), name);
+  append_printable(&line, text);
+  line += '\n';
+  const int sink = g_sink.load(std::memory_order_acquire);
+  std::string_view rest = line;
+  while (!rest.empty()) {
+    const ssize_t n = ::write(sink, rest.data(), rest.size());
+    if (n < 0 && errno == EINTR) continue;
+    if (n <= 0) return;  // a log that cannot be written is no reason to fail
+    rest.remove_prefix(static_cast<size_t>(n));
   }
 }
 

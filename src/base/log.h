@@ -1,5 +1,7 @@
 // The log: one line per event, to stderr or COMM_DEBUG_FILE, chosen by COMM_DEBUG and
-// COMM_DEBUG_SUBSYS. A message that is not wanted costs one relaxed load.
+// COMM_DEBUG_SUBSYS. A message that is not wanted costs one relaxed load. A line is one write(2),
+// without a lock: lines of many threads and processes do not mix, and a forked child can log. Bytes
+// that are not printable appear as \xNN: a text may come from a peer.
 #pragma once
 
 #include <fmt/format.h>
@@ -41,12 +43,19 @@ void configure_log(LogLevel level, unsigned subsystems, const std::string& file)
 // "INIT,NET" or "^NET" to bits; unknown names are reported through `unknown` when given.
 unsigned parse_subsystems(std::string_view text, std::string* unknown = nullptr);
 
+// COMM_DEBUG_SUBSYS chooses among INFO and TRACE only: warnings are never left out.
 inline bool log_wants(LogLevel level, Subsys subsys = Subsys::kAll) {
   return log_detail::g_level.load(std::memory_order_relaxed) >= static_cast<int>(level) &&
-         (log_detail::g_subsystems.load(std::memory_order_relaxed) &
-          static_cast<unsigned>(subsys)) != 0;
+         (level <= LogLevel::kWarn || (log_detail::g_subsystems.load(std::memory_order_relaxed) &
+                                       static_cast<unsigned>(subsys)) != 0);
 }
 
+// What COMM_DEBUG=VERSION shows and the levels above it too.
+template <typename... Args>
+void log_version(fmt::format_string<Args...> format, Args&&... args) {
+  if (log_wants(LogLevel::kVersion))
+    log_detail::write(LogLevel::kVersion, fmt::format(format, std::forward<Args>(args)...));
+}
 template <typename... Args>
 void log_warn(fmt::format_string<Args...> format, Args&&... args) {
   if (log_wants(LogLevel::kWarn))

@@ -6,9 +6,10 @@ namespace libcomm {
 
 Status::Status(Code code, std::string message) {
   if (code == Code::kOk) return;
-  detail_ = std::make_shared<Detail>();
-  detail_->code = code;
-  detail_->message = std::move(message);
+  auto detail = std::make_shared<Detail>();
+  detail->code = code;
+  detail->message = std::move(message);
+  detail_ = std::move(detail);
 }
 
 const std::string& Status::message() const {
@@ -16,28 +17,31 @@ const std::string& Status::message() const {
   return detail_ ? detail_->message : empty;
 }
 
-Status::Detail& Status::own() {
-  if (detail_.use_count() > 1) detail_ = std::make_shared<Detail>(*detail_);
-  return *detail_;
+template <typename Change>
+void Status::change(Change&& apply) {
+  if (!detail_) return;
+  auto copy = std::make_shared<Detail>(*detail_);
+  apply(*copy);
+  detail_ = std::move(copy);
 }
 
 Status&& Status::at_rank(int rank) && {
-  if (detail_ && detail_->rank < 0) own().rank = rank;
+  if (this->rank() < 0) change([&](Detail& detail) { detail.rank = rank; });
   return std::move(*this);
 }
 
 Status&& Status::with_peer(int peer) && {
-  if (detail_ && detail_->peer < 0) own().peer = peer;
+  if (this->peer() < 0) change([&](Detail& detail) { detail.peer = peer; });
   return std::move(*this);
 }
 
 Status&& Status::in_op(uint64_t op) && {
-  if (detail_ && detail_->op == 0) own().op = op;
+  if (this->op() == 0) change([&](Detail& detail) { detail.op = op; });
   return std::move(*this);
 }
 
 Status&& Status::context(std::string_view what) && {
-  if (detail_) own().message.insert(0, std::string(what) + ": ");
+  change([&](Detail& detail) { detail.message.insert(0, std::string(what) + ": "); });
   return std::move(*this);
 }
 

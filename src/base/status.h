@@ -55,14 +55,15 @@ class [[nodiscard]] Status {
 
  private:
   struct Detail {
-    Code code;
+    Code code = Code::kInternal;
     std::string message;
     int rank = -1;
     int peer = -1;
     uint64_t op = 0;
   };
-  Detail& own();
-  std::shared_ptr<Detail> detail_;
+  template <typename Change>
+  void change(Change&& apply);
+  std::shared_ptr<const Detail> detail_;  // shared by copies, which other threads may hold
 };
 
 template <typename... Args>
@@ -77,8 +78,11 @@ Status system_error(int err, std::string what);
 template <typename T>
 class [[nodiscard]] Result {
  public:
-  Result(T value) : value_(std::move(value)) {}            // NOLINT: implicit on purpose
-  Result(Status status) : status_(std::move(status)) {}    // NOLINT: implicit on purpose
+  Result(T value) : value_(std::move(value)) {}  // NOLINT: implicit on purpose
+  // Of a failure; an OK status is a mistake of the caller's and becomes kInternal.
+  Result(Status status) : status_(std::move(status)) {  // NOLINT: implicit on purpose
+    if (status_) status_ = Status(Code::kInternal, "a result without a value");
+  }
   bool is_ok() const { return value_.has_value(); }
   explicit operator bool() const { return is_ok(); }
   const Status& status() const& { return status_; }
@@ -100,17 +104,17 @@ class [[nodiscard]] Result {
 }  // namespace libcomm
 
 // Returns the status from the enclosing function when it is a failure.
-#define COMM_TRY(expression)                                        \
-  do {                                                              \
+#define COMM_TRY(expression)                                                  \
+  do {                                                                        \
     if (::libcomm::Status comm_try_status_ = (expression); !comm_try_status_) \
-      return comm_try_status_;                                      \
+      return comm_try_status_;                                                \
   } while (false)
 
 #define COMM_CONCAT_INNER_(a, b) a##b
 #define COMM_CONCAT_(a, b) COMM_CONCAT_INNER_(a, b)
 // COMM_ASSIGN(auto x, f()): x is f()'s value, or its failure is returned.
-#define COMM_ASSIGN(target, expression)                                     \
-  auto COMM_CONCAT_(comm_result_, __LINE__) = (expression);                 \
-  if (!COMM_CONCAT_(comm_result_, __LINE__))                                \
-    return std::move(COMM_CONCAT_(comm_result_, __LINE__)).status();        \
+#define COMM_ASSIGN(target, expression)                              \
+  auto COMM_CONCAT_(comm_result_, __LINE__) = (expression);          \
+  if (!COMM_CONCAT_(comm_result_, __LINE__))                         \
+    return std::move(COMM_CONCAT_(comm_result_, __LINE__)).status(); \
   target = *std::move(COMM_CONCAT_(comm_result_, __LINE__))
