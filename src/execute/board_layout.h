@@ -1,0 +1,86 @@
+// BoardLayout: what the fused exchanges keep where in a rank's part of the board, and the counters that
+// order them. Every rank writes its own part only (and, for commMemAlloc memory, its share of a peer's
+// output buffer), and reads the others'.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "transports/transport.h"
+
+namespace libcomm {
+
+inline constexpr size_t kLine = 64;
+
+// What a rank says about one of its buffers: which commMemAlloc segment it lies in, if any.
+struct BufferNote {
+  uint64_t mapped;  // 1: peers use the buffer in place
+  uint64_t segment;
+  uint64_t offset;
+};
+
+// First page of a part. Counters only grow, over all operations of the communicator.
+struct BoardControl {
+  alignas(kLine) std::atomic<uint64_t> staged;    // windows whose input peers may read
+  alignas(kLine) std::atomic<uint64_t> reduced;   // windows whose share this rank has reduced
+  alignas(kLine) std::atomic<uint64_t> gathered;  // windows that this rank has collected whole
+  alignas(kLine) BufferNote in;                   // of the operation whose first window is staged next
+  BufferNote out;
+};
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+
+// One of the two one-shot slots. The flag is the operation's number (low 32 bits are never 0) and a
+// hash of what the operation is; it is stored last. Small data shares its cache line.
+struct OneshotSlot {
+  alignas(kLine) std::atomic<uint64_t> flag;
+  std::byte small[kLine - sizeof(uint64_t)];  // larger data follows the slot
+};
+static_assert(sizeof(OneshotSlot) == kLine);
+
+inline constexpr size_t kControlBytes = 4096;
+inline constexpr size_t kOneshotBytes = size_t{256} << 10;  // most data of a one-shot exchange
+inline constexpr size_t kOneshotStride = kLine + kOneshotBytes;
+inline constexpr size_t kStagingBegin = size_t{1} << 20;
+inline constexpr int kWindowBuffers = 4;  // windows in flight
+static_assert(kControlBytes + 2 * kOneshotStride <= kStagingBegin);
+
+inline BoardControl& board_control(std::byte* part) {
+  return *reinterpret_cast<BoardControl*>(part);
+}
+inline OneshotSlot& oneshot_slot(std::byte* part, uint64_t number) {
+  return *reinterpret_cast<OneshotSlot*>(part + kControlBytes + (number % 2) * kOneshotStride);
+}
+inline std::byte* oneshot_data(OneshotSlot& slot, size_t bytes) {
+  return bytes <= sizeof slot.small ? slot.small : reinterpret_cast<std::byte*>(&slot + 1);
+}
+
+// Where windows are staged, for `n` ranks and windows of `window` bytes: an input window, then the
+// reduced share, per buffer.
+struct Staging {
+  size_t window;
+  size_t share;  // bytes of one rank's share of a window, rounded up to lines
+
+  static Staging fit(size_t part_bytes, int n, size_t wanted_window) {
+    const size_t ranks = static_cast<size_t>(n);
+    const size_t room = (part_bytes - kStagingBegin) / kWindowBuffers;
+    // window + share fit in the room of one buffer; the share is at most window / n plus a line.
+    size_t window = std::min(wanted_window, (room - kLine * (ranks + 1)) / 2);
+    window = std::max(window / (kLine * ranks), size_t{1}) * kLine * ranks;
+    return {window, window / ranks};
+  }
+  std::byte* input(std::byte* part, uint64_t index) const {
+    return part + kStagingBegin + (index % kWindowBuffers) * (window + share);
+  }
+  std::byte* result(std::byte* part, uint64_t index) const { return input(part, index) + window; }
+};
+
+// This rank's view of how far the exchanges of its communicator have come; equal on all ranks between
+// operations.
+struct BoardState {
+  uint64_t oneshots = 0;
+  uint64_t windows = 0;
+};
+
+}  // namespace libcomm

@@ -1,0 +1,451 @@
+#include "src/execute/interpreter.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace libcomm {
+namespace {
+
+// A message that is being sent while its lane goes on.
+struct Pending {
+  SendPort* port;
+  const std::byte* src;
+  size_t bytes;
+  size_t issued = 0;       // bytes given to the channel
+  bool signal = false;     // one empty segment
+  bool given = false;      // all of it was given to the channel
+  uint64_t finish_at = 0;  // port->completed at which the memory is free
+};
+
+bool overlap(const std::byte* a, size_t a_bytes, const std::byte* b, size_t b_bytes) {
+  return a < b + b_bytes && b < a + a_bytes;
+}
+
+}  // namespace
+
+class Interpreter::LaneRun {
+ public:
+  LaneRun(const InterpreterArgs& args, const Lane& lane, int index)
+      : args_(args), lane_(lane), index_(index) {}
+
+  bool finished() const { return slice_ == args_.slices && pending_.empty(); }
+
+  Status advance(bool* moved) {
+    for (;;) {
+      COMM_TRY(flush(moved));
+      if (slice_ == args_.slices) return Status::ok();
+      if (!ready_) {
+        if (!fetch()) {  // the slice has no more steps
+          // Scratch belongs to one slice at a time.
+          if (args_.schedule->scratch_banks > 0 && !pending_.empty()) return Status::ok();
+          ++slice_;
+          pc_ = 0;
+          *moved = true;
+          continue;
+        }
+        COMM_TRY(prepare());
+      }
+      bool done = false;
+      COMM_TRY(run(&done, moved));
+      if (!done) return Status::ok();
+      *moved = true;
+      ready_ = false;
+      next();
+    }
+  }
+
+  void wait_handles(std::vector<WaitHandle>* handles) const {
+    if (ready_ && in_ != nullptr) handles->push_back(in_->channel->wait_handle());
+    if (ready_ && out_ != nullptr) handles->push_back(out_->channel->wait_handle());
+    for (const Pending& message : pending_)
+      handles->push_back(message.port->channel->wait_handle());
+  }
+
+ private:
+  // ---- walking the schedule ----
+
+  // The step at pc_, with repeats entered; false at the end of the slice.
+  bool fetch() {
+    const std::vector<Step>& steps = lane_.steps;
+    while (pc_ < steps.size() && steps[pc_].kind == StepKind::kRepeat) {
+      const Step& repeat = steps[pc_];
+      if (repeat.times <= 0) {
+        pc_ += static_cast<size_t>(repeat.body) + 1;
+        continue;
+      }
+      times_ = repeat.times;
+      round_ = 0;
+      body_begin_ = pc_ + 1;
+      body_end_ = body_begin_ + static_cast<size_t>(repeat.body);
+      ++pc_;
+    }
+    return pc_ < steps.size();
+  }
+
+  void next() {
+    ++pc_;
+    if (times_ == 0 || pc_ != body_end_) return;
+    if (++round_ < times_) {
+      pc_ = body_begin_;
+    } else {
+      times_ = 0;
+      round_ = 0;
+    }
+  }
+
+  std::byte* address(const Ref& ref, size_t* bytes) {
+    if (ref.space == Space::kNone) return nullptr;
+    const Extent extent = args_.layout->locate(ref.space, ref.chunk, step_.count, slice_);
+    *bytes = extent.bytes;
+    std::byte* base = nullptr;
+    switch (ref.space) {
+      case Space::kIn:
+        base = static_cast<std::byte*>(const_cast<void*>(args_.operation->in));
+        break;
+      case Space::kOut:
+        base = static_cast<std::byte*>(args_.operation->out);
+        break;
+      default:
+        base = args_.scratch + ref.bank * args_.layout->bank_bytes();
+    }
+    return base + extent.offset;
+  }
+
+  Status prepare() {
+    step_ = expand(*args_.schedule, lane_.steps[pc_], times_ > 0 ? round_ : 0);
+    bytes_ = 0;
+    offset_ = 0;
+    in_ = nullptr;
+    out_ = nullptr;
+    dst_ = address(step_.dst, &bytes_);
+    src_ = address(step_.src, &bytes_);
+    ready_ = true;
+    const bool signal = step_.kind == StepKind::kSignal || step_.kind == StepKind::kWait;
+    if (bytes_ == 0 && !signal) return Status::ok();
+    switch (step_.kind) {
+      case StepKind::kSend:
+      case StepKind::kSignal: {
+        COMM_ASSIGN(out_, args_.ports->send_port(step_.peer, index_));
+        break;
+      }
+      case StepKind::kRecv:
+      case StepKind::kRecvReduce:
+      case StepKind::kWait: {
+        COMM_ASSIGN(in_, args_.ports->recv_port(step_.peer, index_));
+        break;
+      }
+      case StepKind::kRecvReduceSend:
+      case StepKind::kRecvCopySend: {
+        COMM_ASSIGN(in_, args_.ports->recv_port(step_.peer, index_));
+        COMM_ASSIGN(out_, args_.ports->send_port(step_.peer2, index_));
+        break;
+      }
+      default:
+        break;
+    }
+    return Status::ok();
+  }
+
+  // ---- doing a step ----
+
+  Status run(bool* done, bool* moved) {
+    switch (step_.kind) {
+      case StepKind::kSend:
+        if (bytes_ > 0) post(out_, src_, bytes_, false);
+        *done = true;
+        return flush(moved);
+      case StepKind::kSignal:
+        post(out_, nullptr, 0, true);
+        *done = true;
+        return flush(moved);
+      case StepKind::kCopy:
+        if (bytes_ > 0 && dst_ != src_) {
+          if (being_sent(dst_, bytes_)) return Status::ok();
+          if (step_.final) {
+            const void* source = src_;
+            reduce(dst_, nullptr, &source, 1, bytes_);
+          } else {
+            copy_bytes(dst_, src_, bytes_, false);
+          }
+        } else if (bytes_ > 0 && step_.final && divisor() != 1) {
+          if (being_sent(dst_, bytes_)) return Status::ok();
+          const void* source = src_;
+          reduce(dst_, nullptr, &source, 1, bytes_);
+        }
+        *done = true;
+        return Status::ok();
+      case StepKind::kReduce:
+        return run_reduce(done);
+      case StepKind::kWait:
+        return run_wait(done);
+      case StepKind::kRecv:
+        return run_recv(done, moved);
+      case StepKind::kRecvReduce:
+        return run_recv_reduce(done, moved);
+      case StepKind::kRecvReduceSend:
+      case StepKind::kRecvCopySend:
+        return run_forward(done, moved);
+      case StepKind::kRepeat:
+        break;
+    }
+    return error(Code::kInternal, "the schedule of {} has a nested repeat", args_.schedule->algorithm);
+  }
+
+  Status run_reduce(bool* done) {
+    if (bytes_ == 0) {
+      *done = true;
+      return Status::ok();
+    }
+    if (being_sent(dst_, bytes_)) return Status::ok();
+    std::vector<const void*> sources;
+    sources.reserve(static_cast<size_t>(step_.operands));
+    for (int i = 0; i < step_.operands; ++i) {
+      size_t bytes = 0;
+      sources.push_back(
+          address(args_.schedule->operands[static_cast<size_t>(step_.operand + i)], &bytes));
+    }
+    reduce(dst_, nullptr, sources.data(), step_.operands, bytes_);
+    *done = true;
+    return Status::ok();
+  }
+
+  Status run_wait(bool* done) {
+    Segment segment;
+    COMM_TRY(in_->channel->peek(&segment));
+    if (!segment.ready) return Status::ok();
+    COMM_TRY(check(segment, 0));
+    COMM_TRY(in_->channel->release());
+    *done = true;
+    return Status::ok();
+  }
+
+  Status run_recv(bool* done, bool* moved) {
+    if (offset_ == 0 && being_sent(dst_, bytes_)) return Status::ok();
+    while (offset_ < bytes_) {
+      bool got = false;
+      COMM_TRY(in_->channel->receive_into(args_.signature, dst_ + offset_, segment_at(offset_), &got));
+      if (!got) return Status::ok();
+      offset_ += segment_at(offset_);
+      *moved = true;
+    }
+    *done = true;
+    return Status::ok();
+  }
+
+  Status run_recv_reduce(bool* done, bool* moved) {
+    if (offset_ == 0 && being_sent(dst_, bytes_)) return Status::ok();
+    while (offset_ < bytes_) {
+      Segment segment;
+      COMM_TRY(in_->channel->peek(&segment));
+      if (!segment.ready) return Status::ok();
+      COMM_TRY(check(segment, segment_at(offset_)));
+      const void* sources[2] = {src_ + offset_, segment.data};
+      reduce(dst_ + offset_, nullptr, sources, 2, segment.bytes);
+      COMM_TRY(in_->channel->release());
+      offset_ += segment.bytes;
+      *moved = true;
+    }
+    *done = true;
+    return Status::ok();
+  }
+
+  // Receives segment by segment, combines with this rank's part if asked, keeps a copy in dst if asked,
+  // and passes it on.
+  Status run_forward(bool* done, bool* moved) {
+    const bool direct = dst_ != nullptr && (out_->channel->capabilities() & kDirectSend) != 0;
+    if (offset_ == 0 && dst_ != nullptr && being_sent(dst_, bytes_)) return Status::ok();
+    while (offset_ < bytes_) {
+      const size_t bytes = segment_at(offset_);
+      bool went = false;
+      COMM_TRY(direct ? forward_from_dst(bytes, &went) : forward_through_slot(bytes, &went));
+      if (!went) return Status::ok();
+      offset_ += bytes;
+      *moved = true;
+      COMM_TRY(flush(moved));
+    }
+    *done = true;
+    return Status::ok();
+  }
+
+  Status forward_from_dst(size_t bytes, bool* went) {
+    if (step_.kind == StepKind::kRecvCopySend) {
+      COMM_TRY(in_->channel->receive_into(args_.signature, dst_ + offset_, bytes, went));
+      if (!*went) return Status::ok();
+    } else {
+      Segment segment;
+      COMM_TRY(in_->channel->peek(&segment));
+      if (!segment.ready) return Status::ok();
+      COMM_TRY(check(segment, bytes));
+      const void* sources[2] = {src_ + offset_, segment.data};
+      reduce(dst_ + offset_, nullptr, sources, 2, bytes);
+      COMM_TRY(in_->channel->release());
+      *went = true;
+    }
+    post(out_, dst_ + offset_, bytes, false);
+    return Status::ok();
+  }
+
+  Status forward_through_slot(size_t bytes, bool* went) {
+    if (waiting_on(out_)) return Status::ok();
+    Segment segment;
+    COMM_TRY(in_->channel->peek(&segment));
+    if (!segment.ready) return Status::ok();
+    COMM_TRY(check(segment, bytes));
+    std::byte* slot = nullptr;
+    COMM_TRY(out_->channel->reserve(&slot));
+    if (slot == nullptr) return Status::ok();
+    if (step_.kind == StepKind::kRecvReduceSend) {
+      const void* sources[2] = {src_ + offset_, segment.data};
+      if (dst_ != nullptr) {
+        reduce(dst_ + offset_, slot, sources, 2, bytes);
+      } else {
+        reduce(slot, nullptr, sources, 2, bytes);
+      }
+    } else {
+      std::memcpy(slot, segment.data, bytes);
+      if (dst_ != nullptr) std::memcpy(dst_ + offset_, segment.data, bytes);
+    }
+    COMM_TRY(in_->channel->release());
+    COMM_TRY(out_->channel->commit(args_.signature, bytes));
+    ++out_->accepted;
+    *went = true;
+    return Status::ok();
+  }
+
+  // ---- sends in flight ----
+
+  void post(SendPort* port, const std::byte* src, size_t bytes, bool signal) {
+    pending_.push_back({.port = port, .src = src, .bytes = bytes, .signal = signal});
+  }
+
+  // Gives the channels what they take and forgets what is finished.
+  Status flush(bool* moved) {
+    if (pending_.empty()) return Status::ok();
+    for (Pending& message : pending_) message.port->blocked = false;
+    for (Pending& message : pending_) {
+      SendPort& port = *message.port;
+      if (!message.given && !port.blocked) COMM_TRY(give(message, moved));
+      if (!message.given) port.blocked = true;
+      if (message.given && port.completed < message.finish_at)
+        COMM_TRY(port.channel->progress(&port.completed));
+    }
+    const auto finished = [](const Pending& message) {
+      return message.given && message.port->completed >= message.finish_at;
+    };
+    if (std::erase_if(pending_, finished) > 0) *moved = true;
+    return Status::ok();
+  }
+
+  Status give(Pending& message, bool* moved) {
+    SendPort& port = *message.port;
+    const bool direct = !message.signal && (port.channel->capabilities() & kDirectSend) != 0;
+    while (message.issued < message.bytes || message.signal) {
+      const size_t bytes = std::min(args_.segment_bytes, message.bytes - message.issued);
+      if (direct) {
+        bool accepted = false;
+        COMM_TRY(port.channel->post(args_.signature, message.src + message.issued, bytes, &accepted));
+        if (!accepted) return Status::ok();
+      } else {
+        std::byte* slot = nullptr;
+        COMM_TRY(port.channel->reserve(&slot));
+        if (slot == nullptr) return Status::ok();
+        if (bytes > 0) copy_bytes(slot, message.src + message.issued, bytes, false);
+        COMM_TRY(port.channel->commit(args_.signature, bytes));
+      }
+      ++port.accepted;
+      message.issued += bytes;
+      *moved = true;
+      if (message.signal) break;
+    }
+    message.given = true;
+    message.finish_at = direct ? port.accepted : 0;
+    return Status::ok();
+  }
+
+  bool being_sent(const std::byte* begin, size_t bytes) const {
+    return std::any_of(pending_.begin(), pending_.end(), [&](const Pending& message) {
+      return overlap(message.src, message.bytes, begin, bytes);
+    });
+  }
+
+  bool waiting_on(const SendPort* port) const {
+    return std::any_of(pending_.begin(), pending_.end(), [&](const Pending& message) {
+      return message.port == port && !message.given;
+    });
+  }
+
+  // ---- small helpers ----
+
+  size_t segment_at(size_t offset) const { return std::min(args_.segment_bytes, bytes_ - offset); }
+
+  int divisor() const {
+    return step_.final && args_.operation->average ? args_.schedule->nranks : 1;
+  }
+
+  void reduce(void* dst, void* dst2, const void* const* sources, int count, size_t bytes) const {
+    ReduceArgs work;
+    work.dst = dst;
+    work.dst2 = dst2;
+    work.sources = sources;
+    work.source_count = count;
+    work.count = bytes / size_of(args_.operation->type);
+    work.divisor = divisor();
+    args_.kernel(work);
+  }
+
+  Status check(const Segment& segment, size_t bytes) const {
+    if (segment.signature == args_.signature && segment.bytes == bytes) return Status::ok();
+    return mismatch(args_.schedule->rank, args_.signature, bytes, step_.peer, segment.signature,
+                    segment.bytes);
+  }
+
+  const InterpreterArgs& args_;
+  const Lane& lane_;
+  const int index_;
+
+  int slice_ = 0;
+  size_t pc_ = 0;
+  int times_ = 0;  // of the repeat we are in; 0: none
+  int round_ = 0;
+  size_t body_begin_ = 0, body_end_ = 0;
+
+  // The current step, when ready_.
+  bool ready_ = false;
+  Step step_;
+  std::byte* src_ = nullptr;
+  std::byte* dst_ = nullptr;
+  size_t bytes_ = 0;
+  size_t offset_ = 0;  // bytes of the message that are done
+  RecvPort* in_ = nullptr;
+  SendPort* out_ = nullptr;
+
+  std::vector<Pending> pending_;
+};
+
+Interpreter::Interpreter(const InterpreterArgs& args) : args_(args) {
+  for (size_t i = 0; i < args_.schedule->lanes.size(); ++i) {
+    lanes_.push_back(
+        std::make_unique<LaneRun>(args_, args_.schedule->lanes[i], static_cast<int>(i)));
+  }
+}
+
+Interpreter::~Interpreter() = default;
+
+Status Interpreter::advance(Progress* progress) {
+  bool moved = false;
+  bool finished = true;
+  for (const auto& lane : lanes_) {
+    if (lane->finished()) continue;
+    COMM_TRY(lane->advance(&moved));
+    finished = finished && lane->finished();
+  }
+  *progress = finished ? Progress::kDone : moved ? Progress::kMoved : Progress::kStuck;
+  return Status::ok();
+}
+
+void Interpreter::wait_handles(std::vector<WaitHandle>* handles) const {
+  for (const auto& lane : lanes_)
+    if (!lane->finished()) lane->wait_handles(handles);
+}
+
+}  // namespace libcomm

@@ -1,0 +1,50 @@
+// Layout: which bytes a chunk is. Turns a schedule's chunk ids into offsets for one operation.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "src/execute/operation.h"
+#include "src/schedule/schedule.h"
+
+namespace libcomm {
+
+struct Extent {
+  size_t offset = 0;    // bytes from the start of the space (or scratch bank)
+  size_t bytes = 0;
+};
+
+class Layout {
+ public:
+  // `slices` > 1 only for sliceable schedules.
+  Layout(const Schedule& schedule, const Operation& operation, int slices);
+
+  // A run of `run` chunks from `chunk`, restricted to slice `slice`.
+  Extent locate(Space space, int chunk, int run, int slice) const;
+  // Bytes of one scratch bank.
+  size_t bank_bytes() const { return bank_bytes_; }
+
+ private:
+  // How one space is cut. Blocks are `count` elements each, or as the table says.
+  struct Grid {
+    size_t count = 0;
+    std::vector<size_t> counts;
+    std::vector<size_t> displs;
+  };
+  struct Range {
+    size_t begin = 0, end = 0;  // elements
+  };
+  const Grid& grid(Space space) const;
+  size_t part_elements(size_t block_count) const;
+  Range chunk_range(const Grid& grid, int chunk) const;
+
+  int parts_;
+  int slices_;
+  size_t element_;
+  size_t granule_;  // chunk borders are multiples of this many elements
+  Space scratch_like_;
+  Grid in_, out_, scratch_;
+  size_t bank_bytes_ = 0;
+};
+
+}  // namespace libcomm

@@ -1,0 +1,41 @@
+// Operation: one call of the C API, resolved: what is to be done with which memory.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <vector>
+
+#include "src/reduce/types.h"
+#include "src/schedule/schedule.h"
+#include "transports/transport.h"
+
+namespace libcomm {
+
+// Block sizes and places of a v-variant, in elements, one entry per block.
+struct BlockTable {
+  std::vector<size_t> counts;
+  std::vector<size_t> displs;
+  bool empty() const { return counts.empty(); }
+};
+
+struct Operation {
+  Collective collective = Collective::kAllReduce;
+  DataType type = DataType::kFloat32;
+  ReduceOp op = ReduceOp::kSum;
+  bool average = false;      // divide the result by the number of ranks
+  bool premultiply = false;  // multiply this rank's input by `scalar` first
+  int root = 0;              // kSendRecv: the peer
+  bool is_send = false;      // kSendRecv: direction
+  size_t count = 0;          // elements per block; the v-variants use the tables
+  const void* in = nullptr;
+  void* out = nullptr;
+  std::array<unsigned char, 8> scalar{};  // one element of `type`
+  BlockTable in_table;
+  BlockTable out_table;
+  uint64_t table_hash = 0;
+};
+
+// What travels with the bytes. `number` counts operations from 1.
+Signature signature_of(const Operation& operation, uint64_t number);
+
+}  // namespace libcomm

@@ -1,0 +1,57 @@
+// P2pBatch: the sends and receives of one group, all in progress at once.
+//
+// Messages to one peer go out in the order of the calls, as do receives from one peer; different peers
+// do not wait for each other. A message to oneself is copied from its send to its receive.
+#pragma once
+
+#include <deque>
+#include <map>
+#include <vector>
+
+#include "src/execute/execution.h"
+#include "src/execute/operation.h"
+
+namespace libcomm {
+
+struct P2pMessage {
+  Operation operation;  // kSendRecv; root is the peer
+  Signature signature;
+};
+
+class P2pBatch final : public Execution {
+ public:
+  P2pBatch(int rank, Ports* ports, size_t segment_bytes) : rank_(rank), ports_(ports), segment_bytes_(segment_bytes) {}
+  void add(P2pMessage message);
+  // Pairs the messages to oneself; kInvalidUsage when one has no partner.
+  Status settle_self();
+  Status advance(Progress* progress) override;
+  void wait_handles(std::vector<WaitHandle>* handles) const override;
+
+ private:
+  struct Transfer {
+    P2pMessage message;
+    size_t bytes = 0;
+    size_t done = 0;         // bytes given to, or taken from, the channel
+    uint64_t finish_at = 0;  // sends: port->completed at which the buffer is free
+    bool given = false;
+  };
+  struct Outgoing {
+    SendPort* port = nullptr;
+    std::deque<Transfer> queue;
+  };
+  struct Incoming {
+    RecvPort* port = nullptr;
+    std::deque<Transfer> queue;
+  };
+  Status advance_send(int peer, Outgoing& flow, bool* moved);
+  Status advance_recv(int peer, Incoming& flow, bool* moved);
+
+  int rank_;
+  Ports* ports_;
+  size_t segment_bytes_;
+  std::map<int, Outgoing> sends_;
+  std::map<int, Incoming> recvs_;
+  std::deque<Transfer> self_sends_, self_recvs_;
+};
+
+}  // namespace libcomm

@@ -1,0 +1,121 @@
+#include "src/execute/wait.h"
+
+#include <poll.h>
+#include <sched.h>
+#include <time.h>
+
+#include <algorithm>
+
+namespace libcomm {
+namespace {
+
+// Turns of each phase. A turn of spinning is some tens of nanoseconds plus one look at the channels.
+constexpr unsigned kSpinsAlone = 20000;  // a core of one's own: about a millisecond
+constexpr unsigned kSpinsShared = 20;    // someone else needs this core
+constexpr unsigned kYieldsAlone = 1000;
+constexpr unsigned kYieldsShared = 200;
+constexpr int kBoardSleepUs = 2000;      // a lost wake-up costs at most this
+constexpr int kSocketSleepMs = 50;
+
+inline void relax() {
+#if defined(__x86_64__) || defined(__i386__)
+  __builtin_ia32_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+bool FailureState::set(const Status& reason) {
+  std::lock_guard lock(mutex_);
+  if (failed_.load(std::memory_order_relaxed)) return false;
+  reason_ = reason;
+  failed_.store(true, std::memory_order_release);
+  return true;
+}
+
+Status FailureState::reason() const {
+  std::lock_guard lock(mutex_);
+  return reason_;
+}
+
+void Waiter::disarm() {
+  if (armed_) context_.board->cancel_sleep();
+  armed_ = false;
+}
+
+Status Waiter::check_deadline() {
+  if (context_.policy.timeout_seconds <= 0) return Status::ok();
+  const auto now = Clock::now();
+  if (since_ == Clock::time_point()) since_ = now;
+  if (Seconds(now - since_).count() < context_.policy.timeout_seconds) return Status::ok();
+  return error(Code::kSystem,
+               "no progress for {} s: a peer has not made the matching call, or hangs; if it is only "
+               "slow, raise COMM_TIMEOUT",
+               context_.policy.timeout_seconds);
+}
+
+Status Waiter::idle(const Execution& execution) {
+  slow_ = false;
+  if (context_.failure->failed()) return context_.failure->reason();
+  const WaitPolicy& policy = context_.policy;
+  if (idle_++ == 0) since_ = Clock::time_point();
+  const unsigned spins = policy.mode == WaitMode::kBlock ? 0
+                         : policy.share_cores            ? kSpinsShared
+                                                         : kSpinsAlone;
+  if (idle_ <= spins) {
+    relax();
+    return Status::ok();
+  }
+  if (policy.mode == WaitMode::kSpin) {
+    if (idle_ % 1024 == 0) {
+      slow_ = true;
+      return check_deadline();
+    }
+    relax();
+    return Status::ok();
+  }
+  const unsigned yields = policy.mode == WaitMode::kBlock ? 0
+                          : policy.share_cores            ? kYieldsShared
+                                                          : kYieldsAlone;
+  if (idle_ <= spins + yields) {
+    sched_yield();
+    return Status::ok();
+  }
+  slow_ = true;
+  COMM_TRY(check_deadline());
+  sleep(execution);
+  return Status::ok();
+}
+
+// With a board, two turns: announce the sleep and let the caller look once more, then sleep.
+void Waiter::sleep(const Execution& execution) {
+  std::vector<WaitHandle> handles;
+  execution.wait_handles(&handles);
+  std::vector<pollfd> fds;
+  for (const WaitHandle& handle : handles) {
+    if (handle.fd >= 0)
+      fds.push_back({handle.fd, static_cast<short>(handle.for_write ? POLLOUT : POLLIN), 0});
+  }
+  if (!fds.empty()) {
+    // Sockets wake us at once; shared memory, when both are awaited, within a millisecond.
+    const bool also_memory = fds.size() < handles.size();
+    ::poll(fds.data(), fds.size(), also_memory ? 1 : kSocketSleepMs);
+    return;
+  }
+  if (context_.board == nullptr) {
+    const timespec nap{0, 50'000};
+    nanosleep(&nap, nullptr);
+    return;
+  }
+  if (!armed_) {
+    ticket_ = context_.board->prepare_sleep();
+    armed_ = true;
+    return;
+  }
+  context_.board->sleep(ticket_, kBoardSleepUs);
+  armed_ = false;
+}
+
+}  // namespace libcomm

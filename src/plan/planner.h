@@ -1,0 +1,66 @@
+// Planner: (operation, group, knobs) -> Plan. A pure function of what all ranks have agreed on, so that
+// every rank chooses alike.
+#pragma once
+
+#include <memory>
+#include <unordered_map>
+#include <vector>
+
+#include "src/base/knobs.h"
+#include "src/base/status.h"
+#include "src/plan/algorithm_choice.h"
+#include "src/plan/plan.h"
+
+namespace libcomm {
+
+// The group as all ranks know it.
+struct GroupShape {
+  int rank = 0;
+  int nranks = 1;
+  std::vector<int> host_of;     // dense from 0
+  int hosts = 1;
+  bool one_board = false;       // all ranks share a board
+  std::vector<int> ring_order;  // empty: by rank
+  size_t segment_bytes = 0;     // least over the transports in use
+  int min_lanes = 1, max_lanes = 16;
+};
+
+class Planner {
+ public:
+  // kInvalidArgument: COMM_ALGO or COMM_RINGS is wrong; the text says how.
+  static Result<std::unique_ptr<Planner>> create(GroupShape shape,
+                                                 std::shared_ptr<const Knobs> knobs);
+
+  // The pointer stays good while the caller holds it, whatever is planned later.
+  Result<std::shared_ptr<const Plan>> plan(const Operation& operation);
+  const GroupShape& shape() const { return shape_; }
+
+ private:
+  struct Key {
+    size_t count;
+    uint32_t what;  // collective, type, operator, average
+    int root;
+    bool operator==(const Key&) const = default;
+  };
+  struct KeyHash {
+    size_t operator()(const Key& key) const;
+  };
+  Planner(GroupShape shape, std::shared_ptr<const Knobs> knobs)
+      : shape_(std::move(shape)), knobs_(std::move(knobs)) {}
+  static Key key_of(const Operation& operation);
+  Result<std::shared_ptr<const Plan>> make(const Operation& operation) const;
+  int lanes_for(size_t bytes) const;
+  int slices_for(const Schedule& schedule, const Operation& operation) const;
+
+  GroupShape shape_;
+  std::shared_ptr<const Knobs> knobs_;
+  AlgorithmChoice choice_;
+  Key last_key_{};
+  std::shared_ptr<const Plan> last_plan_;
+  std::unordered_map<Key, std::shared_ptr<const Plan>, KeyHash> plans_;
+};
+
+// Microseconds that the operation takes by the alpha-beta model (facts: docs/architecture.md).
+double estimate_us(const Operation& operation, const GroupShape& shape, const std::string& algorithm);
+
+}  // namespace libcomm
