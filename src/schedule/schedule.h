@@ -69,8 +69,11 @@ enum class StepKind : uint8_t {
   kSend,            // src -> peer
   kRecv,            // peer -> dst
   kRecvReduce,      // dst = src op received (src is this rank's own part; often src == dst)
-  kRecvReduceSend,  // fused: result = src op received; to peer2, and to dst unless kNone
-  kRecvCopySend,    // fused: received to dst (unless kNone) and to peer2
+  // The fused steps. With a dst they mean the two plain steps: the send is posted from dst and never
+  // holds up the receive (a ring would deadlock otherwise). With dst kNone the bytes pass through: the
+  // receive proceeds as fast as the channel to peer2 takes them.
+  kRecvReduceSend,  // result = src op received; to dst and to peer2
+  kRecvCopySend,    // received to dst and to peer2
   kCopy,            // dst = src
   kReduce,          // dst = operands[first] op ... in order, rounded once
   kSignal,          // an empty message to peer
@@ -87,7 +90,7 @@ struct Step {
   Ref src;
   Ref dst;
   int32_t peer = -1;   // rank; in round i: (peer + i * peer_stride) mod nranks
-  int32_t peer2 = -1;  // fused sends only
+  int32_t peer2 = -1;  // fused sends only; the same in every round
   int32_t peer_stride = 0;
   // kReduce: operands [operand, operand + operands) of Schedule::operands.
   int32_t operand = 0;
@@ -136,6 +139,9 @@ struct ScheduleRequest {
   int lanes = 1;                // wanted; an algorithm with a fixed number ignores it
   std::vector<int> host_of;     // host index of each rank, dense from 0; empty: one host
   std::vector<int> ring_order;  // ranks in ring order; empty: 0, 1, 2, ...
+  // Chunks per lane that a two-way algorithm (tree's all-reduce) keeps in flight at once. Slices cannot
+  // overlap such a way up with the way down of an earlier slice; this can. 1 suits small messages.
+  int pipeline = 1;
 };
 
 struct Algorithm {
@@ -148,6 +154,13 @@ struct Algorithm {
 
 // One step of round `round` with strides applied: what readers use instead of doing the arithmetic.
 Step expand(const Schedule& schedule, const Step& step, int round);
+
+// What a schedule touches of one scratch bank; an executor need not have memory for the rest.
+struct ScratchUse {
+  int32_t first = 0;
+  int32_t count = 0;  // 0: nothing
+};
+std::vector<ScratchUse> scratch_use(const Schedule& schedule);  // one per bank
 
 // One line of text for people: "recv_reduce from 3: out[4] = in[4] op received".
 std::string to_string(const Schedule& schedule, const Step& step);
