@@ -1,7 +1,7 @@
 // Topology: the machine as a value. What is where, and how far apart.
 //
-// Made from hwloc (which also reads HWLOC_XMLFILE and HWLOC_SYNTHETIC, so that machines we do not have
-// can be planned for), immutable afterwards.
+// Made from hwloc (which also reads HWLOC_XMLFILE and HWLOC_SYNTHETIC, so that machines we do not
+// have can be planned for), immutable afterwards.
 #pragma once
 
 #include <cstdint>
@@ -15,7 +15,8 @@
 
 namespace libcomm {
 
-// How far apart two devices are; larger is farther. A device is a core, a network interface, a GPU, ...
+// How far apart two devices are; larger is farther. A device is a core, a network interface, a GPU,
+// ...
 enum class PathClass : int {
   kSelf,        // the same device
   kCache,       // share a cache beyond their own
@@ -33,7 +34,7 @@ enum class DeviceKind : int { kCore, kNetwork, kGpu, kStorage, kOther };
 struct Device {
   int id = -1;  // index in Topology::devices()
   DeviceKind kind = DeviceKind::kOther;
-  std::string name;     // "core 3", "eth0"
+  std::string name;     // "core 3" (3 is os_index), "eth0", "gpu 0000:81:00.0"
   std::string address;  // PCI address "0000:81:00.0", or empty
   int os_index = -1;    // of a core: its first hardware thread
   int numa_node = -1;
@@ -43,16 +44,21 @@ struct Device {
 
 struct Path {
   PathClass path = PathClass::kSystem;
-  double latency_us = 0;            // model constants, see docs/architecture.md
+  double latency_us = 0;  // model constants: path_model.h says where they come from
   double gbytes_per_second = 0;
 };
 
 class Topology {
  public:
-  // This machine, or the one that hwloc's environment variables name. kSystem when hwloc fails.
+  // This machine, or the one that HWLOC_XMLFILE or HWLOC_SYNTHETIC names. kSystem when hwloc fails
+  // or cannot read what the variable names. Cores that the process may not use are part of the
+  // machine.
   static Result<Topology> detect();
 
+  // Cores first, in order of package, NUMA node and position; then the others in PCI order. The ids
+  // are the same in all processes of a host, whatever their cpusets.
   const std::vector<Device>& devices() const;
+  // Ids that are no device give kSystem. Two names of one PCI function are the same device.
   Path path(int device_a, int device_b) const;
   // -1 when there is none of that name.
   int find_device(DeviceKind kind, std::string_view name) const;
@@ -60,7 +66,11 @@ class Topology {
   int cores() const;
   int numa_nodes() const;
   int packages() const;
-  // Cores that this process may use (its cpuset), as device ids.
+  // False for a machine that was loaded from a file or a description: nothing can be bound to it.
+  bool is_this_machine() const;
+  // Cores that this process might use at detect(), as device ids: its cgroup's cpuset and the
+  // calling thread's affinity, not counting a bind_thread() of our own. All cores of a machine that
+  // is not ours.
   std::vector<int> usable_cores() const;
 
   std::string to_tree() const;  // for people
@@ -68,9 +78,13 @@ class Topology {
 
  private:
   friend class TopologyBuilder;
+  friend class Placement;
   struct Data;
   std::shared_ptr<const Data> data_;
 };
+
+// What the model says of a class alone, without knowing the two devices.
+Path model_of(PathClass path);
 
 // Where a rank runs, as all ranks have exchanged it.
 struct RankPlace {
@@ -80,16 +94,25 @@ struct RankPlace {
   int package = -1;
 };
 
+// How far apart two ranks are, from exchanged facts alone, so that all ranks answer alike. Ranks of
+// one host with unknown places are kSystem apart.
+Path path_between(const RankPlace& a, const RankPlace& b);
+
 // Ranks in ring order: hosts stay together in order of their lowest rank; inside a host ranks of a
 // package, then of a NUMA node, then by core stay together. A pure function; ties by rank.
 std::vector<int> ring_order(std::span<const RankPlace> places);
 
-// The core for local rank `local_rank` of `local_nranks` under COMM_CPU_AFFINITY: "auto" spreads over
-// packages' NUMA nodes in blocks, one core each while they last; a list ("0-3,8") is taken in turn.
-// "" gives -1 (no binding). kInvalidArgument names a core that the process may not use.
+// The core (a device id) for local rank `local_rank` of `local_nranks` under COMM_CPU_AFFINITY.
+// "auto" spreads the ranks evenly over the usable cores in order of package and NUMA node,
+// neighbours beside each other, one core each while they last. A list such as "0-3,8" holds CPU
+// numbers as taskset and lscpu show them (any hardware thread stands for its core) and is taken in
+// turn. "" gives -1 (no binding). kInvalidArgument: text that is no list, CPUs that the process may
+// not use (by number), or a local rank outside [0, local_nranks).
 Result<int> core_for_rank(const Topology& topology, const std::string& affinity, int local_rank,
                           int local_nranks);
-// Binds the calling thread to a core of `topology`.
+// Binds the calling thread to the usable hardware threads of a core. kInvalidArgument: no such
+// core, or one that the process may not use. kInvalidUsage: the topology is not of this machine.
+// kSystem: the kernel refused.
 Status bind_thread(const Topology& topology, int core_device);
 
 }  // namespace libcomm

@@ -1,0 +1,42 @@
+// What a Topology holds inside: plain values taken from hwloc, which is not kept.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "src/topology/topology.h"
+
+namespace libcomm {
+
+// Where a device is attached, for working out paths. Ids are hwloc's global ones, never 0.
+struct Attachment {
+  std::vector<int> threads;             // of a core: OS numbers of its hardware threads, ascending
+  std::vector<uint64_t> shared_caches;  // of a core: caches that it shares with other cores
+  std::vector<uint64_t> pci_bridges;    // of a PCI device: bridges above it below the host bridge
+  uint64_t host_bridge = 0;             // of a PCI device
+};
+
+// The machine as people see it: packages, memory, shared caches, bridges, and devices as leaves.
+struct TreeNode {
+  std::string type;    // "machine", "package", "numa", "cache", "group", "host_bridge",
+                       // "pcie_bridge", "device"
+  std::string name;    // "package 0", "L3 cache 1", "bridge 0000:80:01.0"
+  uint64_t bytes = 0;  // size of memory or cache
+  int device = -1;     // of a leaf
+  std::vector<TreeNode> children;
+};
+
+struct Topology::Data {
+  std::vector<Device> devices;
+  std::vector<Attachment> attachments;  // as devices
+  std::vector<int> usable_threads;      // OS numbers, ascending
+  TreeNode root;
+  std::string source;  // "this machine", "HWLOC_XMLFILE=..." or "HWLOC_SYNTHETIC=..."
+  bool is_this_machine = true;
+  int cores = 0;
+  int numa_nodes = 0;
+  int packages = 0;
+};
+
+}  // namespace libcomm
