@@ -2,13 +2,14 @@
 //
 //   Builder b("ring", request, rank, /*chunks_per_block=*/nranks);
 //   b.send(next, in(rank));
-//   b.repeat(nranks - 2, [&] { b.recv_reduce_send(prev, in(rank - 1, -1), out(rank - 1, -1), next); });
+//   b.repeat(nranks - 2, [&] { b.recv_reduce_send(prev, in(rank - 1, -1), out(rank - 1, -1), next);
+//   });
 //   ...
 //   return b.finish();
 //
-// Chunks and peers may be given out of range; they are taken modulo their number. A step is returned by
-// reference so that it can be marked: b.recv_reduce(...).final = true. The reference is good until the
-// next step is written.
+// Chunks and peers may be given out of range; they are taken modulo their number. A step is
+// returned by reference so that it can be marked: b.recv_reduce(...).final = true. The reference is
+// good until the next step is written.
 #pragma once
 
 #include <span>
@@ -53,8 +54,8 @@ class Builder {
   Step& copy(Ref src, Ref dst, int count = 1);
   Step& reduce(Ref dst, std::span<const Ref> operands, int count = 1);
 
-  // What `body` writes is done `times` times. Nothing is written when times <= 0; a repeat of one round
-  // is written plainly. Not nested.
+  // What `body` writes is done `times` times. Nothing is written when times <= 0; a repeat of one
+  // round is written plainly. Not nested.
   template <typename Body>
   void repeat(int times, Body&& body) {
     if (times <= 0) return;
@@ -65,8 +66,8 @@ class Builder {
 
   void mark_fused(Fused fused) { schedule_.fused = fused; }
 
-  // Counts the scratch banks, fuses receives with the sends that follow, decides whether the schedule
-  // can be sliced.
+  // Counts the scratch banks, fuses receives with the sends that follow, decides whether the
+  // schedule can be sliced.
   Schedule finish();
 
  private:

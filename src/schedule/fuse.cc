@@ -69,7 +69,8 @@ void unfuse(Schedule* schedule) {
         steps->push_back(*step);
         if (!is_fused || step->dst.space == Space::kNone) continue;
         Step& receive = steps->back();
-        receive.kind = step->kind == StepKind::kRecvCopySend ? StepKind::kRecv : StepKind::kRecvReduce;
+        receive.kind =
+            step->kind == StepKind::kRecvCopySend ? StepKind::kRecv : StepKind::kRecvReduce;
         receive.peer2 = -1;
         Step send;
         send.kind = StepKind::kSend;

@@ -34,9 +34,8 @@ std::string to_text(const Ref& ref, int count) {
       name = fmt::format("scratch{}", ref.bank);
       break;
   }
-  std::string text = count == 1
-                         ? fmt::format("{}[{}]", name, ref.chunk)
-                         : fmt::format("{}[{}..{}]", name, ref.chunk, ref.chunk + count - 1);
+  std::string text = count == 1 ? fmt::format("{}[{}]", name, ref.chunk)
+                                : fmt::format("{}[{}..{}]", name, ref.chunk, ref.chunk + count - 1);
   if (ref.stride != 0) text += fmt::format("{:+d}i", ref.stride);
   return text;
 }
@@ -185,9 +184,9 @@ std::vector<ScratchUse> scratch_use(const Schedule& schedule) {
 std::string to_string(const Schedule& schedule, const Step& step) {
   const std::string src = to_text(step.src, step.count);
   const std::string dst = to_text(step.dst, step.count);
-  const std::string peer =
-      step.peer_stride == 0 ? fmt::format("{}", step.peer)
-                            : fmt::format("{}{:+d}i", step.peer, step.peer_stride);
+  const std::string peer = step.peer_stride == 0
+                               ? fmt::format("{}", step.peer)
+                               : fmt::format("{}{:+d}i", step.peer, step.peer_stride);
   std::string text = name_of(step.kind);
   switch (step.kind) {
     case StepKind::kSend:
