@@ -1,6 +1,6 @@
 # comm_layer(name SOURCES... [LINK ...]): one layer of the library as a static archive comm_<name>.
 # comm_test(name SOURCES... [LINK ...] [LABELS ...] [PROCESSORS n] [TIMEOUT s]): a GoogleTest program,
-#   registered with ctest as one test.
+#   registered with ctest as one test. The label no-sanitizer keeps it out of sanitizer builds.
 # comm_program(name SOURCES... [LINK ...]): an installed program in build/bin.
 # comm_test_program(name SOURCES... [LINK ...]): a program in build/tests that tests start.
 find_package(Threads REQUIRED)
@@ -64,6 +64,9 @@ endfunction()
 
 function(comm_test name)
   cmake_parse_arguments(ARG "" "TIMEOUT;PROCESSORS" "LINK;LABELS" ${ARGN})
+  if(COMM_SANITIZE AND "no-sanitizer" IN_LIST ARG_LABELS)
+    return()
+  endif()
   foreach(source ${ARG_UNPARSED_ARGUMENTS})
     if(NOT EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/${source} AND NOT IS_ABSOLUTE ${source})
       message(STATUS "passed over: ${name} (${source} is missing)")
