@@ -6,7 +6,7 @@
 #include <random>
 #include <vector>
 
-#include "transports/fake/fake.h"
+#include "transports/fake/transport.h"
 
 namespace libcomm {
 

@@ -1,4 +1,4 @@
-#include "transports/fake/fake.h"
+#include "transports/fake/transport.h"
 
 #include <algorithm>
 #include <cstring>

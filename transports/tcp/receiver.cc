@@ -1,0 +1,192 @@
+#include "transports/tcp/receiver.h"
+
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+namespace libcomm {
+
+TcpReceiver::TcpReceiver(const TcpEnds& ends, const TcpOptions& options,
+                         std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets)
+    : ends_(ends), options_(options), counters_(std::move(counters)) {
+  for (UniqueFd& fd : sockets) {
+    tune_data_socket(fd.get());
+    Socket& socket = sockets_.emplace_back();
+    socket.fd = std::move(fd);
+    socket.ahead.reset(new std::byte[kAhead]);
+  }
+  counters_->sockets += static_cast<int>(sockets_.size());
+  counters_->host_bytes += sockets_.size() * kAhead;
+}
+
+TcpReceiver::~TcpReceiver() {
+  counters_->sockets -= static_cast<int>(sockets_.size());
+  counters_->host_bytes -= sockets_.size() * kAhead;
+  if (staging_) counters_->host_bytes -= options_.segment_bytes;
+}
+
+Status TcpReceiver::peek(Segment* segment) {
+  *segment = {};
+  COMM_TRY(failed_);
+  bool ready = false;
+  COMM_TRY(read_header(&ready));
+  if (!ready) return Status::ok();
+  if (way_ == Way::kDirect) {
+    return error(Code::kInternal, "peek in the middle of a receive_into from rank {}", ends_.peer);
+  }
+  if (way_ == Way::kOpen) {
+    way_ = header_.bytes <= kAhead ? Way::kAhead : Way::kStaged;
+  }
+  if (way_ == Way::kAhead) {
+    COMM_TRY(fill_ahead(header_.bytes, &ready));
+    segment->data = current().front();
+  } else {
+    COMM_TRY(read_payload(staging(), &ready));
+    segment->data = staging();
+  }
+  if (!ready) {
+    *segment = {};
+    return Status::ok();
+  }
+  segment->bytes = header_.bytes;
+  segment->signature = header_.signature;
+  segment->ready = true;
+  shown_ = true;
+  return Status::ok();
+}
+
+Status TcpReceiver::release() {
+  if (!shown_) return error(Code::kInternal, "release without a segment that peek showed");
+  if (way_ == Way::kAhead) current().begin += header_.bytes;
+  finish();
+  return Status::ok();
+}
+
+Status TcpReceiver::receive_into(const Signature& expected, void* dst, size_t bytes, bool* done) {
+  *done = false;
+  COMM_TRY(failed_);
+  bool ready = false;
+  COMM_TRY(read_header(&ready));
+  if (!ready) return Status::ok();
+  if (header_.signature != expected || header_.bytes != bytes) {
+    return mismatch(ends_.rank, expected, bytes, ends_.peer, header_.signature, header_.bytes);
+  }
+  // A peek may have begun with this segment.
+  if (way_ == Way::kAhead || way_ == Way::kStaged) {
+    return RecvChannel::receive_into(expected, dst, bytes, done);
+  }
+  way_ = Way::kDirect;
+  COMM_TRY(read_payload(static_cast<std::byte*>(dst), done));
+  if (*done) finish();
+  return Status::ok();
+}
+
+Status TcpReceiver::receive_any(void* dst, Signature* signature, size_t* bytes, bool* done) {
+  *done = false;
+  COMM_TRY(failed_);
+  bool ready = false;
+  COMM_TRY(read_header(&ready));
+  if (!ready) return Status::ok();
+  *signature = header_.signature;
+  *bytes = header_.bytes;
+  way_ = Way::kDirect;
+  COMM_TRY(read_payload(static_cast<std::byte*>(dst), done));
+  if (*done) finish();
+  return Status::ok();
+}
+
+WaitHandle TcpReceiver::wait_handle() const {
+  if (!failed_.is_ok()) return {};
+  return {current().fd.get(), false};
+}
+
+Status TcpReceiver::read_header(bool* ready) {
+  *ready = have_header_;
+  if (have_header_) return Status::ok();
+  COMM_TRY(fill_ahead(sizeof header_, ready));
+  if (!*ready) return Status::ok();
+  Socket& socket = current();
+  std::memcpy(&header_, socket.front(), sizeof header_);
+  socket.begin += sizeof header_;
+  failed_ = check_header(header_, next_, options_.segment_bytes, ends_);
+  have_header_ = failed_.is_ok();
+  return failed_;
+}
+
+// Until the read-ahead buffer holds `needed` (at most kAhead) bytes in one piece.
+Status TcpReceiver::fill_ahead(size_t needed, bool* ready) {
+  Socket& socket = current();
+  *ready = socket.waiting() >= needed;
+  if (*ready) return Status::ok();
+  if (socket.begin > 0) {
+    std::memmove(socket.ahead.get(), socket.front(), socket.waiting());
+    socket.end = socket.waiting();
+    socket.begin = 0;
+  }
+  iovec vector{socket.ahead.get() + socket.end, kAhead - socket.end};
+  size_t received = 0;
+  COMM_TRY(receive_vectors(&vector, 1, &received));
+  socket.end += received;
+  *ready = socket.waiting() >= needed;
+  return Status::ok();
+}
+
+// Until the current segment's payload is in dst: first what was read ahead, then from the socket,
+// together with what follows it.
+Status TcpReceiver::read_payload(std::byte* dst, bool* ready) {
+  Socket& socket = current();
+  if (received_ < header_.bytes && socket.waiting() > 0) {
+    const size_t part = std::min(socket.waiting(), header_.bytes - received_);
+    std::memcpy(dst + received_, socket.front(), part);
+    socket.begin += part;
+    received_ += part;
+  }
+  if (received_ < header_.bytes) {
+    const size_t missing = header_.bytes - received_;
+    iovec vectors[] = {{dst + received_, missing}, {socket.ahead.get(), kAhead}};
+    size_t received = 0;
+    COMM_TRY(receive_vectors(vectors, 2, &received));
+    socket.begin = 0;
+    socket.end = received > missing ? received - missing : 0;
+    received_ += std::min(received, missing);
+  }
+  *ready = received_ == header_.bytes;
+  return Status::ok();
+}
+
+// One recvmsg; *received stays 0 when there is nothing.
+Status TcpReceiver::receive_vectors(iovec* vectors, int count, size_t* received) {
+  msghdr message{};
+  message.msg_iov = vectors;
+  message.msg_iovlen = static_cast<size_t>(count);
+  ssize_t got;
+  do {
+    got = ::recvmsg(current().fd.get(), &message, MSG_DONTWAIT);
+  } while (got < 0 && errno == EINTR);
+  if (got > 0) {
+    *received = static_cast<size_t>(got);
+  } else if (got == 0 || (errno != EAGAIN && errno != EWOULDBLOCK)) {
+    failed_ = connection_lost(ends_, got == 0 ? 0 : errno);
+  }
+  return failed_;
+}
+
+std::byte* TcpReceiver::staging() {
+  if (!staging_) {
+    staging_.reset(new std::byte[options_.segment_bytes]);
+    counters_->host_bytes += options_.segment_bytes;
+  }
+  return staging_.get();
+}
+
+void TcpReceiver::finish() {
+  ++next_;
+  have_header_ = false;
+  way_ = Way::kOpen;
+  received_ = 0;
+  shown_ = false;
+}
+
+}  // namespace libcomm

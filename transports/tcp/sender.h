@@ -1,0 +1,76 @@
+// TcpSender: segments onto sockets, moved by the thread that calls.
+//
+// Segment n goes whole onto socket n mod S. A posted segment is sent straight from the caller's
+// memory: one sendmsg carries header and payload, and what the kernel does not take at once is
+// resumed by progress(). Staging memory exists only once reserve() has been called.
+#pragma once
+
+#include <sys/uio.h>
+
+#include <memory>
+#include <vector>
+
+#include "src/base/fd.h"
+#include "transports/tcp/options.h"
+#include "transports/tcp/socket.h"
+#include "transports/transport.h"
+
+namespace libcomm {
+
+class TcpSender : public SendChannel {
+ public:
+  TcpSender(const TcpEnds& ends, const TcpOptions& options, std::shared_ptr<TcpCounters> counters,
+            std::vector<UniqueFd> sockets);
+  ~TcpSender() override;
+
+  unsigned capabilities() const override { return kDirectSend | kOrdered; }
+  size_t segment_bytes() const override { return options_.segment_bytes; }
+  Status reserve(std::byte** slot) override;
+  Status commit(const Signature& signature, size_t bytes) override;
+  Status post(const Signature& signature, const void* src, size_t bytes, bool* accepted) override;
+  Status progress(uint64_t* completed) override;
+  WaitHandle wait_handle() const override;
+
+ private:
+  // Accepted segments that have not left yet; a bound only so that a fast caller meets
+  // back-pressure.
+  static constexpr uint64_t kWindow = 32;
+  // Segments that one sendmsg takes together when several wait.
+  static constexpr int kBatch = 8;
+
+  struct Outgoing {
+    SegmentHeader header;
+    const std::byte* payload = nullptr;
+    size_t sent = 0;  // of header and payload together
+    size_t total() const { return sizeof header + header.bytes; }
+    bool left() const { return sent == total(); }
+  };
+  struct Socket {
+    UniqueFd fd;
+    uint64_t next = 0;  // first segment of this socket that has not left
+    RouteWatch watch;
+  };
+
+  Outgoing& outgoing(uint64_t sequence) { return window_[sequence % kWindow]; }
+  std::byte* slot(size_t index) { return staging_.get() + index * options_.segment_bytes; }
+  Status accept_segment(const Signature& signature, const std::byte* payload, size_t bytes);
+  Status push(Socket& socket);
+  int gather(const Socket& socket, iovec* vectors, size_t* bytes);
+  void note_sent(Socket& socket, size_t bytes);
+
+  const TcpEnds ends_;
+  const TcpOptions options_;
+  const std::shared_ptr<TcpCounters> counters_;
+  std::vector<Socket> sockets_;
+  std::vector<Outgoing> window_;
+  uint64_t accepted_ = 0;   // segments given to this channel
+  uint64_t completed_ = 0;  // the first of them that have all left
+  Status failed_;           // sticky: a stream with a hole in it is of no use
+
+  std::unique_ptr<std::byte[]> staging_;  // options_.slots segments
+  std::vector<uint64_t> slot_free_at_;    // value of completed_ from which the slot is free
+  size_t next_slot_ = 0;
+  bool reserved_ = false;
+};
+
+}  // namespace libcomm
