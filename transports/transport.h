@@ -154,8 +154,16 @@ class Board {
   virtual void sleep(uint32_t ticket, int microseconds) = 0;
   virtual void cancel_sleep() = 0;
 
+  // Whether every member can map every other's commMemAlloc segments, as a trial between the actual
+  // processes showed. The same on all members.
+  virtual bool segments_mappable() const { return false; }
+  // Lets the peers map a commMemAlloc segment of this rank; to be called before telling them its number,
+  // in every operation that uses it (again is cheap). kInvalidUsage when the segment is gone.
+  virtual Status share_segment(uint64_t /*segment*/) {
+    return error(Code::kSystem, "this board does not map segments");
+  }
   // commMemAlloc memory of a peer: where [offset, offset + bytes) of its segment is mapped here. Maps on
-  // first use. kSystem when it cannot be mapped.
+  // first use, once the peer has shared it. kSystem when it cannot be mapped.
   virtual Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                          size_t bytes) = 0;
 };

@@ -1,0 +1,60 @@
+#include "transports/shm/board.h"
+
+#include <bit>
+#include <cstring>
+
+#include "transports/shm/doorbell.h"
+
+namespace libcomm::shm {
+namespace {
+
+using Words = std::array<uint64_t, 4>;
+static_assert(sizeof(Words) == sizeof(Signature));
+
+// A writer is at most a few stores away from the end; one that died in between must not hold
+// readers.
+constexpr int kMostRetries = 1000;
+
+}  // namespace
+
+ShmBoard::ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member>& members,
+                   size_t my_index, bool segments_mappable)
+    : memory_(std::move(memory)),
+      my_index_(my_index),
+      segments_mappable_(segments_mappable),
+      segments_(memory_, members, my_index) {
+  for (const Member& member : members) {
+    ranks_.push_back(member.rank);
+    parts_.push_back(memory_->part(member.position));
+    controls_.push_back(&memory_->control(member.position));
+  }
+}
+
+void ShmBoard::publish(const Signature& signature) {
+  PublishedSignature& to = mine().published;
+  const auto words = std::bit_cast<Words>(signature);
+  const uint32_t version = to.version.load(std::memory_order_relaxed);
+  to.version.store(version + 1, std::memory_order_relaxed);
+  // Release: the odd version is visible before any of the words.
+  for (size_t i = 0; i < words.size(); ++i) to.words[i].store(words[i], std::memory_order_release);
+  to.version.store(version + 2, std::memory_order_release);
+}
+
+Signature ShmBoard::published(int index) const {
+  const PublishedSignature& from = controls_[static_cast<size_t>(index)]->published;
+  Words words{};
+  for (int i = 0; i < kMostRetries; ++i) {
+    const uint32_t before = from.version.load(std::memory_order_acquire);
+    for (size_t word = 0; word < words.size(); ++word)
+      words[word] = from.words[word].load(std::memory_order_acquire);
+    if (before % 2 == 0 && from.version.load(std::memory_order_relaxed) == before) break;
+  }
+  return std::bit_cast<Signature>(words);
+}
+
+Result<std::byte*> ShmBoard::map_segment(int index, uint64_t segment, uint64_t offset,
+                                         size_t bytes) {
+  return segments_.map(static_cast<size_t>(index), segment, offset, bytes);
+}
+
+}  // namespace libcomm::shm

@@ -1,0 +1,51 @@
+// ShmBoard: the Board over a group's memory.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "transports/shm/doorbell.h"
+#include "transports/shm/peer_segments.h"
+
+namespace libcomm::shm {
+
+class ShmBoard final : public Board {
+ public:
+  ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member>& members, size_t my_index,
+           bool segments_mappable);
+
+  std::span<const int> ranks() const override { return ranks_; }
+  int index() const override { return static_cast<int>(my_index_); }
+  std::byte* part(int index) const override { return parts_[static_cast<size_t>(index)]; }
+  size_t part_bytes() const override { return memory_->layout().part_bytes; }
+
+  void publish(const Signature& signature) override;
+  Signature published(int index) const override;
+
+  void wake(int index, bool fence) override {
+    ring(controls_[static_cast<size_t>(index)]->doorbell, fence);
+  }
+  uint32_t prepare_sleep() override { return prepare_wait(mine().doorbell); }
+  void sleep(uint32_t ticket, int microseconds) override {
+    wait(mine().doorbell, ticket, microseconds);
+  }
+  void cancel_sleep() override { cancel_wait(mine().doorbell); }
+
+  bool segments_mappable() const override { return segments_mappable_; }
+  Status share_segment(uint64_t segment) override { return segments_.share(segment); }
+  Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
+                                 size_t bytes) override;
+
+ private:
+  RankControl& mine() const { return *controls_[my_index_]; }
+
+  const std::shared_ptr<GroupMemory> memory_;
+  const size_t my_index_;
+  const bool segments_mappable_;
+  std::vector<int> ranks_;
+  std::vector<std::byte*> parts_;       // by index
+  std::vector<RankControl*> controls_;  // by index
+  PeerSegments segments_;
+};
+
+}  // namespace libcomm::shm

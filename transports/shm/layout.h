@@ -1,0 +1,134 @@
+// What lies where in a group's shared memory, and the structures that ranks write for each other
+// there.
+//
+//   GroupHeader | RankControl per member | channel directory | board part per member | channel
+//   extents
+//
+// The file is sparse and its size is that of everything that could ever be opened; only what is
+// touched costs memory. A channel's place is an *extent*, claimed in the directory by whichever end
+// opens it first. Everything here is written by peers: readers bound what they read.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+
+#include "src/base/status.h"
+
+namespace libcomm::shm {
+
+inline constexpr size_t kLine = 64;  // bytes that move between cores at once
+inline constexpr size_t kPage = 4096;
+inline constexpr int kMaxLanes = 128;
+inline constexpr size_t kMaxSlots = 8;
+inline constexpr size_t kLeastSlotBytes = 4096;
+// Of a board part: sparse where memory is taken when touched, small where it must be reserved
+// whole.
+inline constexpr size_t kPartBytes = size_t{8} << 20;
+inline constexpr size_t kReservedPartBytes = size_t{4} << 20;
+
+inline constexpr uint64_t kMagic = 0x31304d4853434343;
+inline constexpr uint32_t kVersion = 1;
+
+using Nonce = std::array<uint64_t, 2>;
+using Proof = std::array<uint64_t, 4>;
+
+static_assert(std::atomic<uint64_t>::is_always_lock_free);
+static_assert(std::atomic<uint32_t>::is_always_lock_free);
+
+// Where a rank sleeps. One line, which stays shared in every cache while nobody sleeps.
+struct alignas(kLine) Doorbell {
+  std::atomic<uint32_t> rings;     // the futex word; grows with every wake-up
+  std::atomic<uint32_t> sleepers;  // threads between prepare_sleep() and the end of sleep()
+};
+
+// A Signature under a sequence lock: odd while the owner writes it.
+struct alignas(kLine) PublishedSignature {
+  std::atomic<uint32_t> version;
+  std::atomic<uint64_t> words[4];
+};
+
+// Where peers find one of the owner's commMemAlloc segments. `segment` is 0 while the entry is
+// unused or being written.
+struct SegmentEntry {
+  std::atomic<uint64_t> segment;
+  std::atomic<uint64_t> fd;
+  std::atomic<uint64_t> bytes;
+};
+inline constexpr size_t kSegmentSets = 32;
+inline constexpr size_t kSegmentWays = 4;
+
+// What one member writes and all others read.
+struct alignas(kPage) RankControl {
+  Doorbell doorbell;
+  PublishedSignature published;
+  alignas(kLine) std::atomic<uint64_t> proof[4];
+  // Grows when an entry was taken away because its segment is gone.
+  alignas(kLine) std::atomic<uint64_t> segment_generation;
+  SegmentEntry segments[kSegmentSets][kSegmentWays];
+};
+static_assert(sizeof(RankControl) == kPage);
+
+struct alignas(kPage) GroupHeader {
+  uint64_t magic;
+  uint32_t version;
+  uint32_t members;
+  Nonce nonce;
+  uint64_t part_bytes;
+  uint64_t slot_bytes;
+  uint64_t slots;
+  alignas(kLine) std::atomic<uint64_t> claimed_extents;
+};
+static_assert(sizeof(GroupHeader) == kPage);
+
+// One segment under way. `sequence` is the segment's number from 1 once it has arrived; the line
+// also holds tiny payloads, so that a small message moves in one line. Larger ones follow the
+// header.
+inline constexpr size_t kInlineBytes = 16;
+struct alignas(kLine) SlotHeader {
+  std::atomic<uint32_t> sequence;
+  uint32_t bytes;
+  uint64_t unused;
+  uint64_t signature[4];
+  std::byte payload[kInlineBytes];
+};
+static_assert(sizeof(SlotHeader) == kLine);
+
+// Cursors of one channel, each on the line of the end that writes it.
+struct ChannelHeader {
+  alignas(kLine) std::atomic<uint32_t> credit_wanted;  // by the sender: it found no free slot
+  alignas(kLine) std::atomic<uint64_t> released;       // by the receiver: segments taken so far
+};
+static_assert(sizeof(ChannelHeader) == 2 * kLine);
+
+// Offsets of it all: a function of values that all members have agreed on.
+struct Layout {
+  size_t members = 0;
+  size_t part_bytes = 0;
+  size_t slot_bytes = 0;
+  size_t slots = 0;
+
+  static Layout of(size_t members, size_t buffer_bytes, size_t part_bytes);
+
+  size_t control_offset() const { return sizeof(GroupHeader); }
+  size_t directory_offset() const { return control_offset() + members * sizeof(RankControl); }
+  size_t directory_entry(size_t from, size_t to, size_t lane) const {
+    return (from * members + to) * kMaxLanes + lane;
+  }
+  size_t parts_offset() const;
+  // Where the part that is mapped at once ends and the extents begin.
+  size_t fixed_bytes() const { return parts_offset() + members * part_bytes; }
+
+  size_t slot_stride() const { return sizeof(SlotHeader) + slot_bytes; }
+  size_t extent_bytes() const;
+  // Both ends of a channel may claim an extent, and one of them then goes unused.
+  size_t extents() const { return 2 * members * members * kMaxLanes; }
+  // Extents are mapped by the region, so that many channels do not mean many mappings.
+  size_t extents_per_region() const;
+  size_t region_bytes() const { return extents_per_region() * extent_bytes(); }
+  size_t region_offset(size_t region) const { return fixed_bytes() + region * region_bytes(); }
+  size_t file_bytes() const { return region_offset(extents() / extents_per_region() + 1); }
+};
+
+}  // namespace libcomm::shm

@@ -1,0 +1,177 @@
+#include "transports/shm/pass_fd.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/eventfd.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+
+namespace libcomm::shm {
+namespace {
+
+// How long one client may take to show its proof before the next is served.
+constexpr Seconds kClientPatience{1.0};
+
+struct Address {
+  sockaddr_un name{};
+  socklen_t length = 0;
+};
+
+Address socket_address(Way way, const Nonce& nonce) {
+  const std::string text = fmt::format("{}libcomm-{:016x}{:016x}",
+                                       way == Way::kPathSocket ? "/tmp/." : "", nonce[0], nonce[1]);
+  Address address;
+  address.name.sun_family = AF_UNIX;
+  // An abstract name begins with a zero byte.
+  const size_t skip = way == Way::kPathSocket ? 0 : 1;
+  std::memcpy(address.name.sun_path + skip, text.data(), text.size());
+  address.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + text.size() + 1);
+  return address;
+}
+
+// True when fd became readable before the deadline.
+bool readable(int fd, const Deadline& deadline) {
+  while (!deadline.passed()) {
+    pollfd item{fd, POLLIN, 0};
+    const int count = ::poll(&item, 1, deadline.poll_ms(1000));
+    if (count > 0) return true;
+    if (count < 0 && errno != EINTR) return false;
+  }
+  return false;
+}
+
+Status send_fd(int socket, int fd) {
+  char byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  cmsghdr* header = CMSG_FIRSTHDR(&message);
+  header->cmsg_level = SOL_SOCKET;
+  header->cmsg_type = SCM_RIGHTS;
+  header->cmsg_len = CMSG_LEN(sizeof(int));
+  std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
+  if (::sendmsg(socket, &message, MSG_NOSIGNAL) != 1) return system_error(errno, "passing memory");
+  return {};
+}
+
+Result<UniqueFd> receive_fd(int socket) {
+  char byte = 0;
+  iovec data{&byte, 1};
+  alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
+  msghdr message{};
+  message.msg_iov = &data;
+  message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof control;
+  const ssize_t count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
+  if (count < 0) return system_error(errno, "receiving shared memory");
+  const cmsghdr* header = CMSG_FIRSTHDR(&message);
+  if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
+      header->cmsg_len != CMSG_LEN(sizeof(int)))
+    return error(Code::kSystem, "a peer refused to pass its shared memory");
+  int fd = -1;
+  std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
+  return UniqueFd(fd);
+}
+
+}  // namespace
+
+const char* name_of(Way way) {
+  switch (way) {
+    case Way::kProc:
+      return "/proc";
+    case Way::kAbstractSocket:
+      return "an abstract socket";
+    case Way::kPathSocket:
+      return "a socket in /tmp";
+  }
+  return "?";
+}
+
+Result<UniqueFd> open_peer_fd(int64_t pid, int fd) {
+  const std::string path = fmt::format("/proc/{}/fd/{}", pid, fd);
+  UniqueFd opened(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NONBLOCK));
+  if (opened) return opened;
+  const int err = errno;
+  // Where /proc is not mounted.
+  UniqueFd process(static_cast<int>(::syscall(SYS_pidfd_open, pid, 0)));
+  if (process)
+    opened = UniqueFd(static_cast<int>(::syscall(SYS_pidfd_getfd, process.get(), fd, 0)));
+  if (opened) return opened;
+  return system_error(err, "opening " + path);
+}
+
+Result<std::unique_ptr<FdServer>> FdServer::start(Way way, const Nonce& nonce, int fd,
+                                                  std::vector<Proof> expected) {
+  std::unique_ptr<FdServer> server(new FdServer);
+  server->fd_ = fd;
+  server->expected_ = std::move(expected);
+  server->listener_ = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (!server->listener_) return system_error(errno, "making a Unix socket");
+  const Address address = socket_address(way, nonce);
+  if (::bind(server->listener_.get(), reinterpret_cast<const sockaddr*>(&address.name),
+             address.length) != 0)
+    return system_error(errno, "naming a Unix socket");
+  if (way == Way::kPathSocket) server->path_ = address.name.sun_path;
+  if (::listen(server->listener_.get(), SOMAXCONN) != 0)
+    return system_error(errno, "listening on a Unix socket");
+  server->stop_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+  if (!server->stop_) return system_error(errno, "making an eventfd");
+  server->thread_ = std::thread([raw = server.get()] { raw->serve(); });
+  return server;
+}
+
+FdServer::~FdServer() {
+  if (thread_.joinable()) {
+    const uint64_t one = 1;
+    (void)!::write(stop_.get(), &one, sizeof one);
+    thread_.join();
+  }
+  if (!path_.empty()) ::unlink(path_.c_str());
+}
+
+void FdServer::serve() {
+  while (true) {
+    pollfd items[2] = {{stop_.get(), POLLIN, 0}, {listener_.get(), POLLIN, 0}};
+    if (::poll(items, 2, -1) < 0 && errno != EINTR) return;
+    if (items[0].revents != 0) return;
+    UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
+    if (client) answer(std::move(client));
+  }
+}
+
+void FdServer::answer(UniqueFd client) const {
+  Proof shown{};
+  if (!readable(client.get(), Deadline::after(kClientPatience))) return;
+  if (::recv(client.get(), shown.data(), sizeof shown, 0) != sizeof shown) return;
+  if (std::find(expected_.begin(), expected_.end(), shown) == expected_.end()) return;
+  (void)send_fd(client.get(), fd_).is_ok();
+}
+
+Result<UniqueFd> fetch_fd(Way way, const Nonce& nonce, const Proof& proof, Deadline deadline) {
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  if (!socket) return system_error(errno, "making a Unix socket");
+  const Address address = socket_address(way, nonce);
+  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) !=
+      0)
+    return system_error(errno, fmt::format("fetching shared memory through {}", name_of(way)));
+  if (::send(socket.get(), proof.data(), sizeof proof, MSG_NOSIGNAL) != sizeof proof)
+    return system_error(errno, fmt::format("fetching shared memory through {}", name_of(way)));
+  if (!readable(socket.get(), deadline))
+    return error(Code::kSystem, "no answer while fetching shared memory through {}", name_of(way));
+  return receive_fd(socket.get());
+}
+
+}  // namespace libcomm::shm
