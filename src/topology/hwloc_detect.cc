@@ -54,8 +54,9 @@ Result<HwlocTopology> load(std::string* source) {
     if (hwloc_topology_set_synthetic(raw, description) != 0)
       return system_error(errno, fmt::format("{} is not a synthetic hwloc description", *source));
   }
-  // These would start GPU drivers in the process. Failure means that the component is not there.
-  for (const char* component : {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl"})
+  // These would start GPU drivers in the process; pci (libpciaccess) leaks in hwloc 2.9 and finds
+  // nothing that linuxio does not find in sysfs. Failure means that the component is not there.
+  for (const char* component : {"cuda", "nvml", "opencl", "rsmi", "levelzero", "gl", "pci"})
     (void)hwloc_topology_set_components(raw, HWLOC_TOPOLOGY_COMPONENTS_FLAG_BLACKLIST, component);
   // All processes of a host see the same machine, whatever their cgroups allow.
   (void)hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
