@@ -1,0 +1,117 @@
+#include "src/communicator/active_operation.h"
+
+#include <cstring>
+#include <numeric>
+
+#include "src/communicator/communicator.h"
+
+namespace libcomm {
+namespace {
+
+bool is_empty(const Operation& operation) {
+  if (operation.collective == Collective::kBarrier) return false;
+  const auto total = [](const BlockTable& table) {
+    return std::accumulate(table.counts.begin(), table.counts.end(), size_t{0});
+  };
+  return operation.count + total(operation.in_table) + total(operation.out_table) == 0;
+}
+
+// A group of one: at most a copy.
+void run_alone(const Operation& operation) {
+  if (operation.collective == Collective::kBarrier) return;
+  const size_t element = size_of(operation.type);
+  const auto place = [&](const BlockTable& table) {
+    return table.displs.empty() ? size_t{0} : table.displs[0] * element;
+  };
+  const size_t count = !operation.out_table.empty()  ? operation.out_table.counts[0]
+                       : !operation.in_table.empty() ? operation.in_table.counts[0]
+                                                     : operation.count;
+  const auto* from = static_cast<const std::byte*>(operation.in) + place(operation.in_table);
+  auto* to = static_cast<std::byte*>(operation.out) + place(operation.out_table);
+  if (from != to) std::memcpy(to, from, count * element);
+}
+
+}  // namespace
+
+// The input multiplied by the operator's scalar, in memory of our own.
+Status ActiveOperation::scale_input(const Operation& operation, int nranks) {
+  size_t count = operation.count;
+  if (operation.collective == Collective::kReduceScatter) count *= static_cast<size_t>(nranks);
+  if (!operation.in_table.empty())
+    count = std::accumulate(operation.in_table.counts.begin(), operation.in_table.counts.end(),
+                            size_t{0});
+  COMM_TRY(scaled_.reserve(count * size_of(operation.type)));
+  scale_elements(scaled_.data(), operation.in, count, operation.type, operation.scalar.data());
+  own_ = operation;
+  own_.in = scaled_.data();
+  operation_ = &own_;
+  return Status::ok();
+}
+
+Status ActiveOperation::start(Communicator& communicator, const Operation& operation) {
+  operation_ = &operation;
+  ++communicator.operations_;
+  if (is_empty(operation)) return Status::ok();
+  if (operation.premultiply) COMM_TRY(scale_input(operation, communicator.nranks_));
+  if (communicator.nranks_ == 1) {
+    run_alone(*operation_);
+    return Status::ok();
+  }
+  if (operation.collective == Collective::kBarrier) {
+    own_ = operation;
+    own_.type = DataType::kUint8;
+    own_.op = ReduceOp::kMax;
+    own_.count = 1;
+    own_.in = &barrier_in_;
+    own_.out = &barrier_out_;
+    operation_ = &own_;
+  }
+  COMM_ASSIGN(plan_, communicator.planner_->plan(*operation_));
+  const Signature signature = signature_of(*operation_, communicator.operations_);
+  communicator.current_ = signature;
+
+  Board* board = communicator.shm_.board;
+  const BoardArgs on_board{board, &communicator.board_state_, operation_,
+                           signature, plan_->kernel, communicator.wait_policy_.share_cores};
+  switch (plan_->route) {
+    case Route::kLocal:
+      break;
+    case Route::kOneshot:
+      running_ = &oneshot_.emplace(on_board);
+      break;
+    case Route::kTwoshot:
+      running_ = &twoshot_.emplace(on_board, plan_->window);
+      break;
+    case Route::kSchedule: {
+      if (board != nullptr) board->publish(signature);
+      COMM_TRY(communicator.reserve_scratch(plan_->scratch_bytes));
+      InterpreterArgs args;
+      args.schedule = &plan_->schedule;
+      args.operation = operation_;
+      args.layout = plan_->layout.get();
+      args.signature = signature;
+      args.kernel = plan_->kernel;
+      args.ports = communicator.channels_.get();
+      args.segment_bytes = plan_->segment_bytes;
+      args.slices = plan_->slices;
+      args.scratch = communicator.scratch_.data();
+      running_ = &interpreter_.emplace(args);
+      break;
+    }
+  }
+  return Status::ok();
+}
+
+Status ActiveOperation::advance(Progress* progress) {
+  if (running_ == nullptr) {
+    *progress = Progress::kDone;
+    return Status::ok();
+  }
+  return running_->advance(progress);
+}
+
+void ActiveOperation::wait_handles(std::vector<WaitHandle>* handles) const {
+  if (running_ != nullptr) running_->wait_handles(handles);
+}
+
+}  // namespace libcomm

@@ -1,0 +1,38 @@
+// ActiveOperation: one collective of one communicator from its first step to its last.
+#pragma once
+
+#include <memory>
+#include <optional>
+
+#include "src/base/aligned_buffer.h"
+#include "src/execute/interpreter.h"
+#include "src/execute/oneshot.h"
+#include "src/execute/twoshot.h"
+#include "src/plan/plan.h"
+
+namespace libcomm {
+
+class Communicator;
+
+class ActiveOperation final : public Execution {
+ public:
+  // `operation` outlives this object. Counts the operation; does what needs no peer.
+  Status start(Communicator& communicator, const Operation& operation);
+  Status advance(Progress* progress) override;
+  void wait_handles(std::vector<WaitHandle>* handles) const override;
+
+ private:
+  Status scale_input(const Operation& operation, int nranks);
+
+  const Operation* operation_ = nullptr;
+  Operation own_;  // a changed copy of the caller's operation, when it has to be changed
+  AlignedBuffer scaled_;
+  std::shared_ptr<const Plan> plan_;
+  std::optional<Oneshot> oneshot_;
+  std::optional<Twoshot> twoshot_;
+  std::optional<Interpreter> interpreter_;
+  Execution* running_ = nullptr;  // null: nothing (more) to do
+  unsigned char barrier_in_ = 0, barrier_out_ = 0;
+};
+
+}  // namespace libcomm

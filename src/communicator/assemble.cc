@@ -1,0 +1,268 @@
+// Making a communicator: what happens between "the group has met" and "ready".
+#include <unistd.h>
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <map>
+
+#include "src/base/log.h"
+#include "src/communicator/communicator.h"
+#include "src/communicator/introduction.h"
+#include "src/topology/topology.h"
+#include "transports/facts.h"
+#include "transports/tcp/transport.h"
+
+namespace libcomm {
+namespace {
+
+// Dense host numbers in order of first appearance.
+std::vector<int> number_hosts(std::span<const PeerFacts> facts, int* hosts) {
+  std::map<uint64_t, int> numbers;
+  std::vector<int> host_of;
+  for (const PeerFacts& fact : facts) {
+    const int next = static_cast<int>(numbers.size());
+    host_of.push_back(numbers.try_emplace(fact.host_hash, next).first->second);
+  }
+  *hosts = static_cast<int>(numbers.size());
+  return host_of;
+}
+
+int count_cores(const std::array<uint64_t, kMaskWords>& mask) {
+  int count = 0;
+  for (uint64_t word : mask) count += std::popcount(word);
+  return count;
+}
+
+// Do the ranks on this host outnumber the cores that they may use together?
+bool shares_cores(std::span<const Introduction> all, std::span<const int> host_of, int rank) {
+  std::array<uint64_t, kMaskWords> together{};
+  int ranks = 0;
+  for (size_t r = 0; r < all.size(); ++r) {
+    if (host_of[r] != host_of[static_cast<size_t>(rank)]) continue;
+    ++ranks;
+    for (size_t word = 0; word < together.size(); ++word) together[word] |= all[r].cores[word];
+  }
+  const int cores = count_cores(together);
+  return cores > 0 && ranks > cores;
+}
+
+// Binds the calling thread as COMM_CPU_AFFINITY says, and notes where this rank is.
+Status place_rank(const Knobs& knobs, int local_rank, int local_nranks, Introduction* mine) {
+  const std::string& affinity = knobs.get_string(Knob::kCpuAffinity);
+  if (!affinity.empty()) {
+    COMM_ASSIGN(const Topology topology, Topology::detect());
+    COMM_ASSIGN(const int core, core_for_rank(topology, affinity, local_rank, local_nranks));
+    if (core >= 0) {
+      COMM_TRY(bind_thread(topology, core));
+      const Device& device = topology.devices()[static_cast<size_t>(core)];
+      log_info(Subsys::kInit, "bound to {} (COMM_CPU_AFFINITY={})", device.name, affinity);
+    }
+  }
+  mine->cores = usable_core_mask();
+  if (count_cores(mine->cores) == 1) {
+    for (size_t word = 0; word < mine->cores.size(); ++word)
+      if (mine->cores[word] != 0)
+        mine->facts.core = static_cast<int>(word * 64) + std::countr_zero(mine->cores[word]);
+    if (auto topology = Topology::detect()) {
+      for (const Device& device : topology->devices()) {
+        if (device.kind != DeviceKind::kCore || device.os_index != mine->facts.core) continue;
+        mine->facts.numa_node = device.numa_node;
+        mine->package = device.package;
+      }
+    }
+  }
+  return Status::ok();
+}
+
+std::vector<int> order_ring(std::span<const Introduction> all, std::span<const int> host_of) {
+  std::vector<RankPlace> places;
+  for (size_t r = 0; r < all.size(); ++r)
+    places.push_back({host_of[r], all[r].facts.core, all[r].facts.numa_node, all[r].package});
+  return ring_order(places);
+}
+
+// Least of a limit that knobs and the options of rank 0 set.
+int pick(int asked, int64_t knob) { return asked >= 0 ? asked : static_cast<int>(knob); }
+
+}  // namespace
+
+Result<std::shared_ptr<Communicator>> Communicator::create(const Rendezvous& rendezvous, int rank,
+                                                           int nranks, const CommOptions& options,
+                                                           const std::atomic<bool>* cancel) {
+  COMM_ASSIGN(auto knobs, Knobs::load());
+  std::shared_ptr<Communicator> communicator(new Communicator);
+  Communicator* raw = communicator.get();
+  raw->knobs_ = knobs;
+  raw->rank_ = rank;
+  raw->nranks_ = nranks;
+  COMM_ASSIGN(raw->bootstrap_,
+              Bootstrap::join(rendezvous, rank, nranks, knobs,
+                              [raw](News news, const Status& reason) { raw->on_news(news, reason); },
+                              cancel));
+  return assemble(std::move(communicator), options);
+}
+
+Result<std::shared_ptr<Communicator>> Communicator::assemble(
+    std::shared_ptr<Communicator> communicator, const CommOptions& options) {
+  Communicator& self = *communicator;
+  self.options_ = options;
+  const int rank = self.rank_;
+  const int nranks = self.nranks_;
+  GroupShape shape;
+  shape.rank = rank;
+  shape.nranks = nranks;
+  shape.host_of.assign(static_cast<size_t>(nranks), 0);
+
+  if (nranks > 1) {
+    // Who is where: facts first, since a rank's place depends on how many share its host.
+    Introduction mine;
+    mine.facts = gather_facts(rank, *self.knobs_);
+    mine.min_lanes = options.min_lanes;
+    mine.max_lanes = options.max_lanes;
+    std::vector<PeerFacts> first(static_cast<size_t>(nranks));
+    if (!self.knobs_->get_string(Knob::kCpuAffinity).empty()) mine.facts.flags |= 1;
+    first[static_cast<size_t>(rank)] = mine.facts;
+    COMM_TRY(self.bootstrap_->all_gather(first.data(), sizeof(PeerFacts)));
+    shape.host_of = number_hosts(first, &shape.hosts);
+    int local_rank = 0;
+    int local_nranks = 0;
+    for (int r = 0; r < nranks; ++r) {
+      if (shape.host_of[static_cast<size_t>(r)] != shape.host_of[static_cast<size_t>(rank)]) continue;
+      if (r < rank) ++local_rank;
+      ++local_nranks;
+    }
+    COMM_TRY(place_rank(*self.knobs_, local_rank, local_nranks, &mine));
+
+    COMM_ASSIGN(const auto texts, self.bootstrap_->all_gather_text(write_introduction(
+                                      mine, self.knobs_->agreed_text())));
+    std::vector<Introduction> all(static_cast<size_t>(nranks));
+    std::string knobs_of_rank0;
+    for (int r = 0; r < nranks; ++r) {
+      std::string text;
+      COMM_TRY(read_introduction(texts[static_cast<size_t>(r)], r, &all[static_cast<size_t>(r)], &text));
+      if (r == 0) knobs_of_rank0 = std::move(text);
+      self.facts_.push_back(all[static_cast<size_t>(r)].facts);
+    }
+    std::string differing;
+    COMM_ASSIGN(self.knobs_, self.knobs_->with_agreed(knobs_of_rank0, &differing));
+    if (!differing.empty())
+      log_warn("rank {}: {} differ from rank 0's; rank 0's values are used by all ranks", rank,
+               differing);
+    self.options_.min_lanes = all[0].min_lanes;
+    self.options_.max_lanes = all[0].max_lanes;
+    shape.ring_order = order_ring(all, shape.host_of);
+    self.wait_policy_.share_cores = shares_cores(all, shape.host_of, rank);
+
+    // Transports: shared memory where it was proved, sockets elsewhere.
+    COMM_ASSIGN(self.shm_, make_shm_group(*self.bootstrap_, self.facts_, self.knobs_));
+    const std::vector<int>& group_of = self.shm_.group_of;
+    const auto together = [&](int a, int b) {
+      return group_of[static_cast<size_t>(a)] == group_of[static_cast<size_t>(b)];
+    };
+    std::vector<Transport*> transport_of(static_cast<size_t>(nranks), nullptr);
+    bool needs_sockets = false;
+    for (int peer = 0; peer < nranks; ++peer) {
+      if (peer == rank) continue;
+      if (together(peer, rank)) {
+        transport_of[static_cast<size_t>(peer)] = self.shm_.transport.get();
+      } else {
+        needs_sockets = true;
+      }
+      const PeerFacts& fact = self.facts_[static_cast<size_t>(peer)];
+      if (shape.host_of[static_cast<size_t>(peer)] == shape.host_of[static_cast<size_t>(rank)] &&
+          fact.pid_namespace == mine.facts.pid_namespace && !same_process(fact, mine.facts))
+        self.bootstrap_->watch_process(peer, fact.pid);
+    }
+    if (needs_sockets) {
+      COMM_ASSIGN(self.tcp_, make_tcp_transport(*self.bootstrap_, self.knobs_));
+      for (int peer = 0; peer < nranks; ++peer)
+        if (peer != rank && transport_of[static_cast<size_t>(peer)] == nullptr)
+          transport_of[static_cast<size_t>(peer)] = self.tcp_.get();
+    }
+    shape.one_board = !needs_sockets && self.shm_.board != nullptr;
+
+    // A segment is what every channel of the group can carry.
+    std::vector<uint64_t> segment(static_cast<size_t>(nranks), 0);
+    uint64_t least = UINT64_MAX;
+    for (const Transport* transport : {self.shm_.transport.get(), self.tcp_.get()})
+      if (transport != nullptr) least = std::min<uint64_t>(least, transport->segment_bytes());
+    segment[static_cast<size_t>(rank)] = least;
+    COMM_TRY(self.bootstrap_->all_gather(segment.data(), sizeof(uint64_t)));
+    shape.segment_bytes = *std::min_element(segment.begin(), segment.end()) / kLine * kLine;
+    self.channels_ = std::make_unique<ChannelTable>(std::move(transport_of));
+    log_info(Subsys::kInit,
+             "rank {} of {}: {} hosts, {}, segments of {} bytes, ranks {} cores of their own", rank,
+             nranks, shape.hosts,
+             shape.one_board ? "all in shared memory"
+             : self.shm_.board != nullptr ? "shared memory and sockets" : "sockets",
+             shape.segment_bytes, self.wait_policy_.share_cores ? "have no" : "have");
+  }
+
+  const Knobs& knobs = *self.knobs_;
+  self.wait_policy_.mode = static_cast<WaitMode>(knobs.get_choice(Knob::kWait));
+  self.wait_policy_.timeout_seconds = knobs.get_seconds(Knob::kTimeout);
+  shape.max_lanes = std::min({pick(self.options_.max_lanes, knobs.get_int(Knob::kMaxNrings)),
+                              static_cast<int>(knobs.get_int(Knob::kMaxCtas)), kMaxLanes});
+  shape.min_lanes = std::min(pick(self.options_.min_lanes, knobs.get_int(Knob::kMinNrings)),
+                             shape.max_lanes);
+  COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_));
+  return communicator;
+}
+
+Result<std::shared_ptr<Communicator>> Communicator::split(int color, int key,
+                                                          const CommOptions& options) {
+  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  struct Choice {
+    int32_t color, key;
+  };
+  std::vector<Choice> choices(static_cast<size_t>(nranks_));
+  choices[static_cast<size_t>(rank_)] = {color, key};
+  if (nranks_ > 1) COMM_TRY(bootstrap_->all_gather(choices.data(), sizeof(Choice)));
+  const uint64_t tag = ++splits_;
+  if (color < 0) return std::shared_ptr<Communicator>();
+  std::vector<int> members;
+  for (int r = 0; r < nranks_; ++r)
+    if (choices[static_cast<size_t>(r)].color == color) members.push_back(r);
+  std::stable_sort(members.begin(), members.end(), [&](int a, int b) {
+    return choices[static_cast<size_t>(a)].key < choices[static_cast<size_t>(b)].key;
+  });
+  return derive(members, tag, options);
+}
+
+Result<std::shared_ptr<Communicator>> Communicator::shrink(std::span<const int> excluded,
+                                                           const CommOptions& options) {
+  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  std::vector<int> members;
+  // Ranks that shrank before without this one have counted differently, so the tag says who is left out.
+  uint64_t tag = 0x7368726e6b000000u;
+  for (int r = 0; r < nranks_; ++r) {
+    if (std::find(excluded.begin(), excluded.end(), r) == excluded.end()) {
+      members.push_back(r);
+    } else {
+      tag = (tag ^ static_cast<uint64_t>(r + 1)) * 0x9e3779b97f4a7c15u;
+    }
+  }
+  tag += ++shrinks_[tag];
+  return derive(members, tag, options);
+}
+
+Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> members, uint64_t tag,
+                                                           const CommOptions& options) {
+  COMM_ASSIGN(auto knobs, Knobs::load());
+  std::shared_ptr<Communicator> child(new Communicator);
+  Communicator* raw = child.get();
+  raw->knobs_ = std::move(knobs);
+  raw->rank_ = static_cast<int>(std::find(members.begin(), members.end(), rank_) - members.begin());
+  raw->nranks_ = static_cast<int>(members.size());
+  if (raw->nranks_ > 1) {
+    COMM_ASSIGN(raw->bootstrap_,
+                bootstrap_->derive(members, tag, raw->knobs_,
+                                   [raw](News news, const Status& reason) {
+                                     raw->on_news(news, reason);
+                                   }));
+  }
+  return assemble(std::move(child), options);
+}
+
+}  // namespace libcomm

@@ -1,0 +1,285 @@
+#include "src/communicator/communicator.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "src/base/log.h"
+#include "src/communicator/active_operation.h"
+#include "src/communicator/batch.h"
+
+namespace libcomm {
+namespace {
+
+// How long a broken connection waits for the monitor to say what really happened.
+constexpr int kNewsWaitMs = 500;
+
+}  // namespace
+
+Communicator::~Communicator() {
+  engine_.reset();
+  channels_.reset();
+  if (bootstrap_) bootstrap_->leave();
+  tcp_.reset();
+  shm_.transport.reset();
+}
+
+// ---- failures --------------------------------------------------------------------------------
+
+void Communicator::on_news(News news, const Status& reason) {
+  if (news == News::kRevoke) {
+    revoked_.store(true, std::memory_order_release);
+    failure_.set(reason);
+    log_info(Subsys::kInit, "rank {}: revoked: {}", rank_, reason.to_string());
+    return;
+  }
+  if (failure_.set(reason)) log_info(Subsys::kInit, "rank {}: failed: {}", rank_, reason.to_string());
+}
+
+Status Communicator::fail(Status status) {
+  // A connection that breaks is often the echo of something that the monitor is about to hear.
+  if (status.code() == Code::kRemote) {
+    for (int i = 0; i < kNewsWaitMs && !failure_.failed(); ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  if (!failure_.failed()) {
+    Status reason = std::move(status).at_rank(rank_).in_op(operations_);
+    if (failure_.set(reason) && bootstrap_) bootstrap_->raise(News::kAbort, reason);
+  }
+  return failure_.reason();
+}
+
+Status Communicator::check_mismatch() {
+  Board* board = shm_.board;
+  if (board != nullptr) {
+    const std::span<const int> ranks = board->ranks();
+    for (size_t i = 0; i < ranks.size(); ++i) {
+      if (ranks[i] == rank_) continue;
+      const Signature theirs = board->published(static_cast<int>(i));
+      if (theirs.op == current_.op && theirs.op != 0 && !(theirs == current_))
+        return mismatch(rank_, current_, 0, ranks[i], theirs, 0);
+    }
+  }
+  if (!channels_) return Status::ok();
+  for (const auto& [peer, port] : channels_->open_recv_ports()) {
+    Segment segment;
+    COMM_TRY(port->channel->peek(&segment));
+    if (segment.ready && segment.signature.op == current_.op && !(segment.signature == current_))
+      return mismatch(rank_, current_, 0, peer, segment.signature, segment.bytes);
+  }
+  return Status::ok();
+}
+
+Status Communicator::check_usable() const {
+  if (finalized_.load(std::memory_order_acquire))
+    return error(Code::kInvalidUsage,
+                 "rank {}: the communicator was finalized; no operation may follow commFinalize",
+                 rank_);
+  if (failure_.failed()) return failure_.reason();
+  return Status::ok();
+}
+
+Status Communicator::state() const {
+  if (failure_.failed() && !revoked()) return failure_.reason();
+  if (has_engine_.load(std::memory_order_acquire) && !options_.blocking && engine_->busy())
+    return Status(Code::kInProgress, "operations are still running");
+  return Status::ok();
+}
+
+// ---- operations ------------------------------------------------------------------------------
+
+Status Communicator::reserve_scratch(size_t bytes) {
+  COMM_TRY(scratch_.reserve(bytes));
+  scratch_size_.store(scratch_.size(), std::memory_order_relaxed);
+  return Status::ok();
+}
+
+uint64_t Communicator::next_p2p_number(int peer, bool is_send) {
+  auto& numbers = is_send ? p2p_sent_ : p2p_received_;
+  if (numbers.empty()) numbers.resize(static_cast<size_t>(nranks_));
+  return ++numbers[static_cast<size_t>(peer)];
+}
+
+WaitContext Communicator::wait_context() const {
+  return {wait_policy_, const_cast<FailureState*>(&failure_), shm_.board};
+}
+
+Status Communicator::drive(Execution& execution) {
+  const DrivenBatch one{this, &execution};
+  return drive_all({&one, 1});
+}
+
+Status Communicator::run(const Operation& operation) {
+  COMM_TRY(check_usable());
+  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  if (operation.collective == Collective::kSendRecv) {
+    Batch work(*this, {operation});
+    return drive(work);
+  }
+  ActiveOperation active;
+  if (Status status = active.start(*this, operation); !status) return fail(std::move(status));
+  return drive(active);
+}
+
+std::unique_ptr<Execution> Communicator::batch(std::vector<Operation> operations) {
+  return std::make_unique<Batch>(*this, std::move(operations));
+}
+
+Status Communicator::drain() {
+  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  return check_usable();
+}
+
+Status Communicator::submit(std::vector<Operation> operations,
+                            std::vector<std::shared_ptr<HostStream>> streams) {
+  COMM_TRY(check_usable());
+  if (!engine_) {
+    engine_ = std::make_unique<Engine>();
+    has_engine_.store(true, std::memory_order_release);
+  }
+  std::vector<uint64_t> tickets;
+  for (const auto& stream : streams) tickets.push_back(stream->take_ticket());
+  engine_->submit([this, operations = std::move(operations), streams = std::move(streams),
+                   tickets = std::move(tickets)]() mutable {
+    for (size_t i = 0; i < streams.size(); ++i) streams[i]->wait_turn(tickets[i]);
+    Status status = failure_.failed() ? failure_.reason() : Status::ok();
+    if (status) {
+      Batch work(*this, std::move(operations));
+      status = drive(work);
+    }
+    for (size_t i = 0; i < streams.size(); ++i) streams[i]->finish(tickets[i], status);
+  });
+  return Status::ok();
+}
+
+Status drive_all(std::span<const DrivenBatch> batches) {
+  const auto give_up = [&](const DrivenBatch& culprit, Status status) {
+    Status reason = culprit.communicator->fail(std::move(status));
+    for (const DrivenBatch& other : batches) {
+      if (other.communicator != culprit.communicator && other.execution != nullptr)
+        (void)other.communicator->fail(
+            error(Code::kInternal, "another communicator of the same group failed: {}",
+                  reason.to_string()));
+    }
+    return reason;
+  };
+  std::vector<DrivenBatch> many;  // what is left, when there are several
+  std::span<const DrivenBatch> left = batches;
+  Waiter waiter(batches.front().communicator->wait_context());
+  for (;;) {
+    bool moved = false;
+    bool all_done = true;
+    bool some_done = false;
+    for (const DrivenBatch& batch : left) {
+      Progress progress = Progress::kStuck;
+      if (Status status = batch.execution->advance(&progress); !status)
+        return give_up(batch, std::move(status));
+      if (progress == Progress::kDone) {
+        some_done = true;
+        if (left.size() > 1) {
+          if (many.empty()) many.assign(left.begin(), left.end());
+          for (DrivenBatch& candidate : many)
+            if (candidate.execution == batch.execution) candidate.execution = nullptr;
+        }
+      } else {
+        all_done = false;
+        moved = moved || progress == Progress::kMoved;
+      }
+    }
+    if (all_done) return Status::ok();
+    if (some_done) {
+      std::erase_if(many, [](const DrivenBatch& batch) { return batch.execution == nullptr; });
+      left = many;
+    }
+    if (moved || some_done) {
+      waiter.moved();
+      continue;
+    }
+    for (const DrivenBatch& batch : left) {
+      if (batch.communicator->wait_context().failure->failed())
+        return give_up(batch, batch.communicator->wait_context().failure->reason());
+    }
+    if (Status status = waiter.idle(*left.front().execution); !status)
+      return give_up(left.front(), std::move(status));
+    if (waiter.is_slow()) {
+      for (const DrivenBatch& batch : left)
+        if (Status status = batch.communicator->check_mismatch(); !status)
+          return give_up(batch, std::move(status));
+    }
+  }
+}
+
+// ---- ending ----------------------------------------------------------------------------------
+
+Status Communicator::finalize() {
+  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  if (finalized_.exchange(true, std::memory_order_acq_rel))
+    return error(Code::kInvalidUsage, "rank {}: commFinalize was called twice", rank_);
+  if (failure_.failed() && !revoked()) return failure_.reason();
+  return Status::ok();
+}
+
+void Communicator::abort(const std::string& why) {
+  const Status reason = error(Code::kRemote, "rank {} {}", rank_, why).with_peer(rank_);
+  if (failure_.set(reason) && bootstrap_) bootstrap_->raise(News::kAbort, reason);
+}
+
+Status Communicator::revoke() {
+  const Status reason =
+      error(Code::kInvalidUsage,
+            "the communicator was revoked by rank {} (commRevoke); shrink, split or destroy it",
+            rank_).with_peer(rank_);
+  if (revoked()) return Status::ok();
+  if (bootstrap_) {
+    bootstrap_->raise(News::kRevoke, reason);
+  }
+  on_news(News::kRevoke, reason);
+  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  return Status::ok();
+}
+
+// ---- operators and statistics ----------------------------------------------------------------
+
+Result<int> Communicator::create_op(DataType type, const void* scalar) {
+  auto it = std::find_if(ops_.begin(), ops_.end(), [](const PreMulOp& op) { return !op.live; });
+  if (it == ops_.end()) it = ops_.emplace(ops_.end());
+  it->live = true;
+  it->type = type;
+  std::memcpy(it->scalar.data(), scalar, size_of(type));
+  return static_cast<int>(it - ops_.begin());
+}
+
+const PreMulOp* Communicator::find_op(int index) const {
+  if (index < 0 || index >= static_cast<int>(ops_.size())) return nullptr;
+  const PreMulOp& op = ops_[static_cast<size_t>(index)];
+  return op.live ? &op : nullptr;
+}
+
+Status Communicator::destroy_op(int index) {
+  if (find_op(index) == nullptr)
+    return error(Code::kInvalidArgument,
+                 "the operator was not made by commRedOpCreatePreMulSum on this communicator, or was "
+                 "destroyed before");
+  ops_[static_cast<size_t>(index)].live = false;
+  return Status::ok();
+}
+
+MemoryStats Communicator::stats() const {
+  MemoryStats result;
+  result.host_bytes = scratch_size_.load(std::memory_order_relaxed);
+  result.channels = channels_ ? channels_->count() : 0;
+  for (const Transport* transport : {shm_.transport.get(), tcp_.get()}) {
+    if (transport == nullptr) continue;
+    const TransportStats part = transport->stats();
+    result.host_bytes += part.host_bytes;
+    result.sockets += part.sockets;
+    result.threads += part.threads;
+  }
+  if (bootstrap_) {
+    result.sockets += bootstrap_->sockets();
+    result.threads += bootstrap_->threads();
+  }
+  if (has_engine_.load(std::memory_order_acquire)) ++result.threads;
+  return result;
+}
+
+}  // namespace libcomm

@@ -1,0 +1,162 @@
+// Communicator: everything one rank has. Owns the bootstrap, the transports and their channels, the
+// plans, the engine thread and the failure state.
+//
+// Threads: operations are issued by one thread at a time. abort(), revoke(), state() and stats() may be
+// called from any thread.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "src/base/aligned_buffer.h"
+#include "src/base/knobs.h"
+#include "src/bootstrap/bootstrap.h"
+#include "src/communicator/channel_table.h"
+#include "src/communicator/engine.h"
+#include "src/communicator/host_stream.h"
+#include "src/execute/board_layout.h"
+#include "src/execute/wait.h"
+#include "src/plan/planner.h"
+#include "transports/shm/group.h"
+
+namespace libcomm {
+
+// What a caller may ask for; -1 and "" leave it to the library.
+struct CommOptions {
+  bool blocking = true;
+  int min_lanes = -1;
+  int max_lanes = -1;
+  std::string net_name;
+  std::string name;
+};
+
+struct MemoryStats {
+  size_t host_bytes = 0;
+  int channels = 0;
+  int sockets = 0;
+  int threads = 0;
+};
+
+// commRedOpCreatePreMulSum's operators.
+struct PreMulOp {
+  bool live = false;
+  DataType type = DataType::kFloat32;
+  std::array<unsigned char, 8> scalar{};
+};
+
+class Communicator {
+ public:
+  ~Communicator();
+  Communicator(const Communicator&) = delete;
+  Communicator& operator=(const Communicator&) = delete;
+
+  // Joins a group; collective, blocks. `cancel` ends the wait from another thread.
+  static Result<std::shared_ptr<Communicator>> create(const Rendezvous& rendezvous, int rank,
+                                                      int nranks, const CommOptions& options,
+                                                      const std::atomic<bool>* cancel = nullptr);
+  // commSplit; collective over this communicator. Null when color is negative.
+  Result<std::shared_ptr<Communicator>> split(int color, int key, const CommOptions& options);
+  // commShrink; called by the ranks that stay. `excluded` may be in any order.
+  Result<std::shared_ptr<Communicator>> shrink(std::span<const int> excluded,
+                                               const CommOptions& options);
+
+  int rank() const { return rank_; }
+  int nranks() const { return nranks_; }
+  const CommOptions& options() const { return options_; }
+  const Knobs& knobs() const { return *knobs_; }
+
+  // Runs one operation in the calling thread, after what is queued. The fast path.
+  Status run(const Operation& operation);
+
+  // The work of a group on one communicator, as one state machine: its collectives in order, then its
+  // point-to-point messages together. Starts counting when it first advances.
+  std::unique_ptr<Execution> batch(std::vector<Operation> operations);
+  // Waits for what the engine still has to do; the failure of the communicator, if any.
+  Status drain();
+  // Queues operations on the engine thread, in the order of `streams` (each once; may be empty).
+  Status submit(std::vector<Operation> operations, std::vector<std::shared_ptr<HostStream>> streams);
+
+  // What this rank's waits need; for driving several communicators' batches from one thread.
+  WaitContext wait_context() const;
+  // An operation failed here: decides on the first reason, tells the other ranks, returns it.
+  Status fail(Status status);
+  // Looks for peers that are in a different call with the same number; slow.
+  Status check_mismatch();
+
+  // The first failure, kInProgress while the engine works for a non-blocking communicator, or OK.
+  Status state() const;
+  // Before any operation: kInvalidUsage after finalize or revoke, the first failure after one.
+  Status check_usable() const;
+
+  Status finalize();
+  void abort(const std::string& why);
+  Status revoke();
+  bool revoked() const { return revoked_.load(std::memory_order_acquire); }
+
+  Result<int> create_op(DataType type, const void* scalar);  // index
+  Status destroy_op(int index);
+  const PreMulOp* find_op(int index) const;
+
+  MemoryStats stats() const;
+  Planner& planner() { return *planner_; }
+
+ private:
+  friend class ActiveOperation;
+  friend class Batch;
+  Communicator() = default;
+  // Everything after the group has met: facts, transports, planner.
+  static Result<std::shared_ptr<Communicator>> assemble(std::shared_ptr<Communicator> communicator,
+                                                        const CommOptions& options);
+  Result<std::shared_ptr<Communicator>> derive(std::span<const int> members, uint64_t tag,
+                                               const CommOptions& options);
+  void on_news(News news, const Status& reason);
+  // Working memory of the running operation.
+  Status reserve_scratch(size_t bytes);
+  uint64_t next_p2p_number(int peer, bool is_send);
+  // Drives one execution to its end.
+  Status drive(Execution& execution);
+
+  int rank_ = 0;
+  int nranks_ = 1;
+  CommOptions options_;
+  std::shared_ptr<const Knobs> knobs_;
+  FailureState failure_;
+  std::atomic<bool> revoked_{false};
+  std::atomic<bool> finalized_{false};
+
+  std::unique_ptr<Bootstrap> bootstrap_;
+  std::vector<PeerFacts> facts_;
+  ShmGroup shm_;
+  std::unique_ptr<Transport> tcp_;
+  std::unique_ptr<ChannelTable> channels_;
+  std::unique_ptr<Planner> planner_;
+  WaitPolicy wait_policy_;
+
+  BoardState board_state_;
+  uint64_t operations_ = 0;  // collectives begun
+  Signature current_;        // of the last collective begun
+  std::vector<uint64_t> p2p_sent_, p2p_received_;
+  uint64_t splits_ = 0;
+  std::map<uint64_t, uint64_t> shrinks_;  // by who is left out
+  AlignedBuffer scratch_;
+  std::atomic<size_t> scratch_size_{0};
+  std::vector<PreMulOp> ops_;
+
+  std::unique_ptr<Engine> engine_;
+  std::atomic<bool> has_engine_{false};
+};
+
+// Drives several executions, each with its communicator, until all are done; the first failure ends all.
+struct DrivenBatch {
+  Communicator* communicator;
+  Execution* execution;
+};
+Status drive_all(std::span<const DrivenBatch> batches);
+
+}  // namespace libcomm
