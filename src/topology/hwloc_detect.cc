@@ -61,8 +61,6 @@ Result<HwlocTopology> load(std::string* source) {
   // All processes of a host see the same machine, whatever their cgroups allow.
   (void)hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
   (void)hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
-  // All operating system devices: in a container the one network interface is a virtual one.
-  (void)hwloc_topology_set_type_filter(raw, HWLOC_OBJ_OS_DEVICE, HWLOC_TYPE_FILTER_KEEP_ALL);
   if (hwloc_topology_load(raw) != 0)
     return system_error(errno, fmt::format("hwloc cannot load the topology of {}", *source));
   return topology;

@@ -60,7 +60,8 @@ class Topology {
   const std::vector<Device>& devices() const;
   // Ids that are no device give kSystem. Two names of one PCI function are the same device.
   Path path(int device_a, int device_b) const;
-  // -1 when there is none of that name.
+  // -1 when there is none of that name: virtual interfaces (lo, veth, bridges) are on no bus and no
+  // devices.
   int find_device(DeviceKind kind, std::string_view name) const;
 
   int cores() const;

@@ -30,6 +30,7 @@ TEST(CpuList, RefusesWhatIsNoListAndNamesThePart) {
 
 TEST(CpuList, RefusesNumbersAndLengthsThatNoMachineHas) {
   EXPECT_FALSE(parse_cpu_list("0-65536"));
+  EXPECT_FALSE(parse_cpu_list("70000"));
   EXPECT_FALSE(parse_cpu_list("0-65535,0"));
   EXPECT_EQ(parsed("0-65535").size(), 65536u);
 }

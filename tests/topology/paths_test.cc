@@ -66,6 +66,7 @@ TEST(Paths, AreBoundByTheSlowerLinkAndCostMoreAtDevices) {
   const int gpu = t.find_device(DeviceKind::kGpu, "gpu 0000:03:00.0");
   const int far_gpu = t.find_device(DeviceKind::kGpu, "gpu 0000:81:00.0");
   EXPECT_NEAR(t.path(eth0, gpu).gbytes_per_second, 15.75, 0.01);
+  EXPECT_NEAR(t.path(gpu, eth0).gbytes_per_second, 15.75, 0.01);
   EXPECT_DOUBLE_EQ(t.path(eth2, gpu).gbytes_per_second, kUnknownPcieGbs);
   EXPECT_DOUBLE_EQ(t.path(gpu, far_gpu).gbytes_per_second, 20.0) << "the processors' link";
   EXPECT_DOUBLE_EQ(t.path(0, gpu).latency_us,

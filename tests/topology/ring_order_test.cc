@@ -57,6 +57,13 @@ TEST(RingOrder, HandlesUnevenHostsAndNodes) {
   EXPECT_EQ(ring_order(places), (Order{6, 5, 4, 2, 1, 0, 3}));
 }
 
+TEST(RingOrder, GroupsUnboundRanksByPackageThenNode) {
+  // Bound to nodes, as `numactl` does, not to cores; node numbers alternate between the packages.
+  std::vector<RankPlace> places;
+  for (int node : {3, 0, 1, 2, 3, 0}) places.push_back({0, -1, node, node % 2});
+  EXPECT_EQ(ring_order(places), (Order{1, 5, 3, 2, 0, 4}));
+}
+
 TEST(RingOrder, IsRankOrderWhenNothingIsKnown) {
   EXPECT_EQ(ring_order(std::vector<RankPlace>(4)), (Order{0, 1, 2, 3}));
   EXPECT_TRUE(ring_order({}).empty());
