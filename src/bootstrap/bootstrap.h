@@ -1,11 +1,11 @@
 // Bootstrap: how the ranks of one communicator find each other, and how they stay in touch.
 //
-// It assembles the group (rendezvous), gives small collective exchanges for setting things up, opens
-// authenticated data connections for transports, and carries bad news: a rank that dies, aborts or
-// revokes is known to every other rank at once, by a bounded-degree overlay of control connections
-// whose news floods (same-host peers also by pidfd). One monitor thread per communicator accepts
-// connections, proves them (HMAC-SHA-256 challenge, both ways) and listens for news. A communicator of
-// one rank has no thread and no socket.
+// It assembles the group (rendezvous), gives small collective exchanges for setting things up,
+// opens authenticated data connections for transports, and carries bad news: a rank that dies,
+// aborts or revokes is known to every other rank at once, by a bounded-degree overlay of control
+// connections whose news floods (same-host peers also by pidfd). One monitor thread per
+// communicator accepts connections, proves them (HMAC-SHA-256 challenge, both ways) and listens for
+// news. A communicator of one rank has no thread and no socket.
 #pragma once
 
 #include <atomic>
@@ -32,26 +32,27 @@ enum class News {
   kRevoke,  // a rank revoked the communicator: operations end, setting-up exchanges still work
 };
 
-// Called on the monitor thread (or, from raise(), on the caller's), once for the first abort or death
-// and once for the first revoke. The status names the culprit as its peer.
+// Called on the monitor thread (or, from raise(), on the caller's), once for the first abort or
+// death and once for the first revoke. The status names the culprit as its peer.
 using NewsCallback = std::function<void(News news, const Status& reason)>;
 
 class Bootstrap {
  public:
-  virtual ~Bootstrap() = default;  // leaves in good order if leave() was not called; joins the thread
+  virtual ~Bootstrap() =
+      default;  // leaves in good order if leave() was not called; joins the thread
 
-  // Joins the group as rank `rank` of `nranks`; collective; blocks until all are there, at most until
-  // BOOTSTRAP_TIMEOUT. `cancel`, when given, ends the wait when it becomes true (from another thread).
-  // kInvalidUsage: ranks disagree on nranks, or a rank is taken twice (both ranks get the text).
-  // kSystem: nobody serves the rendezvous, nothing reaches the peers, the deadline passed.
+  // Joins the group as rank `rank` of `nranks`; collective; blocks until all are there, at most
+  // until BOOTSTRAP_TIMEOUT. `cancel`, when given, ends the wait when it becomes true (from another
+  // thread). kInvalidUsage: ranks disagree on nranks, or a rank is taken twice (both ranks get the
+  // text). kSystem: nobody serves the rendezvous, nothing reaches the peers, the deadline passed.
   static Result<std::unique_ptr<Bootstrap>> join(const Rendezvous& rendezvous, int rank, int nranks,
                                                  std::shared_ptr<const Knobs> knobs,
                                                  NewsCallback on_news,
                                                  const std::atomic<bool>* cancel = nullptr);
 
-  // A group of some of this one's ranks: `members` are parent ranks in the new order, which must hold
-  // this rank; `tag` distinguishes groups made one after the other. Called by the members only (others
-  // need not take part). Does not use the rendezvous. Works after a revoke.
+  // A group of some of this one's ranks: `members` are parent ranks in the new order, which must
+  // hold this rank; `tag` distinguishes groups made one after the other. Called by the members only
+  // (others need not take part). Does not use the rendezvous. Works after a revoke.
   virtual Result<std::unique_ptr<Bootstrap>> derive(std::span<const int> members, uint64_t tag,
                                                     std::shared_ptr<const Knobs> knobs,
                                                     NewsCallback on_news) = 0;
@@ -63,8 +64,9 @@ class Bootstrap {
   // The addresses of a rank as text, for messages.
   virtual std::string where(int rank) const = 0;
 
-  // data holds nranks blocks of bytes_each; this rank's block is filled in by the caller, the others by
-  // the call. Collective, as all calls below up to barrier; they fail with the first abort or death.
+  // data holds nranks blocks of bytes_each; this rank's block is filled in by the caller, the
+  // others by the call. Collective, as all calls below up to barrier; they fail with the first
+  // abort or death.
   virtual Status all_gather(void* data, size_t bytes_each) = 0;
   // As all_gather, for texts of any length (at most 16 MiB each).
   virtual Result<std::vector<std::string>> all_gather_text(const std::string& mine) = 0;

@@ -1,0 +1,356 @@
+// Bootstrap's implementation: assembling a group, its exchanges, its connections.
+//
+//   join    meet the others at the rendezvous (meet.h): it gives this rank a parent in a tree
+//   derive  the tree's connections go through the parent group instead
+//   both    exchange what everybody must know of everybody over the tree; open the control links of
+//           the overlay; a barrier, so that nobody goes on before all links stand
+#include <cstring>
+
+#include "src/base/log.h"
+#include "src/bootstrap/bootstrap.h"
+#include "src/bootstrap/meet.h"
+#include "src/bootstrap/monitor.h"
+#include "src/bootstrap/overlay.h"
+#include "src/bootstrap/tree.h"
+
+namespace libcomm {
+namespace {
+
+uint32_t to_u32(int value) { return static_cast<uint32_t>(value); }
+size_t to_size(int value) { return static_cast<size_t>(value); }
+
+// A group of one: nobody to talk to.
+class SoloGroup final : public Bootstrap {
+ public:
+  SoloGroup(const Key& key, NewsCallback on_news) : key_(key), on_news_(std::move(on_news)) {}
+
+  Result<std::unique_ptr<Bootstrap>> derive(std::span<const int> members, uint64_t tag,
+                                            std::shared_ptr<const Knobs>,
+                                            NewsCallback on_news) override {
+    if (members.size() != 1 || members[0] != 0)
+      return error(Code::kInvalidArgument, "a group of one rank has rank 0 as its only member");
+    const Key key = hmac(key_, "libcomm derived group",
+                         {std::span(reinterpret_cast<const unsigned char*>(&tag), sizeof tag)});
+    return std::unique_ptr<Bootstrap>(std::make_unique<SoloGroup>(key, std::move(on_news)));
+  }
+  int rank() const override { return 0; }
+  int nranks() const override { return 1; }
+  std::span<const unsigned char, 32> secret() const override { return key_; }
+  std::string where(int) const override { return "this process"; }
+  Status all_gather(void*, size_t) override { return failure(); }
+  Result<std::vector<std::string>> all_gather_text(const std::string& mine) override {
+    COMM_TRY(failure());
+    return std::vector<std::string>{mine};
+  }
+  Status barrier() override { return failure(); }
+  Result<UniqueFd> connect(int peer, Purpose, uint32_t) override {
+    return error(Code::kInvalidArgument, "a group of one rank has no peer {}", peer);
+  }
+  Result<UniqueFd> try_accept(int peer, Purpose, uint32_t) override {
+    return error(Code::kInvalidArgument, "a group of one rank has no peer {}", peer);
+  }
+  void watch_process(int, int64_t) override {}
+  void raise(News news, const Status& reason) override {
+    Status named = Status(reason).with_peer(0);
+    {
+      std::lock_guard lock(mutex_);
+      bool& seen = news == News::kRevoke ? revoked_ : failed_;
+      if (seen) return;
+      seen = true;
+      if (news != News::kRevoke) failure_ = named;
+    }
+    if (on_news_) on_news_(news, named);
+  }
+  void leave() override {}
+  int sockets() const override { return 0; }
+  int threads() const override { return 0; }
+
+ private:
+  Status failure() const {
+    std::lock_guard lock(mutex_);
+    return failure_;
+  }
+
+  const Key key_;
+  const NewsCallback on_news_;
+  mutable std::mutex mutex_;
+  bool revoked_ = false;
+  bool failed_ = false;
+  Status failure_;
+};
+
+class Group final : public Bootstrap {
+ public:
+  Group(int rank, int nranks, const Key& key, std::shared_ptr<const Knobs> knobs)
+      : rank_(rank), nranks_(nranks), key_(key), knobs_(std::move(knobs)) {}
+
+  ~Group() override {
+    if (monitor_ != nullptr) leave();
+  }
+
+  // Listens; from here on peers may connect.
+  Status open(NewsCallback on_news) {
+    COMM_ASSIGN(const Endpoint addresses, local_addresses(*knobs_));
+    COMM_ASSIGN(Listeners listeners, Listeners::open(addresses));
+    endpoint_ = listeners.endpoint;
+    COMM_ASSIGN(monitor_,
+                Monitor::start(rank_, nranks_, key_, std::move(listeners), std::move(on_news)));
+    return Status::ok();
+  }
+
+  Status assemble_at(const Meetings& meetings, const WaitLimits& limits) {
+    COMM_ASSIGN(const Place place, meet(meetings, rank_, nranks_, endpoint_, *knobs_, limits));
+    WaitLimits alarmed = limits;
+    alarmed.alarm = monitor_->alarm();
+    TreeEdge parent;
+    if (place.parent.parent != kNoRank) {
+      parent.rank = static_cast<int>(place.parent.parent);
+      COMM_ASSIGN(parent.fd, dial(place.parent.endpoint,
+                                  call(parent.rank, static_cast<uint16_t>(Use::kTree), 0), alarmed,
+                                  peer_policy(), fmt::format("rank {}", parent.rank)));
+    }
+    std::vector<TreeEdge> children;
+    for (int child : place.children) {
+      COMM_ASSIGN(UniqueFd fd,
+                  monitor_->take(child, static_cast<uint16_t>(Use::kTree), 0, alarmed));
+      children.push_back({child, std::move(fd)});
+    }
+    tree_ = Tree(rank_, nranks_, std::move(parent), std::move(children));
+    return assemble(alarmed);
+  }
+
+  Status assemble_through(Group& through, std::span<const int> members, uint32_t index,
+                          const WaitLimits& limits) {
+    const uint16_t purpose = static_cast<uint16_t>(Use::kDerive);
+    TreeEdge parent;
+    if (rank_ > 0) {
+      parent.rank = (rank_ - 1) / 2;
+      const int there = members[to_size(parent.rank)];
+      COMM_ASSIGN(parent.fd, through.dial_peer(there, purpose, index, limits));
+    }
+    std::vector<TreeEdge> children;
+    for (int child : {2 * rank_ + 1, 2 * rank_ + 2}) {
+      if (child >= nranks_) continue;
+      COMM_ASSIGN(UniqueFd fd,
+                  through.monitor_->take(members[to_size(child)], purpose, index, limits));
+      children.push_back({child, std::move(fd)});
+    }
+    tree_ = Tree(rank_, nranks_, std::move(parent), std::move(children));
+    WaitLimits alarmed = limits;
+    alarmed.alarm = monitor_->alarm();
+    return assemble(alarmed);
+  }
+
+  Result<std::unique_ptr<Bootstrap>> derive(std::span<const int> members, uint64_t tag,
+                                            std::shared_ptr<const Knobs> knobs,
+                                            NewsCallback on_news) override;
+
+  int rank() const override { return rank_; }
+  int nranks() const override { return nranks_; }
+  std::span<const unsigned char, 32> secret() const override { return key_; }
+  std::string where(int rank) const override {
+    return rank >= 0 && rank < nranks_ ? peers_[to_size(rank)].to_string() : "no rank";
+  }
+
+  Status all_gather(void* data, size_t bytes_each) override {
+    char* out = static_cast<char*>(data);
+    const std::string mine(out + to_size(rank_) * bytes_each, bytes_each);
+    if (bytes_each > kMaxBlockBytes)
+      return error(Code::kInvalidArgument,
+                   "all_gather of {} bytes per rank: at most {} are possible", bytes_each,
+                   kMaxBlockBytes);
+    COMM_ASSIGN(const auto blocks, exchange(ExchangeKind::kGather, bytes_each, mine));
+    for (int r = 0; r < nranks_; ++r)
+      if (r != rank_ && bytes_each > 0)
+        std::memcpy(out + to_size(r) * bytes_each, blocks[to_size(r)].data(), bytes_each);
+    return Status::ok();
+  }
+
+  Result<std::vector<std::string>> all_gather_text(const std::string& mine) override {
+    if (mine.size() > kMaxBlockBytes)
+      return error(Code::kInvalidArgument, "all_gather_text of {} bytes: at most {} are possible",
+                   mine.size(), kMaxBlockBytes);
+    return exchange(ExchangeKind::kText, 0, mine);
+  }
+
+  Status barrier() override { return exchange(ExchangeKind::kBarrier, 0, "").status(); }
+
+  Result<UniqueFd> connect(int peer, Purpose purpose, uint32_t index) override {
+    COMM_TRY(check_peer(peer));
+    WaitLimits limits = own_limits();
+    auto fd = dial_peer(peer, static_cast<uint16_t>(purpose), index, limits);
+    if (!fd) COMM_TRY(monitor_->failure());
+    return fd;
+  }
+
+  Result<UniqueFd> try_accept(int peer, Purpose purpose, uint32_t index) override {
+    COMM_TRY(check_peer(peer));
+    UniqueFd fd = monitor_->try_take(peer, static_cast<uint16_t>(purpose), index);
+    if (!fd) COMM_TRY(monitor_->failure());
+    return fd;
+  }
+
+  void watch_process(int peer, int64_t pid) override { monitor_->watch_process(peer, pid); }
+  void raise(News news, const Status& reason) override { monitor_->raise(news, reason); }
+  void leave() override { monitor_->leave(); }
+  int sockets() const override { return monitor_->sockets() + tree_.sockets(); }
+  int threads() const override { return 1; }
+
+ private:
+  static DialPolicy peer_policy() { return {.refused_for = 2, .stranger_for = 3}; }
+
+  Call call(int peer, uint16_t purpose, uint32_t index) const {
+    return {key_, purpose, to_u32(rank_), to_u32(peer), index};
+  }
+
+  WaitLimits own_limits() const {
+    return {Deadline::from_knob(knobs_->get_seconds(Knob::kBootstrapTimeout)), nullptr,
+            monitor_->alarm()};
+  }
+
+  Status check_peer(int peer) const {
+    if (peer < 0 || peer >= nranks_ || peer == rank_)
+      return error(Code::kInvalidArgument, "peer {} is not another rank of 0..{}", peer,
+                   nranks_ - 1);
+    return Status::ok();
+  }
+
+  Result<UniqueFd> dial_peer(int peer, uint16_t purpose, uint32_t index, const WaitLimits& limits) {
+    size_t address;
+    {
+      std::lock_guard lock(preferred_mutex_);
+      address = preferred_[to_size(peer)];
+    }
+    auto fd = dial(peers_[to_size(peer)].endpoint, call(peer, purpose, index), limits,
+                   peer_policy(), fmt::format("rank {} ({})", peer, where(peer)), &address);
+    if (!fd) return std::move(fd).status().with_peer(peer);
+    std::lock_guard lock(preferred_mutex_);
+    preferred_[to_size(peer)] = static_cast<uint8_t>(address);
+    return fd;
+  }
+
+  // With the tree in place: everybody learns of everybody, and the control links are opened.
+  Status assemble(const WaitLimits& limits) {
+    COMM_ASSIGN(const auto blocks,
+                exchange(ExchangeKind::kTable, 0, Peer::self(endpoint_).encode(), limits));
+    peers_.resize(to_size(nranks_));
+    preferred_.assign(to_size(nranks_), 0);
+    for (int r = 0; r < nranks_; ++r)
+      if (!peers_[to_size(r)].decode(blocks[to_size(r)]))
+        return error(Code::kInternal, "rank {} published a malformed address", r).with_peer(r);
+    monitor_->set_peers(peers_);
+    const std::set<int> neighbours = overlay_neighbours(rank_, nranks_);
+    for (int peer : neighbours) {
+      if (peer > rank_) break;
+      auto fd = dial_peer(peer, static_cast<uint16_t>(Use::kControl), 0, limits);
+      if (!fd) {
+        COMM_TRY(monitor_->failure());
+        return std::move(fd).status();
+      }
+      monitor_->add_link(peer, *std::move(fd));
+    }
+    COMM_TRY(monitor_->await_links(neighbours, limits));
+    COMM_TRY(exchange(ExchangeKind::kBarrier, 0, "", limits).status());
+    log_info(Subsys::kBootstrap, "rank {} of {} joined: {}", rank_, nranks_, where(rank_));
+    return Status::ok();
+  }
+
+  Result<std::vector<std::string>> exchange(ExchangeKind kind, uint64_t block_bytes,
+                                            const std::string& mine) {
+    return exchange(kind, block_bytes, mine, own_limits());
+  }
+
+  Result<std::vector<std::string>> exchange(ExchangeKind kind, uint64_t block_bytes,
+                                            const std::string& mine, const WaitLimits& limits) {
+    COMM_TRY(monitor_->failure());
+    auto blocks = tree_.exchange(kind, block_bytes, mine, limits);
+    if (blocks) return blocks;
+    // A closed edge is a symptom; the overlay knows the cause, or will in a moment.
+    if (blocks.status().code() == Code::kRemote) {
+      pollfd alarm = {monitor_->alarm(), POLLIN, 0};
+      (void)::poll(&alarm, 1, 500);
+    }
+    COMM_TRY(monitor_->failure());
+    // A tree that stopped halfway cannot be used again, here or anywhere.
+    tree_.close();
+    return blocks;
+  }
+
+  const int rank_;
+  const int nranks_;
+  const Key key_;
+  const std::shared_ptr<const Knobs> knobs_;
+  Endpoint endpoint_;
+  std::vector<Peer> peers_;
+  std::mutex preferred_mutex_;
+  std::vector<uint8_t> preferred_;  // per peer, the address that worked last
+  std::unique_ptr<Monitor> monitor_;
+  Tree tree_;
+};
+
+Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, uint64_t tag,
+                                                 std::shared_ptr<const Knobs> knobs,
+                                                 NewsCallback on_news) {
+  int self = -1;
+  std::set<int> distinct;
+  for (size_t i = 0; i < members.size(); ++i) {
+    if (members[i] < 0 || members[i] >= nranks_ || !distinct.insert(members[i]).second)
+      return error(Code::kInvalidArgument, "member {} is not a rank of 0..{}, or is listed twice",
+                   members[i], nranks_ - 1);
+    if (members[i] == rank_) self = static_cast<int>(i);
+  }
+  if (self < 0) return error(Code::kInvalidArgument, "rank {} is not one of the members", rank_);
+  std::vector<unsigned char> list(members.size() * sizeof(int32_t));
+  for (size_t i = 0; i < members.size(); ++i) {
+    const int32_t member = members[i];
+    std::memcpy(list.data() + i * sizeof member, &member, sizeof member);
+  }
+  const std::span tag_bytes(reinterpret_cast<const unsigned char*>(&tag), sizeof tag);
+  const Key key = hmac(key_, "libcomm derived group", {tag_bytes, list});
+  const Mac name = hmac(key_, "libcomm derived connection", {tag_bytes, list});
+  uint32_t index;
+  std::memcpy(&index, name.data(), sizeof index);
+
+  if (members.size() == 1)
+    return std::unique_ptr<Bootstrap>(std::make_unique<SoloGroup>(key, std::move(on_news)));
+  const int size = static_cast<int>(members.size());
+  auto group = std::make_unique<Group>(self, size, key, knobs);
+  COMM_TRY(group->open(std::move(on_news)));
+  // No alarm: the members may well be what is left of a failed group.
+  const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), nullptr,
+                          -1};
+  COMM_TRY(group->assemble_through(*this, members, index, limits));
+  return std::unique_ptr<Bootstrap>(std::move(group));
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Bootstrap>> Bootstrap::join(const Rendezvous& rendezvous, int rank,
+                                                   int nranks, std::shared_ptr<const Knobs> knobs,
+                                                   NewsCallback on_news,
+                                                   const std::atomic<bool>* cancel) {
+  if (nranks < 1 || nranks > static_cast<int>(kMaxRanks))
+    return error(Code::kInvalidArgument, "nranks is {}: it must be 1..{}", nranks, kMaxRanks);
+  if (rank < 0 || rank >= nranks)
+    return error(Code::kInvalidArgument, "rank is {}: with {} ranks it must be 0..{}", rank, nranks,
+                 nranks - 1);
+  COMM_ASSIGN(const Meetings meetings, Meetings::decode(rendezvous, nranks));
+  const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), cancel,
+                          -1};
+  if (nranks == 1) {
+    // A server that waits for us must not wait in vain; nothing else needs the rendezvous.
+    if (meetings.all.front().kind == Meeting::Kind::kServed)
+      COMM_TRY(meet(meetings, rank, nranks, {}, *knobs, limits).status());
+    return std::unique_ptr<Bootstrap>(
+        std::make_unique<SoloGroup>(meetings.group_key, std::move(on_news)));
+  }
+  auto group = std::make_unique<Group>(rank, nranks, meetings.group_key, knobs);
+  COMM_TRY(group->open(std::move(on_news)));
+  if (Status status = group->assemble_at(meetings, limits); !status) {
+    if (limits.cancelled()) return error(Code::kInvalidUsage, "initialisation was cancelled");
+    return std::move(status).at_rank(rank);
+  }
+  return std::unique_ptr<Bootstrap>(std::move(group));
+}
+
+}  // namespace libcomm

@@ -1,0 +1,34 @@
+// Meeting: from a rendezvous to a rank's place in the tree over which its group assembles.
+#pragma once
+
+#include <vector>
+
+#include "src/bootstrap/handshake.h"
+#include "src/bootstrap/rendezvous.h"
+#include "src/bootstrap/root.h"
+#include "src/bootstrap/unique_id.h"
+#include "src/bootstrap/wait.h"
+
+namespace libcomm {
+
+// Decoded ids, and the key of the group that they make together with its size.
+struct Meetings {
+  std::vector<Meeting> all;  // several only when all are served
+  Key group_key{};
+
+  // kInvalidArgument: no id, a bad one, several of them that cannot be combined, more ids than
+  // ranks.
+  static Result<Meetings> decode(const Rendezvous& rendezvous, int nranks);
+};
+
+struct Place {
+  Answer parent;              // parent.parent is kNoRank at the tree's root
+  std::vector<int> children;  // they will connect
+};
+
+// Reports this rank, which listens at `endpoint`, and returns when all have reported. Rank 0 first
+// serves the rendezvous where the id says so.
+Result<Place> meet(const Meetings& meetings, int rank, int nranks, const Endpoint& endpoint,
+                   const Knobs& knobs, const WaitLimits& limits);
+
+}  // namespace libcomm

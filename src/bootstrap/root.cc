@@ -1,0 +1,436 @@
+#include "src/bootstrap/root.h"
+
+#include <openssl/crypto.h>
+#include <sys/epoll.h>
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <csignal>
+#include <cstring>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <system_error>
+#include <thread>
+#include <unordered_map>
+
+#include "src/base/log.h"
+#include "src/bootstrap/doorkeeper.h"
+
+namespace libcomm {
+namespace {
+
+// A rank that has proved itself and whose report is being read, or who waits for the answer.
+struct Visitor {
+  UniqueFd fd;
+  uint32_t rank = 0;
+  SocketAddress from;
+  ReportWire report{};
+  size_t got = 0;
+  bool reported() const { return got == sizeof(ReportWire); }
+};
+
+class Root {
+ public:
+  Root(Listeners listeners, const Key& key, double timeout, UniqueFd wake, UniqueFd epoll)
+      : wake_(std::move(wake)),
+        epoll_(std::move(epoll)),
+        timeout_(timeout),
+        idle_(Deadline::from_knob(timeout)),
+        door_(epoll_.get(), std::move(listeners), key, 0, kMaxRanks) {
+    epoll_add(epoll_.get(), wake_.get(), EPOLLIN);
+  }
+
+  int wake_fd() const { return wake_.get(); }
+
+  void run() {
+    while (!finished_ && !idle_.passed()) {
+      if (assemble_by_.passed()) {
+        assemble_by_ = Deadline();
+        fail(missing_ranks());
+      }
+      epoll_event events[64];
+      int wait_ms = door_.expire(idle_.poll_ms(1000));
+      wait_ms = assemble_by_.poll_ms(wait_ms);
+      const int count = ::epoll_wait(epoll_.get(), events, 64, wait_ms);
+      for (int i = 0; i < count; ++i) {
+        const int fd = events[i].data.fd;
+        if (fd == wake_.get()) return;
+        std::vector<Arrival> arrivals;
+        if (door_.on_event(fd, &arrivals)) {
+          for (Arrival& arrival : arrivals) admit(std::move(arrival));
+        } else if (const auto at = visitors_.find(fd); at != visitors_.end()) {
+          read_from(at->second);
+        }
+      }
+    }
+  }
+
+ private:
+  struct Stage {
+    std::map<uint32_t, int> fds;  // rank to visitor
+    bool answered = false;
+  };
+
+  void admit(Arrival arrival) {
+    if (arrival.hello.purpose != static_cast<uint16_t>(Use::kRoot)) return;
+    idle_ = Deadline::from_knob(timeout_);
+    const int fd = arrival.fd.get();
+    if (!epoll_add(epoll_.get(), fd, EPOLLIN)) return;
+    Visitor visitor;
+    visitor.fd = std::move(arrival.fd);
+    visitor.rank = arrival.hello.from;
+    visitor.from = arrival.from;
+    auto [at, fresh] = visitors_.insert_or_assign(fd, std::move(visitor));
+    read_from(at->second);
+  }
+
+  void read_from(Visitor& visitor) {
+    const int fd = visitor.fd.get();
+    if (visitor.reported()) {
+      // It has nothing more to say: this is its end, or noise.
+      char noise[64];
+      size_t count = 0;
+      if (read_some(fd, noise, sizeof noise, &count) == Moved::kNothing) return;
+      const uint32_t rank = visitor.rank;
+      const std::string from = visitor.from.to_string();
+      const bool waiting = forget(visitor);
+      if (waiting && !failure_.has_value())
+        fail(error(Code::kRemote, "rank {} (from {}) went away while the group was assembling",
+                   rank, from));
+      return;
+    }
+    size_t count = 0;
+    const Moved moved = read_some(fd, reinterpret_cast<char*>(&visitor.report) + visitor.got,
+                                  sizeof(ReportWire) - visitor.got, &count);
+    if (moved == Moved::kNothing) return;
+    if (moved == Moved::kClosed) {
+      forget(visitor);
+      return;
+    }
+    visitor.got += count;
+    if (visitor.reported()) take_report(visitor);
+  }
+
+  // True when it was waiting for an answer.
+  bool forget(Visitor& visitor) {
+    const int fd = visitor.fd.get();
+    bool waiting = false;
+    for (Stage& stage : stages_) {
+      const auto at = stage.fds.find(visitor.rank);
+      if (at != stage.fds.end() && at->second == fd) {
+        waiting = !stage.answered;
+        if (waiting) stage.fds.erase(at);
+      }
+    }
+    epoll_remove(epoll_.get(), fd);
+    visitors_.erase(fd);
+    return waiting;
+  }
+
+  void take_report(Visitor& visitor) {
+    const ReportWire& report = visitor.report;
+    Endpoint endpoint;
+    if (report.nranks == 0 || report.nranks > kMaxRanks || visitor.rank >= report.nranks ||
+        report.nparts == 0 || report.nparts > report.nranks || report.part >= report.nparts ||
+        report.stage > 1 || (report.stage == 1 && report.part != 0) ||
+        !report.endpoint.decode(&endpoint)) {
+      forget(visitor);
+      return;
+    }
+    most_ranks_ = std::max(most_ranks_, report.nranks);
+    if (failure_.has_value()) {
+      send_failure(visitor);
+      return;
+    }
+    if (!first_.has_value()) {
+      first_ = report;
+      first_rank_ = visitor.rank;
+      if (timeout_ > 0) assemble_by_ = Deadline::after(Seconds(timeout_ * 0.95));
+    }
+    if (report.nranks != first_->nranks) {
+      refuse(visitor,
+             error(Code::kInvalidUsage,
+                   "rank {} says that the group has {} ranks, rank {} says {}: pass the same "
+                   "nranks on all ranks",
+                   visitor.rank, report.nranks, first_rank_, first_->nranks));
+      return;
+    }
+    if (report.nparts != first_->nparts || report.part != first_->part) {
+      refuse(visitor,
+             error(Code::kInvalidUsage,
+                   "rank {} takes this for id {} of {}, rank {} for id {} of {}: pass the same "
+                   "ids in the same order on all ranks",
+                   visitor.rank, report.part, report.nparts, first_rank_, first_->part,
+                   first_->nparts));
+      return;
+    }
+    Stage& stage = stages_[report.stage];
+    const auto [at, fresh] = stage.fds.emplace(visitor.rank, visitor.fd.get());
+    if (!fresh) {
+      const auto other = visitors_.find(at->second);
+      refuse(
+          visitor,
+          error(
+              Code::kInvalidUsage,
+              "rank {} of {} was taken twice, from {} and from {}: give every process its own rank",
+              visitor.rank, report.nranks,
+              other == visitors_.end() ? "elsewhere" : other->second.from.to_string(),
+              visitor.from.to_string()));
+      return;
+    }
+    if (stage.fds.size() == expected(report.stage)) answer(report.stage);
+  }
+
+  uint32_t expected(uint32_t stage) const {
+    if (stage == 1) return first_->nparts;
+    return part_begin(first_->part + 1, first_->nranks, first_->nparts) -
+           part_begin(first_->part, first_->nranks, first_->nparts);
+  }
+
+  bool leaders_come() const { return first_->part == 0 && first_->nparts > 1; }
+
+  void answer(uint32_t which) {
+    Stage& stage = stages_[which];
+    // Whoever gets an answer may begin the next group at the same address: nobody must find this
+    // root.
+    if (which == 1 || !leaders_come()) door_.close();
+    stage.answered = true;
+    // The tree is a heap over the ranks in order: child i has parent (i - 1) / 2.
+    std::vector<const Visitor*> order;
+    order.reserve(stage.fds.size());
+    for (const auto& [rank, fd] : stage.fds) order.push_back(&visitors_.at(fd));
+    for (size_t i = 0; i < order.size(); ++i) {
+      AnswerWire wire{};
+      wire.parent = kNoRank;
+      if (i > 0) {
+        const Visitor* parent = order[(i - 1) / 2];
+        wire.parent = parent->rank;
+        wire.parent_endpoint = parent->report.endpoint;
+      }
+      // A fresh connection takes so little whole; a rank that is gone is found by the others.
+      (void)write_whole(order[i]->fd.get(), &wire, sizeof wire);
+    }
+    for (const auto& [rank, fd] : stage.fds) {
+      epoll_remove(epoll_.get(), fd);
+      visitors_.erase(fd);
+    }
+    if (which == 1 || !leaders_come()) finished_ = true;
+  }
+
+  Status missing_ranks() const {
+    const uint32_t stage = stages_[0].answered ? 1 : 0;
+    std::string list;
+    size_t missing = 0;
+    for (uint32_t i = 0; i < expected(stage); ++i) {
+      const uint32_t rank = stage == 1
+                                ? part_begin(i, first_->nranks, first_->nparts)
+                                : part_begin(first_->part, first_->nranks, first_->nparts) + i;
+      if (stages_[stage].fds.contains(rank)) continue;
+      if (++missing <= 8) list += (list.empty() ? "" : ", ") + std::to_string(rank);
+    }
+    if (missing > 8) list += ", ...";
+    std::string hint;
+    if (door_.refused() > 0)
+      hint = fmt::format(
+          "; {} connection(s), the last from {}, did not prove the secret (is COMM_SECRET "
+          "the same everywhere?)",
+          door_.refused(), door_.last_refused());
+    return error(Code::kSystem,
+                 "{} of {} ranks have not come within {:.0f} s (rank {}){}; start them, or raise "
+                 "COMM_BOOTSTRAP_TIMEOUT",
+                 missing, first_->nranks, timeout_, list, hint);
+  }
+
+  void refuse(Visitor& visitor, Status why) {
+    fail(std::move(why));
+    send_failure(visitor);
+  }
+
+  // Tells everybody who waits; whoever comes later is told too, until all have been.
+  void fail(Status why) {
+    failure_ = std::move(why);
+    std::vector<int> waiting;
+    for (Stage& stage : stages_) {
+      if (stage.answered) continue;
+      for (const auto& [rank, fd] : stage.fds) waiting.push_back(fd);
+      stage.fds.clear();
+    }
+    for (int fd : waiting) send_failure(visitors_.at(fd));
+  }
+
+  void send_failure(Visitor& visitor) {
+    const std::string text = failure_->message().substr(0, kMaxAnswerText);
+    AnswerWire wire{};
+    wire.code = static_cast<uint32_t>(failure_->code());
+    wire.text_bytes = static_cast<uint32_t>(text.size());
+    wire.parent = kNoRank;
+    std::string message(reinterpret_cast<const char*>(&wire), sizeof wire);
+    message += text;
+    (void)write_whole(visitor.fd.get(), message.data(), message.size());
+    ++told_;
+    if (told_ >= most_ranks_) finished_ = true;
+    forget(visitor);
+  }
+
+  UniqueFd wake_;
+  UniqueFd epoll_;
+  const double timeout_;
+  Deadline idle_;
+  Deadline assemble_by_;
+  Doorkeeper door_;
+  std::unordered_map<int, Visitor> visitors_;
+  std::optional<ReportWire> first_;  // what all others must agree with
+  uint32_t first_rank_ = 0;
+  uint32_t most_ranks_ = 0;
+  uint32_t told_ = 0;
+  Stage stages_[2];
+  std::optional<Status> failure_;
+  bool finished_ = false;
+};
+
+// The roots of this process. They end by themselves; those still there at exit are ended then,
+// before anything they use is destroyed.
+class Roots {
+ public:
+  static Roots& instance() {
+    // First, so that it is torn down after the roots.
+    OPENSSL_init_crypto(0, nullptr);
+    static Roots roots;
+    return roots;
+  }
+
+  Status start(std::unique_ptr<Root> root) {
+    std::lock_guard lock(mutex_);
+    if (generation_ != fork_generation()) {  // a forked child: the parent's threads are not here
+      new std::vector<Served>(std::move(served_));
+      served_.clear();
+      generation_ = fork_generation();
+    }
+    reap();
+    auto over = std::make_shared<std::atomic<bool>>(false);
+    Served served;
+    served.root = std::move(root);
+    served.over = over;
+    Root* raw = served.root.get();
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    Status status;
+    try {
+      served.thread = std::thread([raw, over] {
+        raw->run();
+        over->store(true, std::memory_order_release);
+      });
+    } catch (const std::system_error& problem) {
+      status =
+          system_error(problem.code().value(), "cannot start the thread that serves the unique id");
+    }
+    pthread_sigmask(SIG_SETMASK, &before, nullptr);
+    if (status) served_.push_back(std::move(served));
+    return status;
+  }
+
+  ~Roots() {
+    if (generation_ != fork_generation()) {
+      new std::vector<Served>(std::move(served_));
+      return;
+    }
+    for (Served& served : served_) {
+      const uint64_t one = 1;
+      (void)!::write(served.root->wake_fd(), &one, sizeof one);
+      served.thread.join();
+    }
+  }
+
+ private:
+  struct Served {
+    std::unique_ptr<Root> root;
+    std::shared_ptr<std::atomic<bool>> over;
+    std::thread thread;
+  };
+
+  void reap() {
+    std::erase_if(served_, [](Served& served) {
+      if (!served.over->load(std::memory_order_acquire)) return false;
+      served.thread.join();
+      return true;
+    });
+  }
+
+  std::mutex mutex_;
+  std::vector<Served> served_;
+  unsigned generation_ = fork_generation();
+};
+
+}  // namespace
+
+uint32_t part_begin(uint32_t part, uint32_t nranks, uint32_t nparts) {
+  return static_cast<uint32_t>(uint64_t{part} * nranks / nparts);
+}
+
+uint32_t part_of(uint32_t rank, uint32_t nranks, uint32_t nparts) {
+  uint32_t part = static_cast<uint32_t>(uint64_t{rank} * nparts / nranks);
+  while (part + 1 < nparts && part_begin(part + 1, nranks, nparts) <= rank) ++part;
+  return part;
+}
+
+Status serve_root(Listeners listeners, const Key& key, double timeout) {
+  UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
+  UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
+  if (!wake || !epoll) return system_error(errno, "cannot serve the unique id");
+  return Roots::instance().start(std::make_unique<Root>(std::move(listeners), key, timeout,
+                                                        std::move(wake), std::move(epoll)));
+}
+
+Result<Answer> report_to_root(int fd, const ReportWire& report, const WaitLimits& limits,
+                              const std::function<bool()>& outdated) {
+  const Status gone = error(
+      Code::kSystem, "the process that serves the unique id went away before all ranks had come");
+  if (!write_whole(fd, &report, sizeof report)) return gone;
+  std::string buffer;
+  AnswerWire wire{};
+  size_t wanted = sizeof wire;
+  while (buffer.size() < wanted) {
+    pollfd fds[2] = {{fd, POLLIN, 0}, {}};
+    const Waited waited =
+        wait_ready(fds, limits, outdated ? Deadline::after(Seconds(0.2)) : Deadline());
+    if (waited == Waited::kCancelled) return error(Code::kInvalidUsage, "cancelled");
+    if (waited == Waited::kAlarm) return error(Code::kRemote, "the group has failed");
+    if (waited == Waited::kTimeout) {
+      if (limits.deadline.passed())
+        return error(Code::kSystem, "not all of the {} ranks came before COMM_BOOTSTRAP_TIMEOUT",
+                     report.nranks);
+      if (outdated && outdated()) return error(Code::kInProgress, "outdated");
+      continue;
+    }
+    char piece[2048];
+    size_t count = 0;
+    switch (read_some(fd, piece, std::min(sizeof piece, wanted - buffer.size()), &count)) {
+      case Moved::kSome:
+        buffer.append(piece, count);
+        break;
+      case Moved::kNothing:
+        continue;
+      case Moved::kClosed:
+        return gone;
+    }
+    if (buffer.size() == sizeof wire && wanted == sizeof wire) {
+      std::memcpy(&wire, buffer.data(), sizeof wire);
+      if (wire.text_bytes > kMaxAnswerText || wire.code > static_cast<uint32_t>(Code::kInProgress))
+        return error(Code::kSystem, "the server of the unique id gave a malformed answer");
+      wanted += wire.text_bytes;
+    }
+  }
+  if (wire.code != 0) return Status(static_cast<Code>(wire.code), buffer.substr(sizeof wire));
+  Answer answer;
+  answer.parent = wire.parent;
+  if (wire.parent != kNoRank &&
+      (wire.parent >= report.nranks || !wire.parent_endpoint.decode(&answer.endpoint) ||
+       answer.endpoint.empty()))
+    return error(Code::kSystem, "the server of the unique id gave a malformed answer");
+  return answer;
+}
+
+}  // namespace libcomm
