@@ -1,0 +1,336 @@
+// The collectives and point-to-point calls of the C API: arguments in, an Operation out.
+#include <cstring>
+#include <numeric>
+
+#include "src/api/check.h"
+#include "src/api/errors.h"
+#include "src/api/group.h"
+#include "src/api/handle.h"
+#include "src/api/streams.h"
+
+namespace libcomm {
+namespace {
+
+// Runs, queues or gathers a checked operation.
+Status issue(comm* handle, Operation operation, cudaStream_t stream) {
+  COMM_ASSIGN(auto host_stream, find_stream(stream));
+  Communicator& communicator = *handle->communicator;
+  COMM_TRY(communicator.check_usable());
+  if (in_group()) {
+    add_to_group(handle, std::move(operation), std::move(host_stream));
+    return Status::ok();
+  }
+  if (!host_stream && handle->blocking) return communicator.run(operation);
+  std::vector<std::shared_ptr<HostStream>> streams;
+  if (host_stream) streams.push_back(std::move(host_stream));
+  std::vector<Operation> operations;
+  operations.push_back(std::move(operation));
+  COMM_TRY(communicator.submit(std::move(operations), std::move(streams)));
+  if (!handle->blocking) return Status(Code::kInProgress, "queued");
+  return Status::ok();
+}
+
+// The part that all calls share: the handle, `fill` for the checks, then off it goes.
+template <typename Fill>
+commResult_t call(comm_t handle, cudaStream_t stream, Fill&& fill) {
+  HandleUse use(handle);
+  return guarded(use.for_errors(), [&]() -> Status {
+    Status status = [&]() -> Status {
+      if (!use.status()) return use.status();
+      Operation operation;
+      COMM_TRY(fill(use.communicator(), operation));
+      return issue(use.handle(), std::move(operation), stream);
+    }();
+    if (in_group()) note_group_failure(status);
+    return status;
+  });
+}
+
+bool checks_buffers(const Communicator& communicator) {
+  return !communicator.knobs().get_bool(Knob::kChecksDisable);
+}
+
+size_t ranks_of(const Communicator& communicator) {
+  return static_cast<size_t>(communicator.nranks());
+}
+
+const char* offset(const void* base, size_t bytes) { return static_cast<const char*>(base) + bytes; }
+
+struct Uniform {
+  const void* send;
+  void* recv;
+  size_t count;
+  commDataType_t type;
+};
+
+// type, count and pointers of an operation with equal blocks. `most_blocks`: of the larger buffer.
+Status fill_uniform(const Uniform& args, Collective collective, size_t most_blocks,
+                    Operation* operation) {
+  operation->collective = collective;
+  COMM_ASSIGN(operation->type, check_type(args.type));
+  COMM_TRY(check_count(args.count, most_blocks, operation->type, "count"));
+  operation->count = args.count;
+  operation->in = args.send;
+  operation->out = args.recv;
+  return Status::ok();
+}
+
+// Both buffers are there and are either the in-place pair or disjoint.
+Status check_pair(const Communicator& communicator, const Operation& operation, size_t in_blocks,
+                  size_t out_blocks, bool in_place, const char* remedy) {
+  if (operation.count == 0) return Status::ok();
+  COMM_TRY(check_pointer(operation.in, "sendbuff"));
+  COMM_TRY(check_pointer(operation.out, "recvbuff"));
+  if (in_place || !checks_buffers(communicator)) return Status::ok();
+  const size_t block = operation.count * size_of(operation.type);
+  return check_disjoint(operation.in, in_blocks * block, operation.out, out_blocks * block, remedy);
+}
+
+constexpr const char* kSameBuffer = "in place means sendbuff == recvbuff";
+
+// FNV-1a over a table that all ranks must share.
+uint64_t hash_table(const BlockTable& table) {
+  uint64_t h = 0xcbf29ce484222325u;
+  for (size_t value : table.counts) h = (h ^ value) * 0x100000001b3u;
+  return h;
+}
+
+Status fill_table(const size_t counts[], const size_t displs[], size_t n, DataType type,
+                  const char* name, BlockTable* table) {
+  if (counts == nullptr) return error(Code::kInvalidArgument, "{}counts is NULL", name);
+  table->counts.assign(counts, counts + n);
+  if (displs != nullptr) {
+    table->displs.assign(displs, displs + n);
+  } else {
+    table->displs.resize(n);
+    std::exclusive_scan(counts, counts + n, table->displs.begin(), size_t{0});
+  }
+  for (size_t i = 0; i < n; ++i) {
+    COMM_TRY(check_count(table->counts[i], n, type, name));
+    COMM_TRY(check_count(table->displs[i], 1, type, name));
+  }
+  return Status::ok();
+}
+
+size_t total(const BlockTable& table) {
+  return std::accumulate(table.counts.begin(), table.counts.end(), size_t{0});
+}
+
+// Bytes from the buffer's start to the end of its last block.
+size_t reach(const BlockTable& table, DataType type) {
+  size_t end = 0;
+  for (size_t i = 0; i < table.counts.size(); ++i)
+    if (table.counts[i] > 0) end = std::max(end, table.displs[i] + table.counts[i]);
+  return end * size_of(type);
+}
+
+Status fill_p2p(const Communicator& communicator, const Uniform& args, int peer, bool is_send,
+                Operation* operation) {
+  COMM_TRY(fill_uniform(args, Collective::kSendRecv, 1, operation));
+  COMM_TRY(check_root(peer, communicator, "peer"));
+  operation->root = peer;
+  operation->is_send = is_send;
+  if (operation->count > 0)
+    COMM_TRY(check_pointer(is_send ? args.send : args.recv, is_send ? "sendbuff" : "recvbuff"));
+  return Status::ok();
+}
+
+}  // namespace
+}  // namespace libcomm
+
+using namespace libcomm;  // NOLINT: the C API's definitions live in the global namespace
+
+extern "C" {
+
+commResult_t commAllReduce(const void* sendbuff, void* recvbuff, size_t count,
+                           commDataType_t datatype, commRedOp_t op, comm_t comm,
+                           cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllReduce, 1, &o));
+    COMM_TRY(check_op(op, c, &o));
+    return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
+  });
+}
+
+commResult_t commReduceScatter(const void* sendbuff, void* recvbuff, size_t recvcount,
+                               commDataType_t datatype, commRedOp_t op, comm_t comm,
+                               cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t n = ranks_of(c);
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, recvcount, datatype}, Collective::kReduceScatter, n,
+                          &o));
+    COMM_TRY(check_op(op, c, &o));
+    const size_t block = recvcount * size_of(o.type);
+    return check_pair(c, o, n, 1, recvbuff == offset(sendbuff, static_cast<size_t>(c.rank()) * block),
+                      "in place means recvbuff == sendbuff + rank * recvcount");
+  });
+}
+
+commResult_t commAllGather(const void* sendbuff, void* recvbuff, size_t sendcount,
+                           commDataType_t datatype, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t n = ranks_of(c);
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, sendcount, datatype}, Collective::kAllGather, n, &o));
+    const size_t block = sendcount * size_of(o.type);
+    return check_pair(c, o, 1, n, sendbuff == offset(recvbuff, static_cast<size_t>(c.rank()) * block),
+                      "in place means sendbuff == recvbuff + rank * sendcount");
+  });
+}
+
+commResult_t commBroadcast(const void* sendbuff, void* recvbuff, size_t count,
+                           commDataType_t datatype, int root, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kBroadcast, 1, &o));
+    COMM_TRY(check_root(root, c, "root"));
+    o.root = root;
+    if (c.rank() != root) {
+      o.in = recvbuff;  // not read
+      return check_pair(c, o, 1, 1, true, kSameBuffer);
+    }
+    return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
+  });
+}
+
+commResult_t commBcast(void* buff, size_t count, commDataType_t datatype, int root, comm_t comm,
+                       cudaStream_t stream) {
+  return commBroadcast(buff, buff, count, datatype, root, comm, stream);
+}
+
+commResult_t commReduce(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
+                        commRedOp_t op, int root, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kReduce, 1, &o));
+    COMM_TRY(check_op(op, c, &o));
+    COMM_TRY(check_root(root, c, "root"));
+    o.root = root;
+    if (c.rank() != root) return count == 0 ? Status::ok() : check_pointer(sendbuff, "sendbuff");
+    return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
+  });
+}
+
+commResult_t commAlltoAll(const void* sendbuff, void* recvbuff, size_t count,
+                          commDataType_t datatype, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t n = ranks_of(c);
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllToAll, n, &o));
+    return check_pair(c, o, n, n, false, "all-to-all has no in-place form");
+  });
+}
+
+commResult_t commGather(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
+                        int root, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t n = ranks_of(c);
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kGather, n, &o));
+    COMM_TRY(check_root(root, c, "root"));
+    o.root = root;
+    if (c.rank() != root) return count == 0 ? Status::ok() : check_pointer(sendbuff, "sendbuff");
+    const size_t block = count * size_of(o.type);
+    return check_pair(c, o, 1, n, sendbuff == offset(recvbuff, static_cast<size_t>(root) * block),
+                      "in place means sendbuff == recvbuff + root * count");
+  });
+}
+
+commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
+                         int root, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t n = ranks_of(c);
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kScatter, n, &o));
+    COMM_TRY(check_root(root, c, "root"));
+    o.root = root;
+    if (c.rank() != root) return count == 0 ? Status::ok() : check_pointer(recvbuff, "recvbuff");
+    const size_t block = count * size_of(o.type);
+    return check_pair(c, o, n, 1, recvbuff == offset(sendbuff, static_cast<size_t>(root) * block),
+                      "in place means recvbuff == sendbuff + root * count");
+  });
+}
+
+commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatype, int peer,
+                      comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    return fill_p2p(c, {sendbuff, nullptr, count, datatype}, peer, true, &o);
+  });
+}
+
+commResult_t commRecv(void* recvbuff, size_t count, commDataType_t datatype, int peer, comm_t comm,
+                      cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    return fill_p2p(c, {nullptr, recvbuff, count, datatype}, peer, false, &o);
+  });
+}
+
+commResult_t commAllGatherv(const void* sendbuff, size_t sendcount, void* recvbuff,
+                            const size_t recvcounts[], const size_t displs[],
+                            commDataType_t datatype, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t me = static_cast<size_t>(c.rank());
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllGatherV, 1, &o));
+    COMM_TRY(fill_table(recvcounts, displs, ranks_of(c), o.type, "recv", &o.out_table));
+    if (sendcount != recvcounts[me])
+      return error(Code::kInvalidArgument, "sendcount {} differs from recvcounts[{}] = {}", sendcount,
+                   me, recvcounts[me]);
+    o.table_hash = hash_table(o.out_table);
+    o.in_table.counts = {sendcount};
+    o.in_table.displs = {0};
+    if (sendcount > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
+    if (total(o.out_table) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
+    const bool in_place =
+        sendbuff == offset(recvbuff, o.out_table.displs[me] * size_of(o.type));
+    if (in_place || !checks_buffers(c)) return Status::ok();
+    return check_disjoint(sendbuff, sendcount * size_of(o.type), recvbuff,
+                          reach(o.out_table, o.type),
+                          "in place means sendbuff == recvbuff + displs[rank]");
+  });
+}
+
+commResult_t commReduceScatterv(const void* sendbuff, void* recvbuff, const size_t recvcounts[],
+                                commDataType_t datatype, commRedOp_t op, comm_t comm,
+                                cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t me = static_cast<size_t>(c.rank());
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kReduceScatterV, 1, &o));
+    COMM_TRY(check_op(op, c, &o));
+    COMM_TRY(fill_table(recvcounts, nullptr, ranks_of(c), o.type, "recv", &o.in_table));
+    o.table_hash = hash_table(o.in_table);
+    o.out_table.counts = {recvcounts[me]};
+    o.out_table.displs = {0};
+    if (total(o.in_table) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
+    if (recvcounts[me] > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
+    const bool in_place = recvbuff == offset(sendbuff, o.in_table.displs[me] * size_of(o.type));
+    if (in_place || !checks_buffers(c)) return Status::ok();
+    return check_disjoint(sendbuff, reach(o.in_table, o.type), recvbuff,
+                          recvcounts[me] * size_of(o.type),
+                          "in place means recvbuff == sendbuff + the sum of recvcounts before rank");
+  });
+}
+
+commResult_t commAlltoAllv(const void* sendbuff, const size_t sendcounts[], const size_t sdispls[],
+                           void* recvbuff, const size_t recvcounts[], const size_t rdispls[],
+                           commDataType_t datatype, comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
+    const size_t me = static_cast<size_t>(c.rank());
+    const size_t n = ranks_of(c);
+    COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllToAllV, 1, &o));
+    COMM_TRY(fill_table(sendcounts, sdispls, n, o.type, "send", &o.in_table));
+    COMM_TRY(fill_table(recvcounts, rdispls, n, o.type, "recv", &o.out_table));
+    if (sendcounts[me] != recvcounts[me])
+      return error(Code::kInvalidUsage,
+                   "rank {} sends {} elements to itself but expects {}; sendcounts[rank] and "
+                   "recvcounts[rank] must be equal",
+                   me, sendcounts[me], recvcounts[me]);
+    if (total(o.in_table) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
+    if (total(o.out_table) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
+    if (!checks_buffers(c)) return Status::ok();
+    return check_disjoint(sendbuff, reach(o.in_table, o.type), recvbuff,
+                          reach(o.out_table, o.type), "all-to-all has no in-place form");
+  });
+}
+
+commResult_t commBarrier(comm_t comm, cudaStream_t stream) {
+  return call(comm, stream, [&](Communicator&, Operation& o) -> Status {
+    o.collective = Collective::kBarrier;
+    return Status::ok();
+  });
+}
+
+}  // extern "C"

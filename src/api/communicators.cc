@@ -1,0 +1,357 @@
+// Creating, deriving, ending and asking about communicators.
+#include <algorithm>
+#include <chrono>
+
+#include "src/api/check.h"
+#include "src/api/config.h"
+#include "src/api/errors.h"
+#include "src/api/group.h"
+#include "src/api/handle.h"
+#include "src/base/fd.h"
+
+namespace libcomm {
+namespace {
+
+using Create = std::function<Result<std::shared_ptr<Communicator>>(const std::atomic<bool>* cancel)>;
+
+// Fills a handle with what `create` makes.
+Status finish_creation(comm* handle, const Create& create) {
+  auto made = create(&handle->cancel);
+  if (!made) {
+    handle->start_failure = made.status();
+    handle->set_last_error(made.status().to_string());
+    handle->stage.store(comm::Stage::kFailed, std::memory_order_release);
+    return std::move(made).status();
+  }
+  handle->communicator = *std::move(made);
+  handle->stage.store(comm::Stage::kLive, std::memory_order_release);
+  return Status::ok();
+}
+
+// Creates a communicator now, in the background, or at the end of the group. *result is set at once,
+// except that a blocking creation that fails leaves it NULL.
+Status begin_creation(comm_t* result, const CommOptions& options, Create create) {
+  COMM_ASSIGN(comm* const handle, new_handle());
+  handle->blocking = options.blocking;
+  *result = handle;
+  if (!options.blocking) {
+    auto start = [handle, create = std::move(create)] {
+      handle->starter = std::thread([handle, create] {
+        try {
+          (void)finish_creation(handle, create);
+        } catch (const std::exception& e) {
+          handle->start_failure = error(Code::kSystem, "creating the communicator: {}", e.what());
+          handle->stage.store(comm::Stage::kFailed, std::memory_order_release);
+        }
+      });
+      return Status(Code::kInProgress, "the communicator is being created");
+    };
+    if (!in_group()) return start();
+    add_creation(start);
+    return Status::ok();
+  }
+  auto run = [handle, result, create = std::move(create)] {
+    Status status = finish_creation(handle, create);
+    if (!status) {
+      free_handle(handle);
+      *result = nullptr;
+    }
+    return status;
+  };
+  if (!in_group()) return run();
+  add_creation(run);
+  return Status::ok();
+}
+
+Status check_rank(comm_t* result, int nranks, int rank) {
+  if (result == nullptr) return Status(Code::kInvalidArgument, "comm is NULL");
+  *result = nullptr;
+  if (nranks < 1) return error(Code::kInvalidArgument, "nranks {} is less than 1", nranks);
+  if (rank < 0 || rank >= nranks)
+    return error(Code::kInvalidArgument, "rank {} is not in 0 to {} (nranks {})", rank, nranks - 1,
+                 nranks);
+  return Status::ok();
+}
+
+UniqueIdBytes bytes_of(const commUniqueId& id) {
+  UniqueIdBytes bytes;
+  std::copy(std::begin(id.internal), std::end(id.internal), bytes.begin());
+  return bytes;
+}
+
+Status init_rank(comm_t* result, int nranks, int rank, std::span<const commUniqueId> ids,
+                 const commConfig_t* config) {
+  COMM_TRY(check_rank(result, nranks, rank));
+  COMM_ASSIGN(const CommOptions options, read_config(config, CommOptions()));
+  Rendezvous rendezvous;
+  for (const commUniqueId& id : ids) rendezvous.ids.push_back(bytes_of(id));
+  return begin_creation(result, options,
+                        [=](const std::atomic<bool>* cancel) {
+                          return Communicator::create(rendezvous, rank, nranks, options, cancel);
+                        });
+}
+
+Status init_all(comm_t* handles, int ndev, const int* devlist) {
+  if (handles == nullptr) return Status(Code::kInvalidArgument, "comm is NULL");
+  if (ndev < 1) return error(Code::kInvalidArgument, "ndev {} is less than 1", ndev);
+  for (int i = 0; devlist != nullptr && i < ndev; ++i)
+    if (devlist[i] < 0)
+      return error(Code::kInvalidArgument, "devlist[{}] = {} is negative", i, devlist[i]);
+  COMM_ASSIGN(const auto knobs, Knobs::load());
+  COMM_ASSIGN(const UniqueIdBytes id, make_unique_id(*knobs));
+  const Rendezvous rendezvous{{id}};
+  std::vector<Status> results(static_cast<size_t>(ndev));
+  std::vector<std::thread> threads;
+  for (int rank = 0; rank < ndev; ++rank) {
+    handles[rank] = nullptr;
+    threads.emplace_back([&, rank] {
+      results[static_cast<size_t>(rank)] =
+          begin_creation(&handles[rank], CommOptions(), [&](const std::atomic<bool>* cancel) {
+            return Communicator::create(rendezvous, rank, ndev, CommOptions(), cancel);
+          });
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (Status& status : results) {
+    if (status) continue;
+    for (int rank = 0; rank < ndev; ++rank)
+      if (handles[rank] != nullptr) (void)commDestroy(handles[rank]);
+    return std::move(status);
+  }
+  return Status::ok();
+}
+
+// Nobody else is inside the handle any more; takes its communicator out.
+std::shared_ptr<Communicator> take_over(comm* handle) {
+  if (handle->starter.joinable()) handle->starter.join();
+  handle->stage.store(comm::Stage::kClosed, std::memory_order_release);
+  while (handle->users.load(std::memory_order_acquire) > 0)
+    std::this_thread::sleep_for(std::chrono::microseconds(100));
+  return std::move(handle->communicator);
+}
+
+Status destroy(comm_t handle) {
+  comm* real = nullptr;
+  COMM_TRY(find_handle(handle, &real));
+  if (real->starter.joinable()) real->starter.join();
+  Status status;
+  if (real->stage.load(std::memory_order_acquire) == comm::Stage::kLive) {
+    // Work that was queued is finished; a communicator that failed is only freed.
+    (void)real->communicator->drain();
+  }
+  take_over(real).reset();
+  free_handle(real);
+  return status;
+}
+
+Status abort(comm_t handle) {
+  comm* real = nullptr;
+  COMM_TRY(find_handle(handle, &real));
+  real->cancel.store(true, std::memory_order_release);
+  forget_in_group(real);
+  if (real->stage.load(std::memory_order_acquire) == comm::Stage::kStarting &&
+      !real->starter.joinable())
+    return Status(Code::kInvalidUsage,
+                  "the communicator is being created by another call; it cannot be aborted before that "
+                  "call returns");
+  if (real->starter.joinable()) real->starter.join();
+  if (real->stage.load(std::memory_order_acquire) == comm::Stage::kLive)
+    real->communicator->abort("called commAbort");
+  take_over(real).reset();
+  free_handle(real);
+  return Status::ok();
+}
+
+}  // namespace
+}  // namespace libcomm
+
+using namespace libcomm;  // NOLINT: the C API's definitions live in the global namespace
+
+extern "C" {
+
+commResult_t commInitRank(comm_t* comm, int nranks, commUniqueId commId, int rank) {
+  return guarded(nullptr, [&] { return init_rank(comm, nranks, rank, {&commId, 1}, nullptr); });
+}
+
+commResult_t commInitRankConfig(comm_t* comm, int nranks, commUniqueId commId, int rank,
+                                commConfig_t* config) {
+  return guarded(nullptr, [&] { return init_rank(comm, nranks, rank, {&commId, 1}, config); });
+}
+
+commResult_t commInitRankScalable(comm_t* newcomm, int nranks, int myrank, int nId,
+                                  commUniqueId* commIds, commConfig_t* config) {
+  return guarded(nullptr, [&]() -> Status {
+    COMM_TRY(check_rank(newcomm, nranks, myrank));
+    if (commIds == nullptr) return Status(Code::kInvalidArgument, "commIds is NULL");
+    if (nId < 1 || nId > nranks)
+      return error(Code::kInvalidArgument, "nId {} is not in 1 to nranks {}", nId, nranks);
+    return init_rank(newcomm, nranks, myrank, {commIds, static_cast<size_t>(nId)}, config);
+  });
+}
+
+commResult_t commInitAll(comm_t* comm, int ndev, const int* devlist) {
+  return guarded(nullptr, [&] { return init_all(comm, ndev, devlist); });
+}
+
+commResult_t commInitFromLauncher(comm_t* comm) {
+  return guarded(nullptr, [&]() -> Status {
+    if (comm == nullptr) return Status(Code::kInvalidArgument, "comm is NULL");
+    *comm = nullptr;
+    COMM_ASSIGN(const auto knobs, Knobs::load());
+    COMM_ASSIGN(const LauncherInfo launcher, join_launcher(*knobs));
+    COMM_TRY(check_rank(comm, launcher.nranks, launcher.rank));
+    return begin_creation(comm, CommOptions(), [launcher](const std::atomic<bool>* cancel) {
+      return Communicator::create(launcher.rendezvous, launcher.rank, launcher.nranks, CommOptions(),
+                                  cancel);
+    });
+  });
+}
+
+commResult_t commFinalize(comm_t comm) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    return use.communicator().finalize();
+  });
+}
+
+commResult_t commDestroy(comm_t comm) {
+  return guarded(nullptr, [&]() -> Status {
+    if (in_group())
+      return Status(Code::kInvalidUsage,
+                    "commDestroy inside commGroupStart/commGroupEnd; end the group first");
+    return destroy(comm);
+  });
+}
+
+commResult_t commAbort(comm_t comm) {
+  return guarded(nullptr, [&] { return abort(comm); });
+}
+
+commResult_t commRevoke(comm_t comm, int revokeFlags) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    if (revokeFlags != COMM_REVOKE_DEFAULT)
+      return error(Code::kInvalidArgument, "revokeFlags {} must be 0", revokeFlags);
+    return use.communicator().revoke();
+  });
+}
+
+commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commConfig_t* config) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
+    *newcomm = nullptr;
+    if (color < 0 && color != COMM_SPLIT_NOCOLOR)
+      return error(Code::kInvalidArgument, "color {} is negative and not COMM_SPLIT_NOCOLOR", color);
+    COMM_ASSIGN(const CommOptions options, read_config(config, use.communicator().options()));
+    auto parent = use.handle()->communicator;
+    if (color == COMM_SPLIT_NOCOLOR) {
+      // Nothing to hand out, but the others count on this rank's answer.
+      const auto answer = [parent, key, options]() -> Status {
+        return parent->split(COMM_SPLIT_NOCOLOR, key, options).status();
+      };
+      if (!in_group()) return answer();
+      add_creation(answer);
+      return Status::ok();
+    }
+    return begin_creation(newcomm, options, [=](const std::atomic<bool>*) {
+      return parent->split(color, key, options);
+    });
+  });
+}
+
+commResult_t commShrink(comm_t comm, int* excludeRanksList, int excludeRanksCount, comm_t* newcomm,
+                        commConfig_t* config, int shrinkFlags) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    Communicator& communicator = use.communicator();
+    if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
+    *newcomm = nullptr;
+    if (excludeRanksCount < 1 || excludeRanksCount >= communicator.nranks())
+      return error(Code::kInvalidArgument,
+                   "excludeRanksCount {} is not in 1 to {}", excludeRanksCount,
+                   communicator.nranks() - 1);
+    if (excludeRanksList == nullptr)
+      return Status(Code::kInvalidArgument, "excludeRanksList is NULL");
+    if (shrinkFlags != COMM_SHRINK_DEFAULT && shrinkFlags != COMM_SHRINK_ABORT)
+      return error(Code::kInvalidArgument, "shrinkFlags {} is not a COMM_SHRINK_ flag", shrinkFlags);
+    std::vector<int> excluded(excludeRanksList, excludeRanksList + excludeRanksCount);
+    std::sort(excluded.begin(), excluded.end());
+    for (size_t i = 0; i < excluded.size(); ++i) {
+      COMM_TRY(check_root(excluded[i], communicator, "excluded rank"));
+      if (i > 0 && excluded[i] == excluded[i - 1])
+        return error(Code::kInvalidArgument, "excluded rank {} is listed twice", excluded[i]);
+      if (excluded[i] == communicator.rank())
+        return error(Code::kInvalidUsage,
+                     "rank {} excludes itself; only the ranks that stay call commShrink", excluded[i]);
+    }
+    COMM_ASSIGN(const CommOptions options, read_config(config, communicator.options()));
+    auto parent = use.handle()->communicator;
+    return begin_creation(newcomm, options, [=](const std::atomic<bool>*) {
+      if (shrinkFlags == COMM_SHRINK_ABORT)
+        if (Status revoked = parent->revoke(); !revoked)
+          return Result<std::shared_ptr<Communicator>>(std::move(revoked));
+      return parent->shrink(excluded, options);
+    });
+  });
+}
+
+commResult_t commGetAsyncError(comm_t comm, commResult_t* asyncError) {
+  return guarded(nullptr, [&]() -> Status {
+    if (asyncError == nullptr) return Status(Code::kInvalidArgument, "asyncError is NULL");
+    struct comm* real = nullptr;
+    COMM_TRY(find_handle(comm, &real));
+    switch (real->stage.load(std::memory_order_acquire)) {
+      case comm::Stage::kStarting:
+        *asyncError = commInProgress;
+        return Status::ok();
+      case comm::Stage::kFailed:
+        *asyncError = static_cast<commResult_t>(real->start_failure.code());
+        return Status::ok();
+      default:
+        break;
+    }
+    HandleUse use(comm);
+    if (!use.status()) return use.status();
+    const Status state = use.communicator().state();
+    *asyncError = static_cast<commResult_t>(state.code());
+    if (!state && state.code() != Code::kInProgress) real->set_last_error(state.to_string());
+    return Status::ok();
+  });
+}
+
+commResult_t commCount(const comm_t comm, int* count) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    if (count == nullptr) return Status(Code::kInvalidArgument, "count is NULL");
+    *count = use.communicator().nranks();
+    return Status::ok();
+  });
+}
+
+commResult_t commUserRank(const comm_t comm, int* rank) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    if (rank == nullptr) return Status(Code::kInvalidArgument, "rank is NULL");
+    *rank = use.communicator().rank();
+    return Status::ok();
+  });
+}
+
+commResult_t commCuDevice(const comm_t comm, int* device) {
+  HandleUse use(comm);
+  return guarded(use.for_errors(), [&]() -> Status {
+    if (!use.status()) return use.status();
+    if (device == nullptr) return Status(Code::kInvalidArgument, "device is NULL");
+    *device = -1;
+    return Status::ok();
+  });
+}
+
+}  // extern "C"

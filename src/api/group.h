@@ -1,0 +1,30 @@
+// Groups: what a thread has gathered between commGroupStart and commGroupEnd.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <vector>
+
+#include "include/comm.h"
+#include "src/api/handle.h"
+#include "src/communicator/host_stream.h"
+
+namespace libcomm {
+
+bool in_group();
+// The first failure of a call inside the group, which commGroupEnd returns.
+void note_group_failure(const Status& status);
+// Adds an operation of a checked communicator.
+void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream);
+// Adds the creation of a communicator; all of a group's creations run at once, on threads of their own.
+void add_creation(std::function<Status()> create);
+
+// Drops what this thread's group holds of a communicator that is being aborted.
+void forget_in_group(comm* handle);
+
+Status group_start();
+Status group_end();
+// Forgets the group's work and adds up its estimated microseconds.
+Status group_simulate_end(double* microseconds);
+
+}  // namespace libcomm

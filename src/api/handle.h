@@ -1,0 +1,80 @@
+// Handles: what a comm_t points to.
+//
+// Handles live in slabs that are never freed and are not reused for long, so that a handle used after
+// commDestroy, or one that never was, is told apart without touching freed memory.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <mutex>
+#include <set>
+#include <string>
+#include <thread>
+
+#include "include/comm.h"
+#include "src/base/status.h"
+#include "src/communicator/communicator.h"
+
+// The C API's opaque struct.
+struct comm {
+  enum class Stage : int { kFree, kStarting, kLive, kFailed, kClosed };
+
+  std::atomic<Stage> stage{Stage::kFree};
+  std::atomic<int> users{0};  // calls inside this handle right now
+  unsigned generation = 0;    // of fork, when it was made
+  std::shared_ptr<libcomm::Communicator> communicator;
+  bool blocking = true;
+
+  // Creation in the background (blocking = 0).
+  std::thread starter;
+  std::atomic<bool> cancel{false};
+
+  void set_last_error(std::string text);
+  std::string last_error() const;
+  // The failure of the creation (kFailed).
+  libcomm::Status start_failure;
+
+  // commRegister and commWindowRegister hand out addresses inside these.
+  struct Registration {
+    void* buffer;
+    size_t size;
+  };
+  mutable std::mutex mutex;  // guards what follows
+  std::string last_error_text;
+  std::set<Registration*> registrations;
+  std::set<Registration*> windows;
+};
+
+namespace libcomm {
+
+// A fresh handle in stage kStarting. kSystem when there is no memory.
+Result<comm*> new_handle();
+// Gives the handle back; the communicator must be gone.
+void free_handle(comm* handle);
+
+// A call's use of a handle: keeps the communicator from being freed under it.
+class HandleUse {
+ public:
+  // kInvalidArgument: NULL, never made here, destroyed. kInvalidUsage: made before a fork, or still being
+  // created. The failure of its creation, if it failed.
+  explicit HandleUse(const struct comm* handle);
+  ~HandleUse();
+  HandleUse(const HandleUse&) = delete;
+  HandleUse& operator=(const HandleUse&) = delete;
+
+  const Status& status() const { return status_; }
+  comm* handle() const { return handle_; }
+  Communicator& communicator() const { return *handle_->communicator; }
+  // For error texts: the handle when it is one, else null.
+  comm* for_errors() const { return known_; }
+
+ private:
+  comm* handle_ = nullptr;  // non-null: in use by us
+  comm* known_ = nullptr;
+  Status status_;
+};
+
+// The handle behind a comm_t in any stage but free; OK says that it may be inspected.
+Status find_handle(const struct comm* handle, comm** found);
+
+}  // namespace libcomm
