@@ -110,6 +110,8 @@ Schedule build(const ScheduleRequest& request, int rank) {
   if (n == 1) return single_rank("binomial", request);
   const Place at{n, request.root, rank, find_node(modulo(rank - request.root, n), n)};
   Builder b("binomial", request, rank, 1);
+  if (request.collective == Collective::kGather || request.collective == Collective::kScatter)
+    b.has_runs();
   switch (request.collective) {
     case Collective::kBroadcast:
       broadcast(b, at);

@@ -78,6 +78,7 @@ bool supports(const ScheduleRequest& request) {
 Schedule build(const ScheduleRequest& request, int rank) {
   if (request.nranks == 1) return single_rank("bruck", request);
   Builder b("bruck", request, rank, 1);
+  b.has_runs();
   if (request.collective == Collective::kAllToAll)
     all_to_all(b, request.nranks, rank);
   else

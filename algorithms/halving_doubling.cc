@@ -155,10 +155,12 @@ Schedule build(const ScheduleRequest& request, int rank) {
   const Fold fold(request.nranks, rank);
   if (request.collective == Collective::kAllReduce) {
     Builder b("hd", request, rank, fold.size);
+    if (request.nranks > 2) b.has_runs();
     all_reduce(b, fold);
     return b.finish();
   }
   Builder b("hd", request, rank, 1);
+  if (request.nranks > 2) b.has_runs();
   if (request.collective == Collective::kReduceScatter ||
       request.collective == Collective::kReduceScatterV)
     reduce_scatter(b, fold, request.nranks, rank);

@@ -220,6 +220,7 @@ Schedule build(const ScheduleRequest& request, int rank) {
   const Hosts hosts(request, rank);
   if (request.collective == Collective::kAllReduce) {
     Builder b("hierarchical", request, rank, request.lanes * hosts.shares * hosts.count());
+    if (hosts.count() > 1) b.has_runs();
     for (int lane = 0; lane < request.lanes; ++lane) {
       b.lane(lane);
       all_reduce(b, hosts, lane);

@@ -128,12 +128,10 @@ Schedule Builder::finish() {
     if (ref.space == Space::kScratch)
       schedule_.scratch_banks = std::max(schedule_.scratch_banks, ref.bank + 1);
   };
-  schedule_.sliceable = true;
   for (const Lane& lane : schedule_.lanes) {
     for (const Step& step : lane.steps) {
       note_bank(step.src);
       note_bank(step.dst);
-      if (step.count != 1) schedule_.sliceable = false;
     }
   }
   for (const Ref& operand : schedule_.operands) note_bank(operand);

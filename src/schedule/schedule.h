@@ -119,7 +119,7 @@ struct Schedule {
   int chunks_per_block = 1;
   Space scratch_like = Space::kIn;  // whose chunks a scratch bank has
   int scratch_banks = 0;
-  // May run as several slices: true only if every run has count == 1.
+  // May run as several slices: true only if every run has count == 1, on every rank.
   bool sliceable = true;
   Fused fused = Fused::kNone;
   std::vector<Lane> lanes;
