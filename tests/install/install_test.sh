@@ -91,7 +91,12 @@ passed "README's example runs alone and as three ranks"
 # The tools find the library beside them, and each has its page.
 for program in "$prefix"/bin/*; do
   name=$(basename "$program")
-  [[ -f $prefix/share/man/man1/$name.1 ]] || fail "no manual page for $name"
+  page=$prefix/share/man/man1/$name.1
+  [[ -f $page ]] || fail "no manual page for $name"
+  if grep -q '^\.so ' "$page"; then page=$prefix/share/man/$(sed 's/^\.so //' "$page"); fi
+  for flag in $("$program" --help | grep -o -- '--[a-z][a-z_-]*' | sort -u); do
+    sed 's/\\-/-/g' "$page" | grep -q -e "$flag" || fail "$name's manual page does not know $flag"
+  done
   ldd "$program" | grep -q 'not found' && fail "$name lacks $(ldd "$program" | grep 'not found')"
   ldd "$program" | grep 'libcomm\.so' | grep -qv "$prefix" && fail "$name uses another libcomm"
 done
