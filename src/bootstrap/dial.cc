@@ -12,42 +12,67 @@ std::string errno_text(int err) {
   return strerror_r(err, buffer, sizeof buffer);
 }
 
-// One address. Returns the reason, empty for success.
-std::string try_address(const SocketAddress& address, const Call& call, const WaitLimits& limits,
-                        double patience, DialRound* round, bool* refused) {
+// What came of one address.
+struct Attempt {
+  enum { kConnected, kRefused, kStrange, kFailed } outcome = kFailed;
+  std::string reason;
+  Waited ended = Waited::kReady;
+  UniqueFd fd;
+};
+
+Attempt try_address(const SocketAddress& address, const Call& call, const WaitLimits& limits,
+                    double patience) {
   const Deadline until = Deadline::after(Seconds(patience));
-  auto started = start_connect(address);
-  if (!started) return started.status().message();
+  Attempt attempt;
+  int problem = 0;
+  auto started = start_connect(address, &problem);
+  if (!started) {
+    if (problem == ECONNREFUSED) attempt.outcome = Attempt::kRefused;
+    attempt.reason = started.status().message();
+    return attempt;
+  }
   UniqueFd fd = *std::move(started);
   pollfd fds[2] = {{fd.get(), POLLOUT, 0}, {}};
-  round->ended = wait_ready(fds, limits, until);
-  if (round->ended != Waited::kReady) return "no answer to the connection attempt";
-  if (const int problem = finish_connect(fd.get()); problem != 0) {
-    *refused = problem == ECONNREFUSED;
-    return errno_text(problem);
+  attempt.ended = wait_ready(fds, limits, until);
+  if (attempt.ended != Waited::kReady) {
+    attempt.reason = "no answer to the connection attempt";
+    return attempt;
+  }
+  problem = finish_connect(fd.get());
+  if (problem != 0) {
+    if (problem == ECONNREFUSED) attempt.outcome = Attempt::kRefused;
+    attempt.reason = errno_text(problem);
+    return attempt;
   }
   tune_control_socket(fd.get());
   CallerHandshake handshake(call.key, call.purpose, call.from, call.to, call.index);
   Handshake state = handshake.start(fd.get());
   while (state == Handshake::kAgain) {
     fds[0] = {fd.get(), POLLIN, 0};
-    round->ended = wait_ready(fds, limits, until);
-    if (round->ended != Waited::kReady) return "connected, but no answer to the handshake";
+    attempt.ended = wait_ready(fds, limits, until);
+    if (attempt.ended != Waited::kReady) {
+      attempt.reason = "connected, but no answer to the handshake";
+      return attempt;
+    }
     state = handshake.step(fd.get());
   }
   switch (state) {
     case Handshake::kDone:
-      round->fd = std::move(fd);
-      return "";
-    case Handshake::kClosed:
-      return "the connection was closed during the handshake";
+      attempt.outcome = Attempt::kConnected;
+      attempt.fd = std::move(fd);
+      break;
     case Handshake::kVersion:
-      round->version = true;
-      return "it speaks another version of libcomm's protocol";
+      attempt.outcome = Attempt::kStrange;
+      attempt.reason = "it speaks another version of libcomm's protocol";
+      break;
+    case Handshake::kStranger:
+      attempt.outcome = Attempt::kStrange;
+      attempt.reason = "who answers does not know this group's secret";
+      break;
     default:
-      round->stranger = true;
-      return "who answers does not know this group's secret";
+      attempt.reason = "the connection was closed during the handshake";
   }
+  return attempt;
 }
 
 }  // namespace
@@ -55,18 +80,20 @@ std::string try_address(const SocketAddress& address, const Call& call, const Wa
 DialRound dial_once(const Endpoint& endpoint, const Call& call, const WaitLimits& limits,
                     double patience, size_t first) {
   DialRound round;
-  round.all_refused = true;
+  round.all_refused = round.all_strange = true;
   for (size_t i = 0; i < endpoint.size(); ++i) {
     const size_t at = (first + i) % endpoint.size();
-    bool refused = false;
-    const std::string reason = try_address(endpoint[at], call, limits, patience, &round, &refused);
-    if (round.fd) {
+    Attempt attempt = try_address(endpoint[at], call, limits, patience);
+    round.ended = attempt.ended;
+    if (attempt.outcome == Attempt::kConnected) {
+      round.fd = std::move(attempt.fd);
       round.address = at;
       return round;
     }
-    if (!refused) round.all_refused = false;
+    if (attempt.outcome != Attempt::kRefused) round.all_refused = false;
+    if (attempt.outcome != Attempt::kStrange) round.all_strange = false;
     if (!round.reasons.empty()) round.reasons += "; ";
-    round.reasons += endpoint[at].to_string() + ": " + reason;
+    round.reasons += endpoint[at].to_string() + ": " + attempt.reason;
     if (round.ended == Waited::kCancelled || round.ended == Waited::kAlarm) return round;
     if (limits.deadline.passed()) return round;
   }
@@ -91,7 +118,7 @@ Result<UniqueFd> dial(const Endpoint& endpoint, const Call& call, const WaitLimi
     if (round.ended == Waited::kCancelled) return error(Code::kInvalidUsage, "cancelled");
     if (round.ended == Waited::kAlarm) return error(Code::kRemote, "the group has failed");
     if (!round.all_refused) refused = Deadline::from_knob(policy.refused_for);
-    if (!round.stranger && !round.version) stranger = Deadline::from_knob(policy.stranger_for);
+    if (!round.all_strange) stranger = Deadline::from_knob(policy.stranger_for);
     if (refused.passed())
       return error(Code::kRemote, "nobody listens at {}: {}", who, round.reasons);
     if (limits.deadline.passed() || stranger.passed())

@@ -24,8 +24,7 @@ struct DialRound {
   UniqueFd fd;
   size_t address = 0;             // the one that worked
   bool all_refused = false;       // nobody listens at any of them
-  bool stranger = false;          // somebody answered who does not know the key
-  bool version = false;           // somebody answered in another version of the protocol
+  bool all_strange = false;       // somebody answers at each of them, who does not know the key
   Waited ended = Waited::kReady;  // kCancelled, kAlarm: the wait was ended from outside
   std::string reasons;            // "10.0.0.1:47: connection refused; ..."
 };
@@ -37,7 +36,7 @@ DialRound dial_once(const Endpoint& endpoint, const Call& call, const WaitLimits
 // When dial() stops before its limits do, in seconds; 0: it does not.
 struct DialPolicy {
   double refused_for = 0;   // every address refuses: nobody is there (any more)
-  double stranger_for = 3;  // who answers does not know the key
+  double stranger_for = 3;  // every address answers, but none knows the key
 };
 
 // Rounds until one succeeds or the limits end it. `address`, when given, is tried first and

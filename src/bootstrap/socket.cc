@@ -69,14 +69,17 @@ UniqueFd accept_one(int listener, SocketAddress* from, int* problem) {
   return UniqueFd(fd);
 }
 
-Result<UniqueFd> start_connect(const SocketAddress& address) {
+Result<UniqueFd> start_connect(const SocketAddress& address, int* problem) {
   UniqueFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) return system_error(errno, "cannot open a socket (see ulimit -n)");
   sockaddr_storage storage;
   const socklen_t length = address.to_sockaddr(&storage);
   if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), length) != 0 &&
-      errno != EINPROGRESS && errno != EINTR)
-    return system_error(errno, fmt::format("cannot connect to {}", address.to_string()));
+      errno != EINPROGRESS && errno != EINTR) {
+    const int err = errno;
+    if (problem != nullptr) *problem = err;
+    return system_error(err, fmt::format("cannot connect to {}", address.to_string()));
+  }
   return fd;
 }
 

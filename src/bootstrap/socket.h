@@ -29,8 +29,8 @@ struct Listeners {
 UniqueFd accept_one(int listener, SocketAddress* from, int* problem);
 
 // Starts connecting. The connection is complete when the socket becomes writable and
-// finish_connect() says 0.
-Result<UniqueFd> start_connect(const SocketAddress& address);
+// finish_connect() says 0. `problem` receives errno when it failed at once, and is given.
+Result<UniqueFd> start_connect(const SocketAddress& address, int* problem = nullptr);
 // errno of a finished connection attempt, 0 for success.
 int finish_connect(int fd);
 
