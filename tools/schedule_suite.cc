@@ -8,6 +8,8 @@
 #include <set>
 
 #include "algorithms/registry.h"
+#include "src/schedule/checker.h"
+#include "src/schedule/mutate.h"
 
 namespace libcomm {
 
@@ -44,16 +46,16 @@ std::vector<int> hosts_in_turn(int nranks, int hosts) {
 
 std::vector<std::vector<int>> host_layouts(int nranks) {
   if (nranks == 1) return {{}};
-  std::vector<std::vector<int>> layouts = {hosts_in_blocks(nranks, {(nranks + 1) / 2})};
-  if (nranks <= 64) {
-    layouts.push_back({});                                  // one host
-    layouts.push_back(hosts_in_blocks(nranks, {1}));        // one rank each
-    layouts.push_back(hosts_in_blocks(nranks, {2, 4, 3}));  // uneven
-    layouts.push_back(hosts_in_blocks(nranks, {5, 1}));     // extras only on some
-    layouts.push_back(hosts_in_turn(nranks, 3));            // ranks of a host are not consecutive
-  } else {
-    layouts.push_back(hosts_in_blocks(nranks, {8}));
-  }
+  if (nranks > 256) return {hosts_in_blocks(nranks, {8})};
+  std::vector<std::vector<int>> layouts = {
+      {},                                           // one host
+      hosts_in_blocks(nranks, {(nranks + 1) / 2}),  // two
+      hosts_in_blocks(nranks, {2, 4, 3}),           // uneven
+  };
+  if (nranks > 64) return layouts;
+  layouts.push_back(hosts_in_blocks(nranks, {1}));     // a host per rank
+  layouts.push_back(hosts_in_blocks(nranks, {5, 1}));  // extras on some hosts only
+  layouts.push_back(hosts_in_turn(nranks, 3));         // neighbours are not local
   return layouts;
 }
 
@@ -138,6 +140,30 @@ std::string to_string(const ScheduleCase& c) {
     text += fmt::format(", hosts {}", fmt::join(c.request.host_of, " "));
   if (c.slices != 1) text += fmt::format(", {} slices", c.slices);
   return text;
+}
+
+MutationReport try_mutations(int count, uint64_t seed, const std::string& algorithm) {
+  MutationReport report;
+  std::vector<ScheduleCase> cases;
+  for (int nranks : {3, 4, 5, 6, 7, 8, 12}) {
+    const std::vector<ScheduleCase> some = schedule_cases(nranks, algorithm);
+    cases.insert(cases.end(), some.begin(), some.end());
+  }
+  if (cases.empty()) return report;
+  std::mt19937_64 random(seed);
+  // Kinds in turn: a kind that fits few schedules is tried as often as the others. Some have
+  // nothing to mutate, so the tries are bounded too.
+  for (int tries = 0; report.made < count && tries < 50 * count; ++tries) {
+    const ScheduleCase& chosen = cases[random() % cases.size()];
+    const auto kind = static_cast<Mutation>(tries % static_cast<int>(Mutation::kCount));
+    std::vector<Schedule> ranks = build_all(*chosen.algorithm, chosen.request);
+    std::string what;
+    if (!mutate(&ranks, kind, random(), &what)) continue;
+    ++report.made;
+    if (check_both(ranks, chosen.slices))
+      report.survivors.push_back(fmt::format("{}: {}", to_string(chosen), what));
+  }
+  return report;
 }
 
 }  // namespace libcomm

@@ -3,6 +3,7 @@
 // difference.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,13 @@ std::vector<ScheduleCase> schedule_cases(int nranks, const std::string& algorith
 
 // "1..64, 100, 128, 255, 256, 1000, 1024", up to `max_ranks`.
 std::vector<int> schedule_rank_counts(int max_ranks);
+
+struct MutationReport {
+  int made = 0;
+  std::vector<std::string> survivors;  // corruptions that the checker let pass
+};
+// Corrupts `count` good schedules of all algorithms (or the one named) and checks each.
+MutationReport try_mutations(int count, uint64_t seed, const std::string& algorithm = "");
 
 // "allreduce by ring, 5 ranks, 2 lanes, ..." for messages.
 std::string to_string(const ScheduleCase& schedule_case);

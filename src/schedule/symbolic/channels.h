@@ -13,112 +13,110 @@
 namespace libcomm::symbolic {
 
 struct Message {
-  Cell* cells = nullptr;       // what is sent, or
-  std::vector<Value> carried;  // the values themselves
-  int count = 0;               // chunks; 0 for a signal
-  int slice = 0;
-  // Whose schedule and which run give the chunks' sizes.
-  int sized_by = 0;
-  Ref size_of;
-  // The send, for people.
-  int from = 0;
-  int lane = 0;
-  int step = 0;
-  int next = -1;
+  Cell* cells = nullptr;  // what is sent, or
+  int32_t carried = -1;   // index of Channels::carried
+  int32_t count = 0;      // chunks; 0 for a signal
+  // The run that is sent, as the sender names it: it tells the chunks' sizes.
+  int32_t chunk = 0;
+  Space space = Space::kNone;
+  int16_t slice = 0;
+  int32_t step = 0;  // of the sender's lane, for people
+  int32_t next = -1;
+};
+static_assert(sizeof(Message) <= 32, "a thousand ranks have a million of them under way");
 
-  const Value& value(int i) const {
-    return cells != nullptr ? cells[i].value : carried[static_cast<size_t>(i)];
-  }
+// The values of a message that passes through, and whose names its chunks have.
+struct Carried {
+  std::vector<Value> values;
+  int named_by = 0;
 };
 
 class Channels {
  public:
-  Channels(int nranks, int lanes) : nranks_(nranks), lanes_(lanes), slots_(1 << 10) {}
+  Channels(int nranks, int lanes)
+      : nranks_(static_cast<size_t>(nranks)),
+        lanes_(static_cast<size_t>(lanes)),
+        queues_(nranks_ * nranks_ * lanes_) {}
 
-  // The oldest message, or nullptr.
+  // The oldest message, or nullptr. Good until the next push.
   Message* front(int from, int to, int lane) {
-    const Slot& slot = find(from, to, lane);
-    return slot.head < 0 ? nullptr : &messages_[static_cast<size_t>(slot.head)];
+    const int32_t head = queue(from, to, lane).head;
+    return head < 0 ? nullptr : &messages_[static_cast<size_t>(head)];
   }
-  void push(int from, int to, int lane, Message message) {
-    int index = free_;
+  const Carried& carried(const Message& message) const {
+    return carried_[static_cast<size_t>(message.carried)];
+  }
+
+  void push(int from, int to, int lane, const Message& message) {
+    int32_t index = free_;
     if (index >= 0) {
       free_ = messages_[static_cast<size_t>(index)].next;
-      messages_[static_cast<size_t>(index)] = std::move(message);
     } else {
-      index = static_cast<int>(messages_.size());
-      messages_.push_back(std::move(message));
+      index = static_cast<int32_t>(messages_.size());
+      messages_.emplace_back();
     }
+    messages_[static_cast<size_t>(index)] = message;
     messages_[static_cast<size_t>(index)].next = -1;
-    Slot& slot = find(from, to, lane);
-    if (slot.head < 0)
-      slot.head = index;
+    Queue& at = queue(from, to, lane);
+    if (at.head < 0)
+      at.head = index;
     else
-      messages_[static_cast<size_t>(slot.tail)].next = index;
-    slot.tail = index;
+      messages_[static_cast<size_t>(at.tail)].next = index;
+    at.tail = index;
     ++in_flight_;
   }
+  // As push, with the values.
+  void push(int from, int to, int lane, Message message, Carried carried) {
+    if (free_carried_.empty()) {
+      free_carried_.push_back(static_cast<int32_t>(carried_.size()));
+      carried_.emplace_back();
+    }
+    message.carried = free_carried_.back();
+    free_carried_.pop_back();
+    carried_[static_cast<size_t>(message.carried)] = std::move(carried);
+    push(from, to, lane, message);
+  }
   void pop(int from, int to, int lane) {
-    Slot& slot = find(from, to, lane);
-    const int index = slot.head;
-    slot.head = messages_[static_cast<size_t>(index)].next;
-    messages_[static_cast<size_t>(index)].carried.clear();
-    messages_[static_cast<size_t>(index)].next = free_;
+    Queue& at = queue(from, to, lane);
+    const int32_t index = at.head;
+    Message& message = messages_[static_cast<size_t>(index)];
+    at.head = message.next;
+    if (message.carried >= 0) free_carried_.push_back(message.carried);
+    message.next = free_;
     free_ = index;
     --in_flight_;
   }
 
   int64_t in_flight() const { return in_flight_; }
-  // Some message that nobody has taken, and for whom it is.
-  const Message* any(int* to) const {
-    for (const Slot& slot : slots_) {
-      if (slot.key == kEmpty || slot.head < 0) continue;
-      *to = static_cast<int>(slot.key / static_cast<uint64_t>(lanes_) %
-                             static_cast<uint64_t>(nranks_));
-      return &messages_[static_cast<size_t>(slot.head)];
+  // Some message that nobody has taken, with its channel.
+  const Message* any(int* from, int* to, int* lane) const {
+    for (size_t i = 0; i < queues_.size(); ++i) {
+      if (queues_[i].head < 0) continue;
+      *lane = static_cast<int>(i % lanes_);
+      *from = static_cast<int>(i / lanes_ % nranks_);
+      *to = static_cast<int>(i / lanes_ / nranks_);
+      return &messages_[static_cast<size_t>(queues_[i].head)];
     }
     return nullptr;
   }
 
  private:
-  static constexpr uint64_t kEmpty = ~uint64_t{0};
-  struct Slot {
-    uint64_t key = kEmpty;
-    int head = -1;
-    int tail = -1;
+  struct Queue {
+    int32_t head = -1;
+    int32_t tail = -1;
   };
-
-  // Open addressing: a thousand ranks have a million channels, and this is the checker's inner
-  // loop.
-  Slot& find(int from, int to, int lane) {
-    const uint64_t key =
-        (static_cast<uint64_t>(from) * static_cast<uint64_t>(nranks_) + static_cast<uint64_t>(to)) *
-            static_cast<uint64_t>(lanes_) +
-        static_cast<uint64_t>(lane);
-    Slot* slot = probe(key);
-    if (slot->key == key) return *slot;
-    if (++used_ * 2 > slots_.size()) {
-      std::vector<Slot> old(slots_.size() * 2);
-      old.swap(slots_);
-      for (const Slot& moved : old)
-        if (moved.key != kEmpty) *probe(moved.key) = moved;
-      slot = probe(key);
-    }
-    slot->key = key;
-    return *slot;
-  }
-  Slot* probe(uint64_t key) {
-    size_t at = mix(key) & (slots_.size() - 1);
-    while (slots_[at].key != kEmpty && slots_[at].key != key) at = (at + 1) & (slots_.size() - 1);
-    return &slots_[at];
+  Queue& queue(int from, int to, int lane) {
+    return queues_[(static_cast<size_t>(to) * nranks_ + static_cast<size_t>(from)) * lanes_ +
+                   static_cast<size_t>(lane)];
   }
 
-  int nranks_;
-  int lanes_;
-  std::vector<Slot> slots_;
-  size_t used_ = 0;
+  size_t nranks_;
+  size_t lanes_;
+  std::vector<Queue> queues_;
   std::vector<Message> messages_;
-  int free_ = -1;
+  int32_t free_ = -1;
+  std::vector<Carried> carried_;
+  std::vector<int32_t> free_carried_;
   int64_t in_flight_ = 0;
 };
 

@@ -51,13 +51,15 @@ Status Run::execute() {
   for (const LaneState& at : states_)
     if (!at.done) return deadlock();
   if (channels_.in_flight() == 0) return {};
+  int from = 0;
   int to = 0;
-  const Message* message = channels_.any(&to);
-  const Schedule& sender = ranks_[static_cast<size_t>(message->from)];
+  int lane = 0;
+  const Message* message = channels_.any(&from, &to, &lane);
+  const Schedule& sender = ranks_[static_cast<size_t>(from)];
   const Step& step =
-      sender.lanes[static_cast<size_t>(message->lane)].steps[static_cast<size_t>(message->step)];
+      sender.lanes[static_cast<size_t>(lane)].steps[static_cast<size_t>(message->step)];
   return error(Code::kInternal, "rank {}, lane {}, step {} ({}): rank {} never takes this message",
-               message->from, message->lane, message->step, to_string(sender, step), to);
+               from, lane, message->step, to_string(sender, step), to);
 }
 
 void Run::make_ready(LaneState* at) {
@@ -130,10 +132,10 @@ Run::Progress Run::send(LaneState* at, const Step& step, int peer, const Ref& so
   Message message;
   message.cells = cells;
   message.count = step.count;
-  message.sized_by = at->rank;
-  message.size_of = source;
+  message.chunk = source.chunk;
+  message.space = source.space;
   for (int i = 0; i < step.count; ++i) ++cells[i].reading;
-  post(at, peer, std::move(message));
+  post(at, peer, message);
   return Progress::kYes;
 }
 
@@ -157,14 +159,15 @@ Run::Progress Run::receive(LaneState* at, const Step& step) {
   if (!keeps && !passes_on) return fail(*at, step, -1, "it has no destination");
   const Ref& sized = keeps ? step.dst : step.src;
   if (sized.space != Space::kNone) {
+    const Schedule& sender = ranks_[static_cast<size_t>(
+        message->carried < 0 ? step.peer : channels_.carried(*message).named_by)];
     for (int i = 0; i < step.count; ++i) {
-      const Schedule& sender = ranks_[static_cast<size_t>(message->sized_by)];
-      if (size_class(sender, message->size_of.space, message->size_of.chunk + i) !=
+      if (size_class(sender, message->space, message->chunk + i) !=
           size_class(schedule(*at), sized.space, sized.chunk + i))
         return fail(*at, step, sized.chunk + i,
                     fmt::format("expected a message of this chunk's size, rank {}'s step {} sends "
                                 "chunk {}",
-                                step.peer, message->step, message->size_of.chunk + i));
+                                step.peer, message->step, message->chunk + i));
     }
   }
   // 2. Is there a place for it?
@@ -185,23 +188,30 @@ Run::Progress Run::receive(LaneState* at, const Step& step) {
     return block(at, Wait::kChannel, step.peer2);
   }
   // 3. Take it.
-  Message onward;
+  const Value* carried = message->carried < 0 ? nullptr : channels_.carried(*message).values.data();
+  Carried onward;
   for (int i = 0; i < step.count; ++i) {
-    Value value = message->value(i);
+    Value value = carried != nullptr ? carried[i] : message->cells[i].value;
     if (reduces && !add(at, step, i, source[i].value, value, &value)) return Progress::kFailed;
     if (!finish_value(at, step, i, &value)) return Progress::kFailed;
     if (keeps)
       cells[i].value = value;
     else
-      onward.carried.push_back(value);
+      onward.values.push_back(value);
   }
-  onward.count = step.count;
-  onward.sized_by = reduces ? at->rank : message->sized_by;
-  onward.size_of = reduces ? step.src : message->size_of;
+  // 4. Pass it on, under its old name if it has no place here.
+  Message passed = *message;
+  passed.cells = nullptr;
+  onward.named_by = carried != nullptr ? channels_.carried(*message).named_by : step.peer;
+  if (reduces) {
+    passed.chunk = step.src.chunk;
+    passed.space = step.src.space;
+    onward.named_by = at->rank;
+  }
   take(at, step.peer);
   if (!passes_on) return Progress::kYes;
   if (keeps) return send(at, step, step.peer2, step.dst);
-  post(at, step.peer2, std::move(onward));
+  post(at, step.peer2, passed, &onward);
   return Progress::kYes;
 }
 
@@ -251,12 +261,13 @@ Run::Progress Run::reduce(LaneState* at, const Step& step) {
   return Progress::kYes;
 }
 
-void Run::post(LaneState* at, int peer, Message message) {
-  message.slice = at->slice;
-  message.from = at->rank;
-  message.lane = at->lane;
-  message.step = static_cast<int>(at->at);
-  channels_.push(at->rank, peer, at->lane, std::move(message));
+void Run::post(LaneState* at, int peer, Message message, Carried* carried) {
+  message.slice = static_cast<int16_t>(at->slice);
+  message.step = static_cast<int32_t>(at->at);
+  if (carried != nullptr)
+    channels_.push(at->rank, peer, at->lane, message, std::move(*carried));
+  else
+    channels_.push(at->rank, peer, at->lane, message);
   LaneState& receiver = state(peer, at->lane);
   if (receiver.wait == Wait::kMessage && receiver.awaited == at->rank) make_ready(&receiver);
 }

@@ -57,7 +57,7 @@ class Run {
   Progress copy(LaneState* at, const Step& step);
   Progress reduce(LaneState* at, const Step& step);
 
-  void post(LaneState* at, int peer, Message message);
+  void post(LaneState* at, int peer, Message message, Carried* carried = nullptr);
   void take(LaneState* at, int peer);
   Progress block(LaneState* at, Wait wait, int peer);
   // The run's cells, or nullptr after fail().
