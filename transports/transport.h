@@ -57,7 +57,7 @@ class SendChannel {
   virtual size_t segment_bytes() const = 0;
 
   // A place to write the next segment into; *slot == nullptr when there is no credit yet. Asking again
-  // gives the same place.
+  // gives the same place. Makes progress, as post() does, so that asking is enough to get credit.
   virtual Status reserve(std::byte** slot) = 0;
   // Sends the reserved slot's first `bytes` (0 is allowed: a signal).
   virtual Status commit(const Signature& signature, size_t bytes) = 0;

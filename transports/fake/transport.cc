@@ -83,7 +83,9 @@ class FakeSender final : public SendChannel {
     COMM_TRY(end_.check_alive());
     const std::lock_guard lock(end_.pipe->mutex);
     COMM_TRY(check_peer());
-    if (end_.network->is_stalled(end_.rank) || !end_.pipe->has_credit()) return Status::ok();
+    if (end_.network->is_stalled(end_.rank)) return Status::ok();
+    end_.pipe->pump();
+    if (!end_.pipe->has_credit()) return Status::ok();
     if (slot_.empty()) {
       slot_.resize(segment_bytes());
       end_.counters->host_bytes += slot_.size();
@@ -119,7 +121,9 @@ class FakeSender final : public SendChannel {
     COMM_TRY(end_.check_alive());
     const std::lock_guard lock(end_.pipe->mutex);
     COMM_TRY(check_peer());
-    if (end_.network->is_stalled(end_.rank) || !end_.pipe->has_credit()) return Status::ok();
+    if (end_.network->is_stalled(end_.rank)) return Status::ok();
+    end_.pipe->pump();
+    if (!end_.pipe->has_credit()) return Status::ok();
     COMM_TRY(end_.step());
     end_.pipe->enter(signature, static_cast<const std::byte*>(src), bytes);
     end_.pipe->pump();
