@@ -101,7 +101,7 @@ Status TcpSender::accept_segment(const Signature& signature, const std::byte* pa
 // Sends what the socket takes of its segments.
 Status TcpSender::push(Socket& socket) {
   while (socket.next < accepted_) {
-    iovec vectors[2 * kBatch];
+    iovec vectors[kVectors];
     size_t bytes = 0;
     msghdr message{};
     message.msg_iov = vectors;
@@ -124,7 +124,7 @@ Status TcpSender::push(Socket& socket) {
 
 int TcpSender::gather(const Socket& socket, iovec* vectors, size_t* bytes) {
   int used = 0;
-  for (uint64_t n = socket.next; n < accepted_ && used < 2 * kBatch; n += sockets_.size()) {
+  for (uint64_t n = socket.next; n < accepted_ && used + 2 <= kVectors; n += sockets_.size()) {
     Outgoing& segment = outgoing(n);
     constexpr size_t kHeader = sizeof segment.header;
     size_t skip = segment.sent;

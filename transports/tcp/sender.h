@@ -35,8 +35,8 @@ class TcpSender : public SendChannel {
   // Accepted segments that have not left yet; a bound only so that a fast caller meets
   // back-pressure.
   static constexpr uint64_t kWindow = 32;
-  // Segments that one sendmsg takes together when several wait.
-  static constexpr int kBatch = 8;
+  // One sendmsg takes up to this many pieces, two per segment, when several segments wait.
+  static constexpr int kVectors = 16;
 
   struct Outgoing {
     SegmentHeader header;
