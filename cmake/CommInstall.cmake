@@ -4,13 +4,9 @@
 # headers: libcomm's own static layers and libraries are linked privately.
 include(CMakePackageConfigHelpers)
 
-# The library answers to libcomm.so.1 and exports the C API alone, whatever templates it instantiates.
-set_target_properties(comm PROPERTIES OUTPUT_NAME comm VERSION 1.${PROJECT_VERSION_MINOR}.${PROJECT_VERSION_PATCH}
-                                      SOVERSION 1)
+# Exports the C API alone, whatever templates the library instantiates.
 target_link_options(comm PRIVATE -Wl,--version-script=${PROJECT_SOURCE_DIR}/cmake/comm.map)
 set_property(TARGET comm APPEND PROPERTY LINK_DEPENDS ${PROJECT_SOURCE_DIR}/cmake/comm.map)
-target_include_directories(comm INTERFACE $<BUILD_INTERFACE:${PROJECT_SOURCE_DIR}/include>
-                                          $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
 
 install(TARGETS comm EXPORT commTargets
         RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR})
