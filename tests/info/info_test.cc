@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
+#include <regex>
 #include <string>
+#include <vector>
 
 #include "src/base/knobs.h"
 #include "tests/base/temp_folder.h"
@@ -50,6 +54,23 @@ TEST(Docs, EveryKnobIsOnItsPageWithASentence) {
   const std::string page = knobs_as_markdown();
   for (const KnobRow& row : knob_table()) {
     EXPECT_THAT(page, HasSubstr(std::string("| `COMM_") + row.name + "` |"));
+  }
+}
+
+TEST(Docs, LinksBetweenPagesPointToFilesThatExist) {
+  namespace fs = std::filesystem;
+  const fs::path root = COMM_SOURCE_DIR;
+  std::vector<fs::path> pages = {root / "README.md", root / "bindings" / "README.md"};
+  for (const auto& entry : fs::directory_iterator(root / "docs")) {
+    if (entry.path().extension() == ".md") pages.push_back(entry.path());
+  }
+  static const std::regex link(R"(\]\(([^)#:]+)(#[^)]*)?\))");
+  for (const fs::path& page : pages) {
+    const std::string text = read_file(page.string());
+    EXPECT_FALSE(text.empty()) << page;
+    for (std::sregex_iterator it(text.begin(), text.end(), link), end; it != end; ++it)
+      EXPECT_TRUE(fs::exists(page.parent_path() / (*it)[1].str()))
+          << page << " links to " << (*it)[1];
   }
 }
 
