@@ -1,7 +1,7 @@
 # comm_layer(name SOURCES... [LINK ...]): one layer of the library as a static archive comm_<name>.
 # comm_test(name SOURCES... [LINK ...] [LABELS ...] [PROCESSORS n] [TIMEOUT s]): a GoogleTest program,
 #   registered with ctest as one test. The label no-sanitizer keeps it out of sanitizer builds.
-# comm_program(name SOURCES... [LINK ...]): an installed program in build/bin.
+# comm_program(name SOURCES... [LINK ...]): a program in build/bin, installed if its name is comm-* or *_perf.
 # comm_test_program(name SOURCES... [LINK ...]): a program in build/tests that tests start.
 find_package(Threads REQUIRED)
 
@@ -45,7 +45,9 @@ function(comm_program name)
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
   comm_common(${name})
   target_link_libraries(${name} PRIVATE ${ARG_LINK} Threads::Threads)
-  set_property(GLOBAL APPEND PROPERTY COMM_PROGRAMS ${name})
+  if(name MATCHES "^comm-|_perf$")
+    set_property(GLOBAL APPEND PROPERTY COMM_PROGRAMS ${name})
+  endif()
 endfunction()
 
 function(comm_test_program name)
