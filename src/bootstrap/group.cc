@@ -85,7 +85,8 @@ class Group final : public Bootstrap {
       : rank_(rank), nranks_(nranks), key_(key), knobs_(std::move(knobs)) {}
 
   ~Group() override {
-    if (monitor_ != nullptr) leave();
+    // In a forked child the thread is the parent's, and its mutex may be locked for ever.
+    if (generation_ != fork_generation()) (void)monitor_.release();
   }
 
   // Listens; from here on peers may connect.
@@ -192,7 +193,9 @@ class Group final : public Bootstrap {
 
   void watch_process(int peer, int64_t pid) override { monitor_->watch_process(peer, pid); }
   void raise(News news, const Status& reason) override { monitor_->raise(news, reason); }
-  void leave() override { monitor_->leave(); }
+  void leave() override {
+    if (generation_ == fork_generation()) monitor_->leave();
+  }
   int sockets() const override { return monitor_->sockets() + tree_.sockets(); }
   int threads() const override { return 1; }
 
@@ -280,6 +283,7 @@ class Group final : public Bootstrap {
   const int nranks_;
   const Key key_;
   const std::shared_ptr<const Knobs> knobs_;
+  const unsigned generation_ = fork_generation();
   Endpoint endpoint_;
   std::vector<Peer> peers_;
   std::mutex preferred_mutex_;

@@ -46,7 +46,7 @@ Result<std::unique_ptr<Monitor>> Monitor::start(int rank, int nranks, const Key&
   pthread_sigmask(SIG_SETMASK, &all, &before);
   Status status;
   try {
-    monitor->thread_ = std::make_unique<std::thread>([raw = monitor.get()] { raw->run(); });
+    monitor->thread_ = std::thread([raw = monitor.get()] { raw->run(); });
   } catch (const std::system_error& problem) {
     status = system_error(problem.code().value(), "cannot start the thread that watches the group");
   }
@@ -61,7 +61,6 @@ Monitor::Monitor(int rank, int nranks, const Key& key, Listeners listeners, News
       nranks_(nranks),
       key_(key),
       on_news_(std::move(on_news)),
-      generation_(fork_generation()),
       epoll_(std::move(epoll)),
       wake_(std::move(wake)),
       alarm_(std::move(alarm)),
@@ -73,13 +72,8 @@ Monitor::Monitor(int rank, int nranks, const Key& key, Listeners listeners, News
 }
 
 Monitor::~Monitor() {
-  if (generation_ != fork_generation()) {
-    // A forked child: the thread is the parent's, and the mutex may be held by it for ever.
-    (void)thread_.release();
-    return;
-  }
   leave();
-  if (thread_ != nullptr && thread_->joinable()) thread_->join();
+  if (thread_.joinable()) thread_.join();
 }
 
 void Monitor::wake() const {
@@ -392,8 +386,7 @@ void Monitor::leave() {
     }
   }
   // From a callback the thread cannot wait for itself; the destructor does.
-  if (thread_ != nullptr && thread_->joinable() && thread_->get_id() != std::this_thread::get_id())
-    thread_->join();
+  if (thread_.joinable() && thread_.get_id() != std::this_thread::get_id()) thread_.join();
 }
 
 // ---- Processes ------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ class Monitor {
  public:
   static Result<std::unique_ptr<Monitor>> start(int rank, int nranks, const Key& key,
                                                 Listeners listeners, NewsCallback on_news);
+  // Leaves. Not in a forked child, where the thread does not exist: leak the monitor there.
   ~Monitor();
   Monitor(const Monitor&) = delete;
   Monitor& operator=(const Monitor&) = delete;
@@ -113,7 +114,6 @@ class Monitor {
   const int nranks_;
   const Key key_;
   const NewsCallback on_news_;
-  const unsigned generation_;
   UniqueFd epoll_;
   UniqueFd wake_;
   UniqueFd alarm_;
@@ -136,7 +136,7 @@ class Monitor {
   std::string failure_message_;  // encoded, for links that come later
   std::optional<std::string> revoke_message_;
   bool leaving_ = false;
-  std::unique_ptr<std::thread> thread_;
+  std::thread thread_;
 };
 
 }  // namespace libcomm

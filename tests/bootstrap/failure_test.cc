@@ -1,0 +1,124 @@
+// News: aborts, revokes and leaves, ranks as threads.
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <set>
+
+#include "src/bootstrap/overlay.h"
+#include "tests/bootstrap/support.h"
+
+namespace libcomm::testing {
+namespace {
+
+TEST(Overlay, IsSymmetricBoundedAndConnected) {
+  for (int n : {2, 3, 4, 7, 64, 1000}) {
+    for (int rank = 0; rank < n; ++rank) {
+      const std::set<int> neighbours = overlay_neighbours(rank, n);
+      EXPECT_LE(neighbours.size(), 5u);
+      EXPECT_TRUE(neighbours.contains((rank + 1) % n));
+      for (int peer : neighbours) EXPECT_TRUE(overlay_neighbours(peer, n).contains(rank));
+    }
+  }
+}
+
+TEST(Overlay, RingClosesAroundThoseWhoLeft) {
+  const std::vector<int> ring = {0, 1, 2, 3, 4};
+  EXPECT_EQ(ring_successor(ring, {}, 4), 0);
+  EXPECT_EQ(ring_successor(ring, {3, 4, 0}, 2), 1);
+  EXPECT_EQ(ring_successor(ring, {0, 1, 3, 4}, 2), 2);
+}
+
+TEST(Abort, ReachesEveryRankOnceWithTheFirstReason) {
+  ThreadGroup group(9, knobs_with({}));
+  ASSERT_OK(group.joined());
+  group[4].raise(News::kAbort, error(Code::kSystem, "disk full").at_rank(4).in_op(12));
+  group[4].raise(News::kAbort, error(Code::kSystem, "second reason"));
+  for (int rank = 0; rank < 9; ++rank) {
+    const Status reason = group.news[static_cast<size_t>(rank)]->await(News::kAbort);
+    EXPECT_EQ(reason.message(), "disk full") << rank;
+    EXPECT_EQ(reason.code(), Code::kSystem);
+    EXPECT_EQ(reason.peer(), 4);
+    EXPECT_EQ(reason.op(), 12u);
+    EXPECT_EQ(group[rank].barrier().message(), "disk full");
+    EXPECT_FALSE(group[rank].connect((rank + 1) % 9, Purpose::kTest, 0));
+    EXPECT_EQ(group.news[static_cast<size_t>(rank)]->count(), 1u);
+  }
+}
+
+TEST(Abort, EndsAnExchangeThatOthersAreIn) {
+  ThreadGroup group(5, knobs_with({}));
+  ASSERT_OK(group.joined());
+  run_ranks(5, [&](int rank) {
+    if (rank == 3)
+      group[3].raise(News::kAbort, error(Code::kRemote, "gave up"));
+    else
+      EXPECT_EQ(group[rank].barrier().message(), "gave up");
+  });
+}
+
+TEST(Revoke, IsHeardByAllAndLeavesExchangesAndDerivationWorking) {
+  auto knobs = knobs_with({});
+  ThreadGroup group(5, knobs);
+  ASSERT_OK(group.joined());
+  group[2].raise(News::kRevoke, error(Code::kRemote, "revoked"));
+  run_ranks(5, [&](int rank) {
+    EXPECT_EQ(group.news[static_cast<size_t>(rank)]->await(News::kRevoke).peer(), 2);
+    EXPECT_OK(group[rank].barrier());
+    const std::vector<int> all = {0, 1, 2, 3, 4};
+    auto derived = group[rank].derive(all, 1, knobs, nullptr);
+    EXPECT_OK(derived.status());
+    if (derived) {
+      EXPECT_OK((*derived)->barrier());
+    }
+  });
+  // A failure after a revoke is still heard.
+  group[0].raise(News::kAbort, error(Code::kRemote, "enough"));
+  for (const auto& news : group.news) EXPECT_EQ(news->await(News::kAbort).peer(), 0);
+}
+
+TEST(Leave, IsNotADeath) {
+  ThreadGroup group(9, knobs_with({}));
+  ASSERT_OK(group.joined());
+  for (int rank : {0, 3, 4, 8}) group[rank].leave();
+  for (int rank : {0, 3, 4, 8}) group.ranks[static_cast<size_t>(rank)].reset();
+  ::usleep(300'000);
+  for (int rank : {1, 2, 5, 6, 7}) EXPECT_EQ(group.news[static_cast<size_t>(rank)]->count(), 0u);
+}
+
+TEST(Leave, KeepsThoseWhoStayConnected) {
+  // Without 0, 3, 4, 5 and 6 no original link joins {1, 2} with {7, 8, 9}, except 9's parent 4.
+  ThreadGroup group(11, knobs_with({}));
+  ASSERT_OK(group.joined());
+  for (int rank : {0, 3, 4, 5, 6, 10}) group.ranks[static_cast<size_t>(rank)].reset();
+  group[8].raise(News::kAbort, error(Code::kRemote, "late"));
+  for (int rank : {1, 2, 7, 9})
+    EXPECT_EQ(group.news[static_cast<size_t>(rank)]->await(News::kAbort).peer(), 8) << rank;
+}
+
+TEST(Leave, EndsAnExchangeThatWaitsForTheLeaver) {
+  ThreadGroup group(3, knobs_with({}));
+  ASSERT_OK(group.joined());
+  group.ranks[2].reset();
+  const Status status = group[0].barrier();
+  EXPECT_EQ(status.code(), Code::kRemote);
+  EXPECT_EQ(status.peer(), 2);
+}
+
+TEST(Fork, ChildMayDropAGroupWithoutDisturbingTheParent) {
+  ThreadGroup group(3, knobs_with({}));
+  ASSERT_OK(group.joined());
+  const pid_t child = ::fork();
+  if (child == 0) {
+    group.ranks.clear();
+    ::_exit(0);
+  }
+  int status = -1;
+  ASSERT_EQ(::waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  run_ranks(3, [&](int rank) { EXPECT_OK(group[rank].barrier()); });
+  for (const auto& news : group.news) EXPECT_EQ(news->count(), 0u);
+}
+
+}  // namespace
+}  // namespace libcomm::testing
