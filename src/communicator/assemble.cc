@@ -75,11 +75,14 @@ Status place_rank(const Knobs& knobs, int local_rank, int local_nranks, Introduc
   return Status::ok();
 }
 
+// Empty when the ring goes by rank.
 std::vector<int> order_ring(std::span<const Introduction> all, std::span<const int> host_of) {
   std::vector<RankPlace> places;
   for (size_t r = 0; r < all.size(); ++r)
     places.push_back({host_of[r], all[r].facts.core, all[r].facts.numa_node, all[r].package});
-  return ring_order(places);
+  std::vector<int> order = ring_order(places);
+  if (std::is_sorted(order.begin(), order.end())) order.clear();  // by rank
+  return order;
 }
 
 // Least of a limit that knobs and the options of rank 0 set.

@@ -239,12 +239,13 @@ Status Communicator::revoke() {
 
 // ---- operators and statistics ----------------------------------------------------------------
 
-Result<int> Communicator::create_op(DataType type, const void* scalar) {
+Result<int> Communicator::create_op(DataType type, const void* scalar, bool now) {
   auto it = std::find_if(ops_.begin(), ops_.end(), [](const PreMulOp& op) { return !op.live; });
   if (it == ops_.end()) it = ops_.emplace(ops_.end());
   it->live = true;
   it->type = type;
-  std::memcpy(it->scalar.data(), scalar, size_of(type));
+  it->deferred = now ? nullptr : scalar;
+  if (now) std::memcpy(it->scalar.data(), scalar, size_of(type));
   return static_cast<int>(it - ops_.begin());
 }
 
@@ -260,6 +261,21 @@ Status Communicator::destroy_op(int index) {
                  "the operator was not made by commRedOpCreatePreMulSum on this communicator, or was "
                  "destroyed before");
   ops_[static_cast<size_t>(index)].live = false;
+  return Status::ok();
+}
+
+Status Communicator::agree_on_window(size_t size) {
+  COMM_TRY(check_usable());
+  if (nranks_ == 1) return Status::ok();
+  std::vector<uint64_t> sizes(static_cast<size_t>(nranks_));
+  sizes[static_cast<size_t>(rank_)] = size;
+  COMM_TRY(bootstrap_->all_gather(sizes.data(), sizeof(uint64_t)));
+  for (int r = 0; r < nranks_; ++r)
+    if (sizes[static_cast<size_t>(r)] != size)
+      return error(Code::kInvalidUsage,
+                   "commWindowRegister: rank {} registers {} bytes, rank {} {} bytes; a window has the "
+                   "same size on all ranks", rank_, size, r, sizes[static_cast<size_t>(r)])
+          .with_peer(r);
   return Status::ok();
 }
 

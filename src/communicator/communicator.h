@@ -48,6 +48,7 @@ struct PreMulOp {
   bool live = false;
   DataType type = DataType::kFloat32;
   std::array<unsigned char, 8> scalar{};
+  const void* deferred = nullptr;  // read when the operation is called, instead of `scalar`
 };
 
 class Communicator {
@@ -99,9 +100,13 @@ class Communicator {
   Status revoke();
   bool revoked() const { return revoked_.load(std::memory_order_acquire); }
 
-  Result<int> create_op(DataType type, const void* scalar);  // index
+  // The operator's index. `now`: read *scalar at once, else when an operation uses it.
+  Result<int> create_op(DataType type, const void* scalar, bool now);
   Status destroy_op(int index);
   const PreMulOp* find_op(int index) const;
+
+  // Collective: kInvalidUsage when the ranks do not agree on the size of a window.
+  Status agree_on_window(size_t size);
 
   MemoryStats stats() const;
   Planner& planner() { return *planner_; }

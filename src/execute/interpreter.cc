@@ -106,7 +106,7 @@ class Interpreter::LaneRun {
         base = static_cast<std::byte*>(args_.operation->out);
         break;
       default:
-        base = args_.scratch + ref.bank * args_.layout->bank_bytes();
+        base = args_.scratch + args_.layout->bank_offset(ref.bank);
     }
     return base + extent.offset;
   }
@@ -149,9 +149,14 @@ class Interpreter::LaneRun {
   // ---- doing a step ----
 
   Status run(bool* done, bool* moved) {
+    const bool signal = step_.kind == StepKind::kSignal || step_.kind == StepKind::kWait;
+    if (bytes_ == 0 && !signal) {  // an empty chunk; the peer knows and does the same
+      *done = true;
+      return Status::ok();
+    }
     switch (step_.kind) {
       case StepKind::kSend:
-        if (bytes_ > 0) post(out_, src_, bytes_, false);
+        post(out_, src_, bytes_, false);
         *done = true;
         return flush(moved);
       case StepKind::kSignal:
@@ -159,7 +164,7 @@ class Interpreter::LaneRun {
         *done = true;
         return flush(moved);
       case StepKind::kCopy:
-        if (bytes_ > 0 && dst_ != src_) {
+        if (dst_ != src_) {
           if (being_sent(dst_, bytes_)) return Status::ok();
           if (step_.final) {
             const void* source = src_;
@@ -167,7 +172,7 @@ class Interpreter::LaneRun {
           } else {
             copy_bytes(dst_, src_, bytes_, false);
           }
-        } else if (bytes_ > 0 && step_.final && divisor() != 1) {
+        } else if (step_.final && divisor() != 1) {
           if (being_sent(dst_, bytes_)) return Status::ok();
           const void* source = src_;
           reduce(dst_, nullptr, &source, 1, bytes_);
@@ -192,10 +197,6 @@ class Interpreter::LaneRun {
   }
 
   Status run_reduce(bool* done) {
-    if (bytes_ == 0) {
-      *done = true;
-      return Status::ok();
-    }
     if (being_sent(dst_, bytes_)) return Status::ok();
     std::vector<const void*> sources;
     sources.reserve(static_cast<size_t>(step_.operands));
@@ -249,15 +250,20 @@ class Interpreter::LaneRun {
     return Status::ok();
   }
 
-  // Receives segment by segment, combines with this rank's part if asked, keeps a copy in dst if asked,
-  // and passes it on.
+  // Receives segment by segment, combines with this rank's part if asked, keeps it in dst if asked, and
+  // passes it on. With a dst the receive never waits for the channel ahead (in a ring everybody would
+  // wait for everybody): what does not fit there now is posted from dst.
   Status run_forward(bool* done, bool* moved) {
     const bool direct = dst_ != nullptr && (out_->channel->capabilities() & kDirectSend) != 0;
     if (offset_ == 0 && dst_ != nullptr && being_sent(dst_, bytes_)) return Status::ok();
     while (offset_ < bytes_) {
       const size_t bytes = segment_at(offset_);
+      std::byte* slot = nullptr;
+      if (!direct && !waiting_on(out_)) COMM_TRY(out_->channel->reserve(&slot));
+      if (slot == nullptr && dst_ == nullptr) return Status::ok();
       bool went = false;
-      COMM_TRY(direct ? forward_from_dst(bytes, &went) : forward_through_slot(bytes, &went));
+      COMM_TRY(slot != nullptr ? forward_through(slot, bytes, &went)
+                               : forward_from_dst(bytes, &went));
       if (!went) return Status::ok();
       offset_ += bytes;
       *moved = true;
@@ -285,15 +291,11 @@ class Interpreter::LaneRun {
     return Status::ok();
   }
 
-  Status forward_through_slot(size_t bytes, bool* went) {
-    if (waiting_on(out_)) return Status::ok();
+  Status forward_through(std::byte* slot, size_t bytes, bool* went) {
     Segment segment;
     COMM_TRY(in_->channel->peek(&segment));
     if (!segment.ready) return Status::ok();
     COMM_TRY(check(segment, bytes));
-    std::byte* slot = nullptr;
-    COMM_TRY(out_->channel->reserve(&slot));
-    if (slot == nullptr) return Status::ok();
     if (step_.kind == StepKind::kRecvReduceSend) {
       const void* sources[2] = {src_ + offset_, segment.data};
       if (dst_ != nullptr) {
@@ -302,8 +304,8 @@ class Interpreter::LaneRun {
         reduce(slot, nullptr, sources, 2, bytes);
       }
     } else {
-      std::memcpy(slot, segment.data, bytes);
-      if (dst_ != nullptr) std::memcpy(dst_ + offset_, segment.data, bytes);
+      copy_bytes(slot, segment.data, bytes, false);
+      if (dst_ != nullptr) copy_bytes(dst_ + offset_, segment.data, bytes, false);
     }
     COMM_TRY(in_->channel->release());
     COMM_TRY(out_->channel->commit(args_.signature, bytes));

@@ -26,7 +26,7 @@ struct InterpreterArgs {
   Ports* ports = nullptr;
   size_t segment_bytes = 0;             // the same on all ranks
   int slices = 1;
-  std::byte* scratch = nullptr;         // scratch_banks * layout.bank_bytes()
+  std::byte* scratch = nullptr;         // layout.scratch_bytes() of it
 };
 
 class Interpreter final : public Execution {

@@ -20,19 +20,23 @@ Layout::Layout(const Schedule& schedule, const Operation& operation, int slices)
   in_ = {operation.count, operation.in_table.counts, operation.in_table.displs};
   out_ = {operation.count, operation.out_table.counts, operation.out_table.displs};
   if (schedule.scratch_banks == 0) return;
-  // A bank packs the blocks of the space it is like.
+  // A bank packs the blocks of the space it is like; what the schedule touches of each bank follows
+  // that of the one before.
   scratch_ = grid(scratch_like_);
-  const int blocks =
-      scratch_like_ == Space::kOut ? schedule.out_blocks : schedule.in_blocks;
-  size_t total = scratch_.count * static_cast<size_t>(blocks);
-  if (!scratch_.counts.empty()) {
-    total = 0;
-    for (size_t block = 0; block < scratch_.counts.size(); ++block) {
-      scratch_.displs[block] = total;
-      total += scratch_.counts[block];
-    }
+  size_t total = 0;
+  for (size_t block = 0; block < scratch_.counts.size(); ++block) {
+    scratch_.displs[block] = total;
+    total += scratch_.counts[block];
   }
-  bank_bytes_ = divide_up(total * element_, kCacheLine) * kCacheLine;
+  for (const ScratchUse& use : scratch_use(schedule)) {
+    Range range;
+    if (use.count > 0)
+      range = {chunk_range(scratch_, use.first).begin,
+               chunk_range(scratch_, use.first + use.count - 1).end};
+    bank_offsets_.push_back(static_cast<ptrdiff_t>(scratch_bytes_) -
+                            static_cast<ptrdiff_t>(range.begin * element_));
+    scratch_bytes_ += divide_up((range.end - range.begin) * element_, kCacheLine) * kCacheLine;
+  }
 }
 
 const Layout::Grid& Layout::grid(Space space) const {

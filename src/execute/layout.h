@@ -21,8 +21,10 @@ class Layout {
 
   // A run of `run` chunks from `chunk`, restricted to slice `slice`.
   Extent locate(Space space, int chunk, int run, int slice) const;
-  // Bytes of one scratch bank.
-  size_t bank_bytes() const { return bank_bytes_; }
+  // Where a scratch bank's first byte would be, from the start of the scratch memory. Only the part of a
+  // bank that the schedule touches has memory, so this can be negative.
+  ptrdiff_t bank_offset(int bank) const { return bank_offsets_[static_cast<size_t>(bank)]; }
+  size_t scratch_bytes() const { return scratch_bytes_; }
 
  private:
   // How one space is cut. Blocks are `count` elements each, or as the table says.
@@ -44,7 +46,8 @@ class Layout {
   size_t granule_;  // chunk borders are multiples of this many elements
   Space scratch_like_;
   Grid in_, out_, scratch_;
-  size_t bank_bytes_ = 0;
+  std::vector<ptrdiff_t> bank_offsets_;
+  size_t scratch_bytes_ = 0;
 };
 
 }  // namespace libcomm

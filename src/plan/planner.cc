@@ -12,6 +12,7 @@ namespace {
 
 constexpr size_t kMostPlans = 4096;
 constexpr int kMostSlices = 512;
+constexpr size_t kMostInFlight = 8;  // chunks per lane of a two-way algorithm
 constexpr size_t kWindowBytes = size_t{512} << 10;
 
 bool reduces(Collective collective) {
@@ -167,6 +168,8 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
     request.nranks = shape_.nranks;
     request.root = operation.root;
     request.lanes = lanes_for(bytes);
+    request.pipeline = static_cast<int>(
+        std::clamp<size_t>(bytes / shape_.segment_bytes, 1, kMostInFlight));
     request.host_of = shape_.host_of;
     request.ring_order = shape_.ring_order;
     const Algorithm* chosen = nullptr;
@@ -193,8 +196,7 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
     plan->slices = slices_for(plan->schedule, operation);
     plan->segment_bytes = shape_.segment_bytes;
     plan->layout = std::make_unique<Layout>(plan->schedule, operation, plan->slices);
-    plan->scratch_bytes =
-        static_cast<size_t>(plan->schedule.scratch_banks) * plan->layout->bank_bytes();
+    plan->scratch_bytes = plan->layout->scratch_bytes();
   }
   plan->estimated_us = estimate_us(operation, shape_, plan->algorithm);
   log_info(Subsys::kTuning, "{} of {} x {}: {} ({}), {} lanes, {} slices; because: {}",
