@@ -13,6 +13,7 @@
 #include <string_view>
 
 #include "src/base/fd.h"
+#include "src/base/fork_mutex.h"
 
 namespace libcomm {
 namespace {
@@ -48,7 +49,7 @@ std::array<uint64_t, 2> random_token() {
 
 // Random once per process. A forked child has an address space of its own, so it draws again.
 std::array<uint64_t, 2> process_token() {
-  static std::mutex mutex;
+  static ForkMutex mutex;
   static std::array<uint64_t, 2> token{};
   static unsigned drawn_in = ~0u;
   const std::lock_guard lock(mutex);
