@@ -74,6 +74,7 @@ TEST(ShmChannel, GivesNoMoreCreditThanItHasSlots) {
       RANK_OK(out.status());
       std::byte* slot = nullptr;
       int sent = 0;
+      RANK_CHECK(!(*out)->commit(numbered(1, 0), 0));
       while (true) {
         RANK_OK((*out)->reserve(&slot));
         if (slot == nullptr) break;
@@ -129,6 +130,18 @@ TEST(ShmChannel, ReceivesStraightIntoAUsersBufferOrSaysWhatDiffers) {
       RANK_CHECK(done && got == data);
       const Status differs = (*in)->receive_into(numbered(2, 200), got.data(), got.size(), &done);
       RANK_CHECK(differs.code() == Code::kInvalidUsage && !done);
+    }
+    return {};
+  });
+}
+
+TEST(ShmChannel, GoesOnWhereItWasWhenOpenedAgain) {
+  run_threads(2, [](Rank& self) -> std::string {
+    for (int round = 0; round < 3; ++round) {
+      const std::string text = pass_around(self);
+      if (!text.empty()) return text;
+      RANK_CHECK(self.group.transport->stats().channels == 0);
+      RANK_OK(self.barrier());
     }
     return {};
   });

@@ -12,6 +12,14 @@ uint32_t sequence_of(uint64_t index) { return static_cast<uint32_t>(index + 1); 
 
 std::byte* body_of(SlotHeader& slot) { return reinterpret_cast<std::byte*>(&slot + 1); }
 
+// Copies of constant length: a call costs more than the copy. The body is longer than either.
+void copy_inline(SlotHeader& slot, size_t bytes) {
+  if (bytes <= kInlineBytes / 2)
+    std::memcpy(slot.payload, body_of(slot), kInlineBytes / 2);
+  else
+    std::memcpy(slot.payload, body_of(slot), kInlineBytes);
+}
+
 }  // namespace
 
 ShmSendChannel::ShmSendChannel(ChannelPlace place)
@@ -20,7 +28,18 @@ ShmSendChannel::ShmSendChannel(ChannelPlace place)
       slots_(place_.extent + sizeof(ChannelHeader)),
       slot_bytes_(place_.memory->layout().slot_bytes),
       slot_stride_(place_.memory->layout().slot_stride()),
-      slot_count_(place_.memory->layout().slots) {}
+      slot_count_(place_.memory->layout().slots),
+      slot_index_(header_->sent.load(std::memory_order_relaxed) % slot_count_),
+      sent_(header_->sent.load(std::memory_order_relaxed)),
+      // No credit is known of a channel that was used before: the first reserve() looks.
+      released_(sent_ > slot_count_ ? sent_ - slot_count_ : 0) {
+  if (place_.open_channels) place_.open_channels->fetch_add(1, std::memory_order_relaxed);
+}
+
+ShmSendChannel::~ShmSendChannel() {
+  header_->sent.store(sent_, std::memory_order_relaxed);
+  if (place_.open_channels) place_.open_channels->fetch_sub(1, std::memory_order_relaxed);
+}
 
 Status ShmSendChannel::refresh_credit() {
   const uint64_t released = header_->released.load(std::memory_order_acquire);
@@ -51,27 +70,31 @@ Status ShmSendChannel::reserve(std::byte** result) {
     asked_for_credit_ = false;
     header_->credit_wanted.store(0, std::memory_order_release);
   }
+  reserved_ = true;
   *result = body_of(slot());
   return {};
 }
 
 Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
-  if (sent_ - released_ == slot_count_ || bytes > slot_bytes_)
+  if (!reserved_ || bytes > slot_bytes_)
     return error(Code::kInternal, "commit of {} bytes to rank {} without a slot for them ({} each)",
                  bytes, place_.peer, slot_bytes_);
   SlotHeader& to = slot();
-  if (bytes <= kInlineBytes) std::memcpy(to.payload, body_of(to), bytes);
+  if (bytes <= kInlineBytes) copy_inline(to, bytes);
   to.bytes = static_cast<uint32_t>(bytes);
   std::memcpy(to.signature, &signature, sizeof signature);
   to.sequence.store(sequence_of(sent_), std::memory_order_release);
   ++sent_;
+  reserved_ = false;
   if (++slot_index_ == slot_count_) slot_index_ = 0;
+  // The cursor is needed two segments from now: its line can come while this one travels.
+  if (sent_ - released_ == slot_count_ - 1) __builtin_prefetch(&header_->released);
   ring(*place_.peer_bell, place_.fence);
   return {};
 }
 
 Status ShmSendChannel::progress(uint64_t* completed) {
-  *completed = sent_;
+  *completed = sent_ - sent_before_;
   return {};
 }
 
@@ -81,7 +104,15 @@ ShmRecvChannel::ShmRecvChannel(ChannelPlace place)
       slots_(place_.extent + sizeof(ChannelHeader)),
       slot_bytes_(place_.memory->layout().slot_bytes),
       slot_stride_(place_.memory->layout().slot_stride()),
-      slot_count_(place_.memory->layout().slots) {}
+      slot_count_(place_.memory->layout().slots),
+      slot_index_(header_->released.load(std::memory_order_relaxed) % slot_count_),
+      taken_(header_->released.load(std::memory_order_relaxed)) {
+  if (place_.open_channels) place_.open_channels->fetch_add(1, std::memory_order_relaxed);
+}
+
+ShmRecvChannel::~ShmRecvChannel() {
+  if (place_.open_channels) place_.open_channels->fetch_sub(1, std::memory_order_relaxed);
+}
 
 // Reads the slot's header once it has changed.
 Status ShmRecvChannel::take(uint32_t sequence, SlotHeader& from) {

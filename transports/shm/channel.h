@@ -23,11 +23,13 @@ struct ChannelPlace {
   int peer = -1;       // rank, for messages
   int my_rank = -1;    // for messages
   bool fence = false;  // ranks share cores, and wake-ups must not be lost
+  std::shared_ptr<std::atomic<int>> open_channels = nullptr;  // counts this one while it lives
 };
 
 class ShmSendChannel final : public SendChannel {
  public:
   explicit ShmSendChannel(ChannelPlace place);
+  ~ShmSendChannel() override;
   unsigned capabilities() const override { return kMapped | kOrdered; }
   size_t segment_bytes() const override { return slot_bytes_; }
   // kRemote when the receiver's cursor is impossible.
@@ -50,13 +52,16 @@ class ShmSendChannel final : public SendChannel {
   const size_t slot_count_;
   size_t slot_index_ = 0;  // sent_ modulo slot_count_
   uint64_t sent_ = 0;
+  const uint64_t sent_before_ = sent_;  // by an earlier end of the same channel
   uint64_t released_ = 0;  // as last read
+  bool reserved_ = false;
   bool asked_for_credit_ = false;
 };
 
 class ShmRecvChannel final : public RecvChannel {
  public:
   explicit ShmRecvChannel(ChannelPlace place);
+  ~ShmRecvChannel() override;
   unsigned capabilities() const override { return kMapped | kOrdered; }
   size_t segment_bytes() const override { return slot_bytes_; }
   // kRemote when the sender wrote an impossible number or length.

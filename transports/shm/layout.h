@@ -95,9 +95,11 @@ struct alignas(kLine) SlotHeader {
 };
 static_assert(sizeof(SlotHeader) == kLine);
 
-// Cursors of one channel, each on the line of the end that writes it.
+// Cursors of one channel, each on the line of the end that writes it. They outlive the ends, so
+// that a channel that is closed and opened again goes on where it was.
 struct ChannelHeader {
   alignas(kLine) std::atomic<uint32_t> credit_wanted;  // by the sender: it found no free slot
+  std::atomic<uint64_t> sent;                          // by the sender when it closes
   alignas(kLine) std::atomic<uint64_t> released;       // by the receiver: segments taken so far
 };
 static_assert(sizeof(ChannelHeader) == 2 * kLine);

@@ -38,18 +38,17 @@ Result<ChannelPlace> ShmTransport::place(int peer, int lane, bool sending) {
                       .peer_bell = &memory_->control(other->position).doorbell,
                       .peer = peer,
                       .my_rank = me_.rank,
-                      .fence = oversubscribed_};
+                      .fence = oversubscribed_,
+                      .open_channels = sending ? sending_ : receiving_};
 }
 
 Result<std::unique_ptr<SendChannel>> ShmTransport::connect(int peer, int lane) {
   COMM_ASSIGN(ChannelPlace where, place(peer, lane, true));
-  sending_.fetch_add(1, std::memory_order_relaxed);
   return std::unique_ptr<SendChannel>(new ShmSendChannel(std::move(where)));
 }
 
 Result<std::unique_ptr<RecvChannel>> ShmTransport::accept(int peer, int lane) {
   COMM_ASSIGN(ChannelPlace where, place(peer, lane, false));
-  receiving_.fetch_add(1, std::memory_order_relaxed);
   return std::unique_ptr<RecvChannel>(new ShmRecvChannel(std::move(where)));
 }
 
@@ -57,8 +56,8 @@ Result<std::unique_ptr<RecvChannel>> ShmTransport::accept(int peer, int lane) {
 // and the slots of the channels it sends on.
 TransportStats ShmTransport::stats() const {
   TransportStats stats;
-  const int sending = sending_.load(std::memory_order_relaxed);
-  stats.channels = sending + receiving_.load(std::memory_order_relaxed);
+  const int sending = sending_->load(std::memory_order_relaxed);
+  stats.channels = sending + receiving_->load(std::memory_order_relaxed);
   stats.host_bytes =
       sizeof(RankControl) + static_cast<size_t>(sending) * memory_->layout().extent_bytes();
   std::vector<unsigned char> resident(memory_->layout().part_bytes / kPage);

@@ -35,8 +35,9 @@ class ShmTransport final : public Transport {
   const Member me_;
   const bool oversubscribed_;
   ShmBoard board_;
-  std::atomic<int> sending_{0};  // channels opened
-  std::atomic<int> receiving_{0};
+  // Channels that are open, by direction; they may outlive the transport.
+  const std::shared_ptr<std::atomic<int>> sending_ = std::make_shared<std::atomic<int>>(0);
+  const std::shared_ptr<std::atomic<int>> receiving_ = std::make_shared<std::atomic<int>>(0);
 };
 
 }  // namespace libcomm::shm
