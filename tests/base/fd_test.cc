@@ -64,7 +64,7 @@ TEST(Fd, ClosesItselfInAForkedChildAndStaysOpenInTheParent) {
 
 TEST(Fd, AParentsDeadSocketIsNoticedAlthoughASleepingChildLivesOn) {
   int pair[2];
-  ASSERT_EQ(::pipe(pair), 0);
+  ASSERT_EQ(::pipe2(pair, O_NONBLOCK), 0);
   const UniqueFd reader(pair[0]);
   UniqueFd writer(pair[1]);
   // The child tells over a descriptor of its own that it runs, and then just stays.
