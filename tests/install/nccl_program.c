@@ -1,5 +1,6 @@
-/* A host program as written for NCCL 2.28, on host memory. It never meets NCCL here: the install test
- * ports it with the sed rule of comm.h's first lines, builds it as C and as C++, and runs it. */
+/* A host program as written for NCCL 2.28, on host memory. It never meets NCCL here: the install
+ * test ports it with the sed rule of comm.h's first lines, builds it as C and as C++, and runs it.
+ */
 #include <nccl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,14 +15,14 @@
 #define RANKS 4
 #define COUNT 257
 
-#define CHECK(call)                                                                            \
-  do {                                                                                         \
-    ncclResult_t result_ = (call);                                                             \
-    if (result_ != ncclSuccess && result_ != ncclInProgress) {                                 \
-      fprintf(stderr, "%s:%d %s: %s (%s)\n", __FILE__, __LINE__, #call,                        \
-              ncclGetErrorString(result_), ncclGetLastError(NULL));                            \
-      exit(1);                                                                                 \
-    }                                                                                          \
+#define CHECK(call)                                                     \
+  do {                                                                  \
+    ncclResult_t result_ = (call);                                      \
+    if (result_ != ncclSuccess && result_ != ncclInProgress) {          \
+      fprintf(stderr, "%s:%d %s: %s (%s)\n", __FILE__, __LINE__, #call, \
+              ncclGetErrorString(result_), ncclGetLastError(NULL));     \
+      exit(1);                                                          \
+    }                                                                   \
   } while (0)
 
 #define EXPECT(condition)                                                     \

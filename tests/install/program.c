@@ -1,5 +1,5 @@
-/* A user's C11 program, built against an installed libcomm: an all-reduce of one rank in this process,
- * then one of two ranks in forked processes. Prints "ok" when every element is right. */
+/* A user's C11 program, built against an installed libcomm: an all-reduce of one rank in this
+ * process, then one of two ranks in forked processes. Prints "ok" when every element is right. */
 #include <comm.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,7 +21,8 @@ static int run_rank(commUniqueId id, int rank, int nranks) {
   if (!check(commInitRank(&comm, nranks, id, rank), "commInitRank", NULL)) return 1;
   static float send[COUNT], recv[COUNT];
   for (int i = 0; i < COUNT; ++i) send[i] = (float)(rank + 1) * (float)(i % 17);
-  if (!check(commAllReduce(send, recv, COUNT, commFloat, commSum, comm, NULL), "commAllReduce", comm))
+  if (!check(commAllReduce(send, recv, COUNT, commFloat, commSum, comm, NULL), "commAllReduce",
+             comm))
     return 1;
   const float ranks_sum = (float)(nranks * (nranks + 1) / 2);
   for (int i = 0; i < COUNT; ++i) {
