@@ -40,7 +40,7 @@ inline Signature numbered(uint64_t op) {
 // would say less.
 template <typename Try>
 bool until(Try try_once) {
-  const Deadline deadline = Deadline::after(Seconds(30));
+  const Deadline deadline = Deadline::after(Seconds(60));
   for (unsigned turn = 0; !try_once(); ++turn) {
     if (turn % 64 == 63) {
       if (deadline.passed()) return false;
