@@ -213,6 +213,31 @@ TEST(Checker, WantsTheSameExpressionOnEveryRank) {
   EXPECT_SAYS(text, "expected the order of reduction of rank 0");
 }
 
+// Narrow floats are rounded once by one step over three operands, twice by a chain of two steps.
+TEST(Checker, TellsOneStepOverThreeOperandsFromAChainOfTwo) {
+  const auto sum = [](int rank_that_chains) {
+    return [rank_that_chains](Builder& b, int rank) {
+      for (int i = 1; i < 3; ++i) b.send(rank + i, in(0));
+      std::vector<Ref> operands(3, in(0));
+      for (int i = 1; i < 3; ++i) {
+        const int peer = modulo(rank - i, 3);
+        b.recv(peer, scratch(i, 0));
+        operands[static_cast<size_t>(peer)] = scratch(i, 0);
+      }
+      if (rank == rank_that_chains) {
+        b.reduce(scratch(0, 0), std::span(operands).first(2));
+        const Ref rest[] = {scratch(0, 0), operands[2]};
+        b.reduce(out(0), rest).final = true;
+      } else {
+        b.reduce(out(0), operands).final = true;
+      }
+    };
+  };
+  EXPECT_EQ(counter_example(Collective::kAllReduce, 3, 1, sum(-1)), "");
+  EXPECT_SAYS(counter_example(Collective::kAllReduce, 3, 1, sum(1)),
+              "order of reduction of rank 0");
+}
+
 TEST(Checker, HoldsAFusedExchangeToTheOrderOfRanks) {
   const auto fused = [](bool in_order) {
     return [in_order](Builder& b, int rank) {

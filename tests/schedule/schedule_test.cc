@@ -33,16 +33,16 @@ TEST(Expand, AdvancesChunksAndPeerByTheirStridesModuloTheirNumber) {
 
 TEST(Expand, DoesNotOverflowOnLargeJobs) {
   Schedule schedule = four_ranks();
-  schedule.nranks = 131072;
-  schedule.chunks_per_block = 131072 * 4;
+  schedule.nranks = 130000;
+  schedule.chunks_per_block = 520000;
   Step step;
   step.src = in(3, -4);
-  step.dst = out(0, 131072 * 4 - 1);
+  step.dst = out(0, 519999);
   step.peer = 1;
-  step.peer_stride = 131071;
-  const Step last = expand(schedule, step, 131071);
+  step.peer_stride = 129999;
+  const Step last = expand(schedule, step, 129999);
   EXPECT_EQ(last.src.chunk, 7);
-  EXPECT_EQ(last.dst.chunk, 131072 * 4 - 131071);
+  EXPECT_EQ(last.dst.chunk, 520000 - 129999);
   EXPECT_EQ(last.peer, 2);
 }
 
