@@ -89,6 +89,12 @@ class Group final : public Bootstrap {
     if (generation_ != fork_generation()) (void)monitor_.release();
   }
 
+  // What this rank saw may be a symptom of what it was told.
+  Status cause_of(Status seen) const {
+    Status news = monitor_->failure();
+    return news ? seen : news;
+  }
+
   // Listens; from here on peers may connect.
   Status open(NewsCallback on_news) {
     COMM_ASSIGN(const Endpoint addresses, local_addresses(*knobs_));
@@ -100,7 +106,8 @@ class Group final : public Bootstrap {
   }
 
   Status assemble_at(const Meetings& meetings, const WaitLimits& limits) {
-    COMM_ASSIGN(const Place place, meet(meetings, rank_, nranks_, endpoint_, *knobs_, limits));
+    COMM_ASSIGN(Place place, meet(meetings, rank_, nranks_, endpoint_, *knobs_, limits));
+    for (UniqueFd& root : place.roots) monitor_->follow_root(std::move(root));
     WaitLimits alarmed = limits;
     alarmed.alarm = monitor_->alarm();
     TreeEdge parent;
@@ -246,14 +253,12 @@ class Group final : public Bootstrap {
     for (int peer : neighbours) {
       if (peer > rank_) break;
       auto fd = dial_peer(peer, static_cast<uint16_t>(Use::kControl), 0, limits);
-      if (!fd) {
-        COMM_TRY(monitor_->failure());
-        return std::move(fd).status();
-      }
+      if (!fd) return std::move(fd).status();
       monitor_->add_link(peer, *std::move(fd));
     }
     COMM_TRY(monitor_->await_links(neighbours, limits));
     COMM_TRY(exchange(ExchangeKind::kBarrier, 0, "", limits).status());
+    monitor_->leave_roots();
     log_info(Subsys::kBootstrap, "rank {} of {} joined: {}", rank_, nranks_, where(rank_));
     return Status::ok();
   }
@@ -323,7 +328,8 @@ Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, u
   // No alarm: the members may well be what is left of a failed group.
   const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), nullptr,
                           -1};
-  COMM_TRY(group->assemble_through(*this, members, index, limits));
+  if (Status status = group->assemble_through(*this, members, index, limits); !status)
+    return group->cause_of(std::move(status));
   return std::unique_ptr<Bootstrap>(std::move(group));
 }
 
@@ -352,7 +358,7 @@ Result<std::unique_ptr<Bootstrap>> Bootstrap::join(const Rendezvous& rendezvous,
   COMM_TRY(group->open(std::move(on_news)));
   if (Status status = group->assemble_at(meetings, limits); !status) {
     if (limits.cancelled()) return error(Code::kInvalidUsage, "initialisation was cancelled");
-    return std::move(status).at_rank(rank);
+    return group->cause_of(std::move(status)).at_rank(rank);
   }
   return std::unique_ptr<Bootstrap>(std::move(group));
 }

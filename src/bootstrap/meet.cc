@@ -99,28 +99,26 @@ Result<Answer> report(const Meeting& meeting, int rank, const ReportWire& wire,
   const std::string who =
       fmt::format("the server of the {} at {}", served ? "unique id" : "rendezvous",
                   to_string(meeting.endpoint));
-  for (;;) {
-    auto fd = dial(meeting.endpoint, call, limits, policy, who);
-    if (!fd) {
-      if (limits.cancelled()) return cancelled();
-      const std::string reason = fd.status().message();
-      if (fd.status().code() == Code::kRemote)
-        return error(
-            Code::kSystem,
-            "{}; the process that called commGetUniqueId must stay until all ranks have joined, "
-            "and an id serves one group of the given nranks only",
-            reason);
-      if (reason.find("secret") != std::string::npos)
-        return error(Code::kSystem, "{}; use one id, and one COMM_SECRET, on all ranks", reason);
-      return error(Code::kSystem,
-                   "{}; is rank 0 running there, and can this host reach it (COMM_SOCKET_IFNAME, "
-                   "COMM_SOCKET_FAMILY, firewall)?",
-                   reason);
-    }
-    auto answer = report_to_root(fd->get(), wire, limits, nullptr);
-    if (!answer && limits.cancelled()) return cancelled();
-    return answer;
+  auto fd = dial(meeting.endpoint, call, limits, policy, who);
+  if (!fd) {
+    if (limits.cancelled()) return cancelled();
+    const std::string reason = fd.status().message();
+    if (fd.status().code() == Code::kRemote)
+      return error(
+          Code::kSystem,
+          "{}; the process that called commGetUniqueId must stay until all ranks have joined, "
+          "and an id serves one group of the given nranks only",
+          reason);
+    if (reason.find("secret") != std::string::npos)
+      return error(Code::kSystem, "{}; use one id, and one COMM_SECRET, on all ranks", reason);
+    return error(Code::kSystem,
+                 "{}; is rank 0 running there, and can this host reach it (COMM_SOCKET_IFNAME, "
+                 "COMM_SOCKET_FAMILY, firewall)?",
+                 reason);
   }
+  auto answer = report_to_root(*std::move(fd), wire, limits, nullptr);
+  if (!answer && limits.cancelled()) return cancelled();
+  return answer;
 }
 
 // ---- Rendezvous by file ---------------------------------------------------------------------
@@ -193,7 +191,7 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
       const auto now = read_id_file(path);
       return now.has_value() && *now != *id;
     };
-    auto answer = report_to_root(round.fd.get(), wire, limits, outdated);
+    auto answer = report_to_root(std::move(round.fd), wire, limits, outdated);
     if (answer || limits.cancelled()) return answer;
     if (answer.status().code() != Code::kInProgress && !outdated()) return answer;
     last = "the file was replaced";
@@ -201,13 +199,12 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
 }
 
 // Report to the root of this rank's part, and find the place there.
-Result<Answer> report_member(const Meetings& meetings, const Meeting& meeting, int rank,
-                             const ReportWire& wire, const Knobs& knobs, const WaitLimits& limits) {
+Result<Answer> report_member(const Meeting& meeting, int rank, const ReportWire& wire,
+                             const Knobs& knobs, const WaitLimits& limits) {
   if (meeting.kind == Meeting::Kind::kFile)
     return report_by_file(meeting.file, rank, wire, knobs, limits);
   if (meeting.kind == Meeting::Kind::kServed || rank != 0)
     return report(meeting, rank, wire, limits);
-  (void)meetings;
   COMM_ASSIGN(Listeners listeners, listen_at(meeting.endpoint, limits));
   Meeting here = meeting;
   here.endpoint = own_view(listeners.endpoint);
@@ -263,7 +260,8 @@ Result<Place> meet(const Meetings& meetings, int rank, int nranks, const Endpoin
   wire.endpoint = EndpointWire::from(endpoint);
 
   Place place;
-  COMM_ASSIGN(place.parent, report_member(meetings, meetings.all[part], rank, wire, knobs, limits));
+  COMM_ASSIGN(place.parent, report_member(meetings.all[part], rank, wire, knobs, limits));
+  place.roots.push_back(std::move(place.parent.root));
   const uint32_t index = self - begin;
   uint32_t expected = index == 0 ? kNoRank : begin + (index - 1) / 2;
   for (uint32_t child : {2 * index + 1, 2 * index + 2})
@@ -272,6 +270,7 @@ Result<Place> meet(const Meetings& meetings, int rank, int nranks, const Endpoin
     wire.part = 0;
     wire.stage = 1;
     COMM_ASSIGN(place.parent, report(meetings.all[0], rank, wire, limits));
+    place.roots.push_back(std::move(place.parent.root));
     expected = part == 0 ? kNoRank : part_begin((part - 1) / 2, size, nparts);
     for (uint32_t child : {2 * part + 1, 2 * part + 2})
       if (child < nparts)

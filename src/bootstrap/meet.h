@@ -22,8 +22,9 @@ struct Meetings {
 };
 
 struct Place {
-  Answer parent;              // parent.parent is kNoRank at the tree's root
-  std::vector<int> children;  // they will connect
+  Answer parent;                // parent.parent is kNoRank at the tree's root
+  std::vector<int> children;    // they will connect
+  std::vector<UniqueFd> roots;  // connections to the roots, for Monitor::follow_root()
 };
 
 // Reports this rank, which listens at `endpoint`, and returns when all have reported. Rank 0 first

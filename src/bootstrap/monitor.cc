@@ -137,11 +137,31 @@ void Monitor::add_link(int peer, UniqueFd fd) {
   changed_.notify_all();
 }
 
+void Monitor::follow_root(UniqueFd fd) {
+  std::lock_guard lock(mutex_);
+  if (fd && !leaving_) adopt(kRootLink, std::move(fd), false);
+}
+
+void Monitor::leave_roots() {
+  std::lock_guard lock(mutex_);
+  const std::string goodbye = encode_news(NewsType::kGoodbye, Status());
+  for (auto at = links_.begin(); at != links_.end();) {
+    if (at->second.peer != kRootLink) {
+      ++at;
+      continue;
+    }
+    (void)write_whole(at->first, goodbye.data(), goodbye.size());
+    epoll_remove(epoll_.get(), at->first);
+    at = links_.erase(at);
+  }
+}
+
 Monitor::Link& Monitor::adopt(int peer, UniqueFd fd, bool welcomed) {
   const int number = fd.get();
   epoll_add(epoll_.get(), number, EPOLLIN);
   auto [at, fresh] = links_.insert_or_assign(number, Link{peer, std::move(fd), {}, {}, welcomed});
   Link& link = at->second;
+  if (peer == kRootLink) return link;
   if (welcomed) send_on(link, encode_news(NewsType::kWelcome, Status()));
   if (failure_.has_value()) send_on(link, failure_message_);
   if (revoke_message_.has_value()) send_on(link, *revoke_message_);
@@ -206,6 +226,7 @@ void Monitor::read_link(int fd, Calls* calls) {
     if (moved == Moved::kClosed) {
       const bool welcomed = links_.at(fd).welcomed;
       drop_link(fd);
+      if (peer == kRootLink) return;
       // A peer that never took the link up was leaving while it was opened.
       if (!welcomed)
         peer_left(peer);
@@ -264,7 +285,8 @@ bool Monitor::spread(NewsType type, const Status& reason) {
     const uint64_t one = 1;
     (void)!::write(alarm_.get(), &one, sizeof one);
   }
-  for (auto& [fd, link] : links_) send_on(link, message);
+  for (auto& [fd, link] : links_)
+    if (link.peer != kRootLink) send_on(link, message);
   changed_.notify_all();
   return true;
 }
@@ -378,7 +400,8 @@ void Monitor::leave() {
       leaving_ = true;
       const std::string goodbye = encode_news(NewsType::kGoodbye, Status());
       for (auto& [fd, link] : links_) {
-        send_on(link, goodbye);
+        // Without one, a root takes it that this rank gave up assembling.
+        if (link.peer != kRootLink) send_on(link, goodbye);
         ::shutdown(fd, SHUT_WR);
       }
       changed_.notify_all();

@@ -53,6 +53,9 @@ class Monitor {
   void set_peers(std::vector<Peer> peers);
   // A control link that this rank opened.
   void add_link(int peer, UniqueFd fd);
+  // Listens to a root until leave_roots(), which tells it that the group stands.
+  void follow_root(UniqueFd fd);
+  void leave_roots();
   // Waits until each of `peers` has a link with this rank.
   Status await_links(const std::set<int>& peers, const WaitLimits& limits);
 
@@ -64,7 +67,7 @@ class Monitor {
 
  private:
   struct Link {
-    int peer;
+    int peer;  // kRootLink: a root, not a rank
     UniqueFd fd;
     std::string in;
     std::string out;        // what the socket did not take at once
@@ -82,6 +85,7 @@ class Monitor {
     int peer;
     UniqueFd pidfd;
   };
+  static constexpr int kRootLink = -1;
   using Calls = std::vector<std::pair<News, Status>>;
   using Parked = std::tuple<int, uint32_t, uint32_t>;  // rank, purpose, index
 

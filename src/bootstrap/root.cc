@@ -17,35 +17,36 @@
 
 #include "src/base/log.h"
 #include "src/bootstrap/doorkeeper.h"
+#include "src/bootstrap/news.h"
 
 namespace libcomm {
 namespace {
 
-// A rank that has proved itself and whose report is being read, or who waits for the answer.
+// A rank that has proved itself: its report is being read, it waits for the answer, or it has it
+// and is assembling the group.
 struct Visitor {
   UniqueFd fd;
   uint32_t rank = 0;
   SocketAddress from;
   ReportWire report{};
   size_t got = 0;
+  bool answered = false;
   bool reported() const { return got == sizeof(ReportWire); }
 };
 
 class Root {
  public:
-  Root(Listeners listeners, const Key& key, double timeout, UniqueFd wake, UniqueFd epoll)
-      : wake_(std::move(wake)),
+  Root(Listeners listeners, const Key& key, double timeout, int wake, UniqueFd epoll)
+      : wake_(wake),
         epoll_(std::move(epoll)),
         timeout_(timeout),
         idle_(Deadline::from_knob(timeout)),
         door_(epoll_.get(), std::move(listeners), key, 0, kMaxRanks) {
-    epoll_add(epoll_.get(), wake_.get(), EPOLLIN);
+    epoll_add(epoll_.get(), wake_, EPOLLIN);
   }
 
-  int wake_fd() const { return wake_.get(); }
-
   void run() {
-    while (!finished_ && !idle_.passed()) {
+    while (!over() && !idle_.passed()) {
       if (assemble_by_.passed()) {
         assemble_by_ = Deadline();
         fail(missing_ranks());
@@ -56,7 +57,7 @@ class Root {
       const int count = ::epoll_wait(epoll_.get(), events, 64, wait_ms);
       for (int i = 0; i < count; ++i) {
         const int fd = events[i].data.fd;
-        if (fd == wake_.get()) return;
+        if (fd == wake_) return;
         std::vector<Arrival> arrivals;
         if (door_.on_event(fd, &arrivals)) {
           for (Arrival& arrival : arrivals) admit(std::move(arrival));
@@ -72,6 +73,8 @@ class Root {
     std::map<uint32_t, int> fds;  // rank to visitor
     bool answered = false;
   };
+
+  bool over() const { return told_all_ || (all_answered_ && visitors_.empty()); }
 
   void admit(Arrival arrival) {
     if (arrival.hello.purpose != static_cast<uint16_t>(Use::kRoot)) return;
@@ -89,16 +92,7 @@ class Root {
   void read_from(Visitor& visitor) {
     const int fd = visitor.fd.get();
     if (visitor.reported()) {
-      // It has nothing more to say: this is its end, or noise.
-      char noise[64];
-      size_t count = 0;
-      if (read_some(fd, noise, sizeof noise, &count) == Moved::kNothing) return;
-      const uint32_t rank = visitor.rank;
-      const std::string from = visitor.from.to_string();
-      const bool waiting = forget(visitor);
-      if (waiting && !failure_.has_value())
-        fail(error(Code::kRemote, "rank {} (from {}) went away while the group was assembling",
-                   rank, from));
+      hear_end_of(visitor);
       return;
     }
     size_t count = 0;
@@ -111,6 +105,33 @@ class Root {
     }
     visitor.got += count;
     if (visitor.reported()) take_report(visitor);
+  }
+
+  // What a rank sends after its report: a goodbye once its group stands, or its end.
+  void hear_end_of(Visitor& visitor) {
+    char bytes[256];
+    size_t count = 0;
+    const Moved moved = read_some(visitor.fd.get(), bytes, sizeof bytes, &count);
+    if (moved == Moved::kNothing) return;
+    const bool good = visitor.answered && moved == Moved::kSome &&
+                      static_cast<NewsType>(bytes[0]) == NewsType::kGoodbye;
+    const Status gone =
+        error(Code::kRemote,
+              "rank {} (from {}) went away while the group was assembling; its own output "
+              "tells why",
+              visitor.rank, visitor.from.to_string())
+            .with_peer(static_cast<int>(visitor.rank));
+    const bool answered = visitor.answered;
+    const bool waiting = forget(visitor);
+    if (waiting && !failure_.has_value()) fail(gone);
+    if (answered && !good) tell_assembling(gone);
+  }
+
+  void tell_assembling(const Status& news) {
+    if (std::exchange(told_assembling_, true)) return;
+    const std::string message = encode_news(NewsType::kDeath, news);
+    for (auto& [fd, visitor] : visitors_)
+      if (visitor.answered) (void)write_whole(fd, message.data(), message.size());
   }
 
   // True when it was waiting for an answer.
@@ -193,30 +214,30 @@ class Root {
 
   void answer(uint32_t which) {
     Stage& stage = stages_[which];
+    if (which == 1 || !leaders_come()) assemble_by_ = Deadline();
     // Whoever gets an answer may begin the next group at the same address: nobody must find this
     // root.
     if (which == 1 || !leaders_come()) door_.close();
     stage.answered = true;
     // The tree is a heap over the ranks in order: child i has parent (i - 1) / 2.
-    std::vector<const Visitor*> order;
+    std::vector<Visitor*> order;
     order.reserve(stage.fds.size());
     for (const auto& [rank, fd] : stage.fds) order.push_back(&visitors_.at(fd));
     for (size_t i = 0; i < order.size(); ++i) {
       AnswerWire wire{};
       wire.parent = kNoRank;
       if (i > 0) {
-        const Visitor* parent = order[(i - 1) / 2];
+        Visitor* parent = order[(i - 1) / 2];
         wire.parent = parent->rank;
         wire.parent_endpoint = parent->report.endpoint;
       }
-      // A fresh connection takes so little whole; a rank that is gone is found by the others.
+      // A fresh connection takes so little whole; that of a rank that is gone will say so.
       (void)write_whole(order[i]->fd.get(), &wire, sizeof wire);
     }
-    for (const auto& [rank, fd] : stage.fds) {
-      epoll_remove(epoll_.get(), fd);
-      visitors_.erase(fd);
-    }
-    if (which == 1 || !leaders_come()) finished_ = true;
+    for (const auto& [rank, fd] : stage.fds) visitors_.at(fd).answered = true;
+    if (which == 0 && leaders_come()) return;
+    all_answered_ = true;
+    std::erase_if(visitors_, [](const auto& entry) { return !entry.second.answered; });
   }
 
   Status missing_ranks() const {
@@ -270,11 +291,11 @@ class Root {
     message += text;
     (void)write_whole(visitor.fd.get(), message.data(), message.size());
     ++told_;
-    if (told_ >= most_ranks_) finished_ = true;
+    if (told_ >= most_ranks_) told_all_ = true;
     forget(visitor);
   }
 
-  UniqueFd wake_;
+  const int wake_;  // outlives the root
   UniqueFd epoll_;
   const double timeout_;
   Deadline idle_;
@@ -287,7 +308,9 @@ class Root {
   uint32_t told_ = 0;
   Stage stages_[2];
   std::optional<Status> failure_;
-  bool finished_ = false;
+  bool told_all_ = false;         // of the failure
+  bool all_answered_ = false;     // what is left is to watch them assemble
+  bool told_assembling_ = false;  // that one of them went away
 };
 
 // The roots of this process. They end by themselves; those still there at exit are ended then,
@@ -301,7 +324,7 @@ class Roots {
     return roots;
   }
 
-  Status start(std::unique_ptr<Root> root) {
+  Status start(std::unique_ptr<Root> root, UniqueFd wake) {
     std::lock_guard lock(mutex_);
     if (generation_ != fork_generation()) {  // a forked child: the parent's threads are not here
       new std::vector<Served>(std::move(served_));
@@ -311,16 +334,16 @@ class Roots {
     reap();
     auto over = std::make_shared<std::atomic<bool>>(false);
     Served served;
-    served.root = std::move(root);
+    served.wake = std::move(wake);
     served.over = over;
-    Root* raw = served.root.get();
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     Status status;
     try {
-      served.thread = std::thread([raw, over] {
-        raw->run();
+      served.thread = std::thread([owned = std::move(root), over]() mutable {
+        owned->run();
+        owned.reset();
         over->store(true, std::memory_order_release);
       });
     } catch (const std::system_error& problem) {
@@ -339,14 +362,14 @@ class Roots {
     }
     for (Served& served : served_) {
       const uint64_t one = 1;
-      (void)!::write(served.root->wake_fd(), &one, sizeof one);
+      (void)!::write(served.wake.get(), &one, sizeof one);
       served.thread.join();
     }
   }
 
  private:
   struct Served {
-    std::unique_ptr<Root> root;
+    UniqueFd wake;
     std::shared_ptr<std::atomic<bool>> over;
     std::thread thread;
   };
@@ -380,20 +403,22 @@ Status serve_root(Listeners listeners, const Key& key, double timeout) {
   UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!wake || !epoll) return system_error(errno, "cannot serve the unique id");
-  return Roots::instance().start(std::make_unique<Root>(std::move(listeners), key, timeout,
-                                                        std::move(wake), std::move(epoll)));
+  const int wake_number = wake.get();
+  return Roots::instance().start(
+      std::make_unique<Root>(std::move(listeners), key, timeout, wake_number, std::move(epoll)),
+      std::move(wake));
 }
 
-Result<Answer> report_to_root(int fd, const ReportWire& report, const WaitLimits& limits,
+Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitLimits& limits,
                               const std::function<bool()>& outdated) {
   const Status gone = error(
       Code::kSystem, "the process that serves the unique id went away before all ranks had come");
-  if (!write_whole(fd, &report, sizeof report)) return gone;
+  if (!write_whole(fd.get(), &report, sizeof report)) return gone;
   std::string buffer;
   AnswerWire wire{};
   size_t wanted = sizeof wire;
   while (buffer.size() < wanted) {
-    pollfd fds[2] = {{fd, POLLIN, 0}, {}};
+    pollfd fds[2] = {{fd.get(), POLLIN, 0}, {}};
     const Waited waited =
         wait_ready(fds, limits, outdated ? Deadline::after(Seconds(0.2)) : Deadline());
     if (waited == Waited::kCancelled) return error(Code::kInvalidUsage, "cancelled");
@@ -407,7 +432,7 @@ Result<Answer> report_to_root(int fd, const ReportWire& report, const WaitLimits
     }
     char piece[2048];
     size_t count = 0;
-    switch (read_some(fd, piece, std::min(sizeof piece, wanted - buffer.size()), &count)) {
+    switch (read_some(fd.get(), piece, std::min(sizeof piece, wanted - buffer.size()), &count)) {
       case Moved::kSome:
         buffer.append(piece, count);
         break;
@@ -426,6 +451,7 @@ Result<Answer> report_to_root(int fd, const ReportWire& report, const WaitLimits
   if (wire.code != 0) return Status(static_cast<Code>(wire.code), buffer.substr(sizeof wire));
   Answer answer;
   answer.parent = wire.parent;
+  answer.root = std::move(fd);
   if (wire.parent != kNoRank &&
       (wire.parent >= report.nranks || !wire.parent_endpoint.decode(&answer.endpoint) ||
        answer.endpoint.empty()))

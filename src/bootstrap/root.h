@@ -6,6 +6,10 @@
 // per rank does not depend on their number. It is told apart from the ranks: it may live in a
 // process that is no rank.
 //
+// Until a rank has said that its group stands, the root keeps the connection and tells the others
+// when that rank goes away: before the overlay exists, nobody else could notice. It speaks in
+// news.h's form.
+//
 // With several ids, root i serves part i of the ranks; the first rank of each part then reports a
 // second time, as a leader, to root 0.
 #pragma once
@@ -46,6 +50,8 @@ constexpr uint32_t kMaxAnswerText = 1024;
 struct Answer {
   uint32_t parent = kNoRank;
   Endpoint endpoint;
+  UniqueFd
+      root;  // the connection, on which the root may still have news; see Monitor::follow_root()
 };
 
 // Starts a thread that serves `key` on `listeners` until every rank has its answer, nobody has come
@@ -56,7 +62,7 @@ Status serve_root(Listeners listeners, const Key& key, double timeout);
 // Reports to a root and waits for the answer. `fd` comes from dial(). `outdated`, when given, is
 // asked a few times a second whether this root is the wrong one by now; then the result is
 // kInProgress. kSystem: the root went away, or the limits; else what the root says.
-Result<Answer> report_to_root(int fd, const ReportWire& report, const WaitLimits& limits,
+Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitLimits& limits,
                               const std::function<bool()>& outdated);
 
 // Part of a rank and first rank of a part when nranks are dealt to nparts contiguous parts.

@@ -8,6 +8,7 @@
 #include <fstream>
 
 #include "src/bootstrap/dial.h"
+#include "src/bootstrap/root.h"
 #include "src/bootstrap/socket.h"
 #include "src/bootstrap/unique_id.h"
 #include "tests/bootstrap/support.h"
@@ -123,6 +124,34 @@ TEST(Rendezvous, EndsForAllWhenOneRankGivesUp) {
   cancel = true;
   impatient.join();
   patient.join();
+}
+
+TEST(Rendezvous, TellsTheOthersWhenARankDiesWhileTheGroupAssembles) {
+  auto knobs = knobs_with(kLoopback);
+  const Rendezvous id = served(knobs);
+  const Meeting meeting = *decode(id.ids[0]);
+  // Rank 1 reports, gets its place, and is never heard of again. Ranks 3 and 4 have it as their
+  // parent.
+  std::thread dying([&] {
+    SocketAddress bound;
+    auto listener = listen_on(loopback(), &bound);
+    ASSERT_OK(listener.status());
+    ReportWire report{};
+    report.nranks = 5;
+    report.nparts = 1;
+    report.endpoint = EndpointWire::from({bound});
+    auto fd = dial(meeting.endpoint, {meeting.key, static_cast<uint16_t>(Use::kRoot), 1, 0, 0}, {},
+                   {}, "the root");
+    ASSERT_OK(fd.status());
+    EXPECT_OK(report_to_root(*std::move(fd), report, {}, nullptr).status());
+  });
+  run_ranks(4, [&](int thread) {
+    const int rank = thread == 0 ? 0 : thread + 1;
+    const Status status = join_status(id, rank, 5, knobs);
+    expect_mentions(status, Code::kRemote, {"rank 1 (from 127.0.0.1:", "went away while"});
+    EXPECT_EQ(status.peer(), 1);
+  });
+  dying.join();
 }
 
 TEST(Rendezvous, TriesTheNextAddressWhenOneIsDeadOrSomebodyElses) {
