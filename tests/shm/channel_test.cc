@@ -82,7 +82,7 @@ TEST(ShmChannel, GivesNoMoreCreditThanItHasSlots) {
         RANK_OK((*out)->commit(numbered(1, 0), 0));
         ++sent;
       }
-      RANK_CHECK(sent == 8);
+      if (sent != 8) return fmt::format("{} segments were accepted", sent);
       RANK_CHECK(!(*out)->commit(numbered(1, 0), 0));
       uint64_t completed = 0;
       RANK_OK((*out)->progress(&completed));
