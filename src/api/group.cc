@@ -25,6 +25,8 @@ struct GroupState {
 
 thread_local GroupState t_group;
 
+constexpr int kParallel = 1;  // among COMM_LAUNCH_MODE's choices
+
 Status run_creations(std::vector<std::function<Status()>> creations) {
   std::vector<Status> results(creations.size());
   std::vector<std::thread> threads;
@@ -60,6 +62,16 @@ Status run_work(std::vector<PendingWork> all) {
     } else if (work.waits) {
       queued_and_awaited.push_back(&work);
     }
+  }
+  // With COMM_LAUNCH_MODE=PARALLEL several communicators work side by side, each on its engine.
+  if (here.size() > 1 && here.front()->handle->communicator->knobs().get_choice(Knob::kLaunchMode) ==
+                             kParallel) {
+    for (PendingWork* work : here) {
+      Status status = work->handle->communicator->submit(std::move(work->operations), {});
+      if (status) queued_and_awaited.push_back(work);
+      note(std::move(status));
+    }
+    here.clear();
   }
   // The rest is driven together from this thread.
   std::vector<std::unique_ptr<Execution>> executions;

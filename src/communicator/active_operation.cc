@@ -72,7 +72,8 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
 
   Board* board = communicator.shm_.board;
   const BoardArgs on_board{board, &communicator.board_state_, operation_,
-                           signature, plan_->kernel, communicator.wait_policy_.share_cores};
+                           signature, plan_->kernel, communicator.reduce_pool_.get(),
+                           communicator.wait_policy_.share_cores};
   switch (plan_->route) {
     case Route::kLocal:
       break;
@@ -91,6 +92,7 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
       args.layout = plan_->layout.get();
       args.signature = signature;
       args.kernel = plan_->kernel;
+      args.pool = communicator.reduce_pool_.get();
       args.ports = communicator.channels_.get();
       args.segment_bytes = plan_->segment_bytes;
       args.slices = plan_->slices;

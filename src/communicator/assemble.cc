@@ -209,6 +209,8 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
                               static_cast<int>(knobs.get_int(Knob::kMaxCtas)), kMaxLanes});
   shape.min_lanes = std::min(pick(self.options_.min_lanes, knobs.get_int(Knob::kMinNrings)),
                              shape.max_lanes);
+  if (nranks > 1 && knobs.get_int(Knob::kNthreads) > 0)
+    self.reduce_pool_ = std::make_unique<ReducePool>(static_cast<int>(knobs.get_int(Knob::kNthreads)));
   COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_));
   return communicator;
 }

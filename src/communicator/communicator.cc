@@ -61,8 +61,9 @@ Status Communicator::check_mismatch() {
   }
   if (!channels_) return Status::ok();
   for (const auto& [peer, port] : channels_->open_recv_ports()) {
+    // A peer that has left in good order is no mismatch; who needs its bytes will hear of it.
     Segment segment;
-    COMM_TRY(port->channel->peek(&segment));
+    if (!port->channel->peek(&segment)) continue;
     if (segment.ready && segment.signature.op == current_.op && !(segment.signature == current_))
       return mismatch(rank_, current_, 0, peer, segment.signature, segment.bytes);
   }
@@ -295,6 +296,7 @@ MemoryStats Communicator::stats() const {
     result.threads += bootstrap_->threads();
   }
   if (has_engine_.load(std::memory_order_acquire)) ++result.threads;
+  if (reduce_pool_) result.threads += reduce_pool_->threads();
   return result;
 }
 

@@ -21,6 +21,7 @@
 #include "src/communicator/engine.h"
 #include "src/communicator/host_stream.h"
 #include "src/execute/board_layout.h"
+#include "src/execute/reduce_pool.h"
 #include "src/execute/wait.h"
 #include "src/plan/planner.h"
 #include "transports/shm/group.h"
@@ -142,6 +143,7 @@ class Communicator {
   std::unique_ptr<ChannelTable> channels_;
   std::unique_ptr<Planner> planner_;
   WaitPolicy wait_policy_;
+  std::unique_ptr<ReducePool> reduce_pool_;  // with COMM_NTHREADS
 
   BoardState board_state_;
   uint64_t operations_ = 0;  // collectives begun

@@ -390,9 +390,10 @@ class Interpreter::LaneRun {
     work.dst2 = dst2;
     work.sources = sources;
     work.source_count = count;
-    work.count = bytes / size_of(args_.operation->type);
+    const size_t element = size_of(args_.operation->type);
+    work.count = bytes / element;
     work.divisor = divisor();
-    args_.kernel(work);
+    reduce_with(args_.pool, args_.kernel, work, element);
   }
 
   Status check(const Segment& segment, size_t bytes) const {

@@ -12,6 +12,7 @@
 #include "src/execute/execution.h"
 #include "src/execute/layout.h"
 #include "src/execute/operation.h"
+#include "src/execute/reduce_pool.h"
 #include "src/reduce/reduce.h"
 #include "src/schedule/schedule.h"
 
@@ -23,6 +24,7 @@ struct InterpreterArgs {
   const Layout* layout = nullptr;
   Signature signature;
   ReduceKernel kernel = nullptr;        // null for collectives that do not reduce
+  ReducePool* pool = nullptr;           // may be null
   Ports* ports = nullptr;
   size_t segment_bytes = 0;             // the same on all ranks
   int slices = 1;

@@ -12,6 +12,7 @@
 #include "src/execute/board_layout.h"
 #include "src/execute/execution.h"
 #include "src/execute/operation.h"
+#include "src/execute/reduce_pool.h"
 #include "src/reduce/reduce.h"
 
 namespace libcomm {
@@ -22,6 +23,7 @@ struct BoardArgs {
   const Operation* operation = nullptr;
   Signature signature;
   ReduceKernel kernel = nullptr;
+  ReducePool* pool = nullptr;
   bool share_cores = false;  // more ranks on the host than cores: wake-ups must not be lost
 };
 

@@ -137,7 +137,7 @@ void Twoshot::reduce() {
       work.dst2 = peers_[static_cast<size_t>(direct)].out + range.begin;
       work.stream_dst2 = stream_;
     }
-    args_.kernel(work);
+    reduce_with(args_.pool, args_.kernel, work, size_of(args_.operation->type));
     for (int i = 0; i < n_; ++i) {
       std::byte* out = peers_[static_cast<size_t>(i)].out;
       if (i != me_ && i != direct && out != nullptr)

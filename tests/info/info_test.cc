@@ -78,7 +78,7 @@ TEST(CommInfo, PrintsVersionBuildAndEveryTransportWithItsReason) {
   const Output output = comm_info("", "");
   EXPECT_EQ(output.status, 0) << output.text;
   EXPECT_THAT(output.text, ContainsRegex("libcomm [0-9.]+, API level 22809"));
-  for (const char* part : {"\n  compiler ", "\n  shm ", "\n  cma ", "\n  tcp ", "\n  pmix "})
+  for (const char* part : {"\n  compiler ", "\n  shm ", "\n  tcp ", "\n  pmix "})
     EXPECT_THAT(output.text, HasSubstr(part));
   EXPECT_THAT(output.text, ContainsRegex("\n  rdma +no +not in this version"));
   EXPECT_THAT(output.text, ContainsRegex("\n  cuda +no +not in this version"));
@@ -87,8 +87,6 @@ TEST(CommInfo, PrintsVersionBuildAndEveryTransportWithItsReason) {
 TEST(CommInfo, SaysWhichKnobDisabledATransport) {
   EXPECT_THAT(comm_info("COMM_SHM_DISABLE=1", "").text,
               ContainsRegex("\n  shm +no +disabled by COMM_SHM_DISABLE=1 \\(environment\\)"));
-  EXPECT_THAT(comm_info("COMM_CMA_DISABLE=1", "").text,
-              ContainsRegex("\n  cma +no +disabled by COMM_CMA_DISABLE=1"));
 }
 
 TEST(CommInfo, SaysWhyNoInterfaceCanBeUsed) {

@@ -58,41 +58,6 @@ Finding find_shm(const Knobs& knobs) {
   return {"shm", true, "shared memory between the processes of this host (memfd)"};
 }
 
-// Reads a child's memory as a rank would read its peer's.
-Finding find_cma(const Knobs& knobs) {
-  if (knobs.get_bool(Knob::kCmaDisable))
-    return disabled_by("cma", knobs, Knob::kCmaDisable, "COMM_CMA_DISABLE");
-  volatile int word = 1;
-  const pid_t child = ::fork();
-  if (child < 0) return {"cma", false, fmt::format("fork: {}", strerror(errno))};
-  if (child == 0) {
-    word = 2;
-    ::pause();
-    ::_exit(0);
-  }
-  int seen = 0, err = 0;
-  // The child needs a moment to write; whether the word is old or new, a successful read is the
-  // answer.
-  iovec here{&seen, sizeof seen};
-  iovec there{const_cast<int*>(&word), sizeof word};
-  if (::process_vm_readv(child, &here, 1, &there, 1, 0) != sizeof seen) err = errno;
-  ::kill(child, SIGKILL);
-  ::waitpid(child, nullptr, 0);
-  if (err == 0) {
-    const std::string yama = first_line("/proc/sys/kernel/yama/ptrace_scope");
-    if (!yama.empty() && yama != "0") {
-      return {"cma", false,
-              fmt::format("kernel.yama.ptrace_scope is {}: ranks may read their children only; 0 "
-                          "lets them read each other, staging is used meanwhile",
-                          yama)};
-    }
-    return {"cma", true, "process_vm_readv between the processes of one user"};
-  }
-  return {"cma", false,
-          fmt::format("process_vm_readv: {}; staging is used (containers: --cap-add=SYS_PTRACE)",
-                      strerror(err))};
-}
-
 Finding find_tcp(const Knobs& knobs) {
   const auto chosen = local_addresses(knobs);
   if (!chosen) return {"tcp", false, chosen.status().message()};
@@ -155,7 +120,6 @@ Finding find_pmix() {
 }  // namespace
 
 std::vector<Finding> find_transports(const Knobs& knobs) {
-  return {find_shm(knobs), find_cma(knobs), find_tcp(knobs), find_rdma(), find_cuda()};
 }
 
 std::vector<Finding> find_launchers() {
