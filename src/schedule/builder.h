@@ -66,8 +66,8 @@ class Builder {
 
   void mark_fused(Fused fused) { schedule_.fused = fused; }
 
-  // Some rank's schedule has runs of several chunks. Said on all ranks alike, also by one that happens
-  // to have none: they must agree on the number of slices.
+  // Some rank's schedule has runs of several chunks. Said on all ranks alike, also by one that
+  // happens to have none: they must agree on the number of slices.
   void has_runs() { schedule_.sliceable = false; }
 
   // Counts the scratch banks and fuses receives with the sends that follow.
