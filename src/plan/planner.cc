@@ -6,6 +6,7 @@
 #include "algorithms/registry.h"
 #include "src/base/log.h"
 #include "src/execute/oneshot.h"
+#include "src/plan/split_runs.h"
 
 namespace libcomm {
 namespace {
@@ -190,6 +191,7 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
     plan->algorithm = chosen->name;
     plan->reason = !forced.empty() && forced == chosen->name ? "COMM_ALGO" : "size and group";
     plan->schedule = chosen->build(request, shape_.rank);
+    if (operation.collective == Collective::kAllGatherV) plan->schedule = split_runs(plan->schedule);
     if (static_cast<int>(plan->schedule.lanes.size()) > kMaxLanes)
       return error(Code::kInternal, "{} made {} lanes; the executor has {}", chosen->name,
                    plan->schedule.lanes.size(), kMaxLanes);
