@@ -2,19 +2,13 @@
 
 #include <dlfcn.h>
 #include <fmt/format.h>
-#include <signal.h>
-#include <sys/uio.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 
-#include "src/base/fd.h"
 #include "src/bootstrap/address.h"
 #include "transports/shm/memory.h"
 
@@ -120,6 +114,7 @@ Finding find_pmix() {
 }  // namespace
 
 std::vector<Finding> find_transports(const Knobs& knobs) {
+  return {find_shm(knobs), find_tcp(knobs), find_rdma(), find_cuda()};
 }
 
 std::vector<Finding> find_launchers() {

@@ -15,8 +15,7 @@ struct Finding {
   std::string detail;  // what was found, or why it is not available and what helps
 };
 
-// Tries each transport's means for real: makes and maps a memfd, lists interfaces, reads memory of
-// a child process.
+// Tries each transport's means for real: makes and maps shared memory, lists interfaces.
 std::vector<Finding> find_transports(const Knobs& knobs);
 // Launchers: what this process was started by, and whether PMIx could be spoken.
 std::vector<Finding> find_launchers();
