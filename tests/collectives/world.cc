@@ -6,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <chrono>
 #include <cstdlib>
@@ -201,7 +202,9 @@ void run_processes(const World& world, const Body& body) {
       begin += text.size() + 1;
       ADD_FAILURE() << describe(world, r, text);
     }
-    if (WIFSIGNALED(status))
+    if (std::find(world.victims.begin(), world.victims.end(), r) != world.victims.end()) {
+      if (!WIFSIGNALED(status)) ADD_FAILURE() << describe(world, r, "was not killed");
+    } else if (WIFSIGNALED(status))
       ADD_FAILURE() << describe(world, r, std::string("ended by ") + strsignal(WTERMSIG(status)));
     else if (WEXITSTATUS(status) != 0 && child.text.empty())
       ADD_FAILURE() << describe(world, r, "exit status " + std::to_string(WEXITSTATUS(status)));

@@ -29,7 +29,8 @@ struct World {
   std::vector<int> hosts = {};
   // Ranks get their communicator from the harness, and it is destroyed when the body returns.
   bool connected = true;
-  int timeout_seconds = 120;  // kProcesses: then all ranks are killed
+  int timeout_seconds = 120;      // kProcesses: then all ranks are killed
+  std::vector<int> victims = {};  // kProcesses: these end by SIGKILL, as they should
 
   std::string to_string() const;
 };
