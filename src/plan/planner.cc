@@ -14,6 +14,9 @@ namespace {
 constexpr size_t kMostPlans = 4096;
 constexpr int kMostSlices = 512;
 constexpr size_t kMostInFlight = 8;  // chunks per lane of a two-way algorithm
+// Least bytes of such a chunk. A constant, not the transport's segment: where chunks begin decides the
+// order of reduction, which must not depend on what carries the bytes.
+constexpr size_t kPieceBytes = size_t{256} << 10;
 constexpr size_t kWindowBytes = size_t{512} << 10;
 
 bool reduces(Collective collective) {
@@ -170,7 +173,7 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
     request.root = operation.root;
     request.lanes = lanes_for(bytes);
     request.pipeline = static_cast<int>(
-        std::clamp<size_t>(bytes / shape_.segment_bytes, 1, kMostInFlight));
+        std::clamp<size_t>(bytes / kPieceBytes, 1, kMostInFlight));
     request.host_of = shape_.host_of;
     request.ring_order = shape_.ring_order;
     const Algorithm* chosen = nullptr;
