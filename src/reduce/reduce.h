@@ -1,13 +1,13 @@
 // Reduction kernels: dst = a op b op c ..., element by element, on host memory.
 //
-// One kernel per (type, operator), with run-time choice of the instruction set (Highway). The bits of
-// the result depend on the type, the operator and the order of the sources only: never on the
+// One kernel per (type, operator), with run-time choice of the instruction set (Highway). The bits
+// of the result depend on the type, the operator and the order of the sources only: never on the
 // instruction set, the alignment or the position in the buffer. Sources are combined from first to
-// last. 16- and 8-bit floats are widened to fp32 once, combined in fp32 and rounded once, to nearest
-// even, when there are several sources (IEEE overflow: inf for fp16, bf16 and e5m2; e4m3 has no inf
-// and gives NaN above 464, 448 up to it). Integers wrap. Max and min of floats: a NaN in either
-// operand gives NaN, +0 is greater than -0. A NaN in a result is always the type's one positive quiet NaN
-// without payload (0x7E for e5m2, 0x7F for e4m3); a copy keeps its bits.
+// last. 16- and 8-bit floats are widened to fp32 once, combined in fp32 and rounded once, to
+// nearest even, when there are several sources (IEEE overflow: inf for fp16, bf16 and e5m2; e4m3
+// has no inf and gives NaN above 464, 448 up to it). Integers wrap. Max and min of floats: a NaN in
+// either operand gives NaN, +0 is greater than -0. A NaN in a result is always the type's one
+// positive quiet NaN without payload (0x7E for e5m2, 0x7F for e4m3); a copy keeps its bits.
 #pragma once
 
 #include <cstddef>
@@ -20,12 +20,13 @@ struct ReduceArgs {
   void* dst = nullptr;
   // A second place for the same result (a send slot beside the user's buffer), or null.
   void* dst2 = nullptr;
-  const void* const* sources = nullptr;  // `source_count` arrays of `count` elements; dst and dst2 may
-                                         // equal any of them, but not overlap one partially
-  int source_count = 0;                  // at least 1; 1 is a copy (with the division, if any)
-  size_t count = 0;                      // elements
-  // Divides the result (the average over this many ranks); at least 1, which leaves it. Floats: a true division in fp32
-  // (fp64 for fp64) before the one rounding. Integers: division that truncates towards zero.
+  const void* const* sources = nullptr;  // `source_count` arrays of `count` elements; dst and dst2
+                                         // may equal any of them, but not overlap one partially
+  int source_count = 0;  // at least 1; 1 is a copy (with the division, if any)
+  size_t count = 0;      // elements
+  // Divides the result (the average over this many ranks); at least 1, which leaves it. Floats: a
+  // true division in fp32 (fp64 for fp64) before the one rounding. Integers: division that
+  // truncates towards zero.
   int divisor = 1;
   // The destination is large and will not be read soon: use non-temporal stores where they pay.
   bool stream_dst = false;
