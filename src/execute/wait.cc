@@ -9,10 +9,13 @@
 namespace libcomm {
 namespace {
 
-// Turns of each phase. A turn of spinning is some tens of nanoseconds plus one look at the channels.
-constexpr unsigned kSpinsAlone = 20000;  // a core of one's own: about a millisecond
-constexpr unsigned kSpinsShared = 20;    // someone else needs this core
-constexpr unsigned kYieldsAlone = 1000;
+// Turns of each phase. A turn of spinning looks at the channels and nothing else: a pause instruction is up
+// to 140 cycles, more than a small exchange takes. Nobody knows for certain that a core is free (other
+// programs, two ranks placed on one core), so even ranks with cores of their own yield after some
+// microseconds; where nobody else wants the core, a yield costs a fraction of a microsecond.
+constexpr unsigned kSpinsAlone = 300;
+constexpr unsigned kSpinsShared = 20;  // someone else needs this core
+constexpr unsigned kYieldsAlone = 8000;
 constexpr unsigned kYieldsShared = 200;
 constexpr int kBoardSleepUs = 2000;      // a lost wake-up costs at most this
 constexpr int kSocketSleepMs = 50;
@@ -64,10 +67,7 @@ Status Waiter::idle(const Execution& execution) {
   const unsigned spins = policy.mode == WaitMode::kBlock ? 0
                          : policy.share_cores            ? kSpinsShared
                                                          : kSpinsAlone;
-  if (idle_ <= spins) {
-    relax();
-    return Status::ok();
-  }
+  if (idle_ <= spins) return Status::ok();
   if (policy.mode == WaitMode::kSpin) {
     if (idle_ % 1024 == 0) {
       slow_ = true;
