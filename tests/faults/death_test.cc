@@ -1,0 +1,251 @@
+// A rank that is killed, stops, aborts or forks: what the others see, and what is left behind.
+#include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+#include <vector>
+
+#include "tests/faults/scene.h"
+
+namespace faults {
+namespace {
+
+using world::Kind;
+using world::Rank;
+using world::World;
+
+constexpr int kRanks = 3;
+constexpr int kVictim = 1;
+
+World over_shm() { return {.nranks = kRanks, .kind = Kind::kProcesses, .connected = false}; }
+
+World over_sockets() {
+  World world = over_shm();
+  world.environment = {{"COMM_SHM_DISABLE", "1"}};
+  return world;
+}
+
+World over_hosts() {
+  World world = over_shm();
+  world.hosts = {1, 1, 1};
+  return world;
+}
+
+commResult_t sum(Rank& rank, std::vector<float>& data, cudaStream_t stream = nullptr) {
+  return commAllReduce(data.data(), data.data(), data.size(), commFloat32, commSum, rank.comm,
+                       stream);
+}
+
+void wait_a_little() { std::this_thread::sleep_for(std::chrono::milliseconds(100)); }
+
+// The communicator failed because of the victim, and says so from now on.
+void expect_victim_named(Rank& rank, commResult_t result, const char* call) {
+  rank.expect_error(result, commRemoteError, {"rank 1"}, call, rank.comm);
+  commResult_t state = commSuccess;
+  COMM_OK(rank, commGetAsyncError(rank.comm, &state));
+  rank.expect(state == commRemoteError, "commGetAsyncError does not tell of the death");
+  float one = 1;
+  rank.expect_error(commAllReduce(&one, &one, 1, commFloat32, commSum, rank.comm, nullptr),
+                    commRemoteError, {"rank 1"}, "the next operation", rank.comm);
+}
+
+// How a survivor meets the death.
+enum class Moment { kWaiting, kBusy, kBetween, kReceiving, kQueued };
+
+void survive(Rank& rank, Moment moment) {
+  std::vector<float> data(1 << 16, 1.0F);
+  switch (moment) {
+    case Moment::kWaiting:
+      return expect_victim_named(rank, sum(rank, data), "all-reduce with a dead rank");
+    case Moment::kBusy: {
+      std::vector<float> many(1 << 20, 0.0F);
+      commResult_t result = commSuccess;
+      while (result == commSuccess) result = sum(rank, many);
+      return expect_victim_named(rank, result, "all-reduce while a rank dies");
+    }
+    case Moment::kBetween:
+      wait_a_little();
+      wait_a_little();
+      return expect_victim_named(rank, sum(rank, data), "all-reduce after a death");
+    case Moment::kReceiving:
+      return expect_victim_named(
+          rank, commRecv(data.data(), data.size(), commFloat32, kVictim, rank.comm, nullptr),
+          "commRecv from a dead rank");
+    case Moment::kQueued: {
+      cudaStream_t stream = nullptr;
+      COMM_OK(rank, commHostStreamCreate(&stream));
+      (void)sum(rank, data, stream);
+      const commResult_t result = commHostStreamSynchronize(stream);
+      rank.expect(result == commRemoteError,
+                  "commHostStreamSynchronize gave " + std::to_string(result));
+      expect_victim_named(rank, sum(rank, data), "all-reduce after a failed stream");
+      (void)commHostStreamDestroy(stream);
+      return;
+    }
+  }
+}
+
+void lose_a_rank(World world, Moment moment) {
+  Scene& scene = Scene::make();
+  const std::set<std::string> names = shared_names();
+  world.victims = {kVictim};
+  world.timeout_seconds = 30;
+  world::run(world, [&](Rank& rank) {
+    const Holdings before = Holdings::now();
+    join(rank, scene);
+    std::vector<float> data(1 << 16, 1.0F);
+    COMM_OK(rank, sum(rank, data));
+    if (rank.rank != kVictim) {
+      survive(rank, moment);
+      return end_clean(rank, before);
+    }
+    if (moment == Moment::kBusy) {
+      std::thread([] {
+        wait_a_little();
+        die();
+      }).detach();
+      std::vector<float> many(1 << 20, 0.0F);
+      for (;;) (void)sum(rank, many);
+    }
+    if (moment != Moment::kBetween) wait_a_little();
+    die();
+  });
+  EXPECT_EQ(shared_names(), names);
+}
+
+TEST(DeadRank, IsNamedToRanksThatWaitInSharedMemory) { lose_a_rank(over_shm(), Moment::kWaiting); }
+TEST(DeadRank, IsNamedToRanksThatWaitOnSockets) { lose_a_rank(over_sockets(), Moment::kWaiting); }
+TEST(DeadRank, IsNamedToRanksOfOtherHosts) { lose_a_rank(over_hosts(), Moment::kWaiting); }
+TEST(DeadRank, IsNamedInTheMiddleOfLargeOperations) {
+  lose_a_rank(over_shm(), Moment::kBusy);
+  lose_a_rank(over_sockets(), Moment::kBusy);
+  lose_a_rank(over_hosts(), Moment::kBusy);
+}
+TEST(DeadRank, IsNamedByTheNextOperation) {
+  lose_a_rank(over_shm(), Moment::kBetween);
+  lose_a_rank(over_sockets(), Moment::kBetween);
+  lose_a_rank(over_hosts(), Moment::kBetween);
+}
+TEST(DeadRank, EndsAReceive) {
+  lose_a_rank(over_shm(), Moment::kReceiving);
+  lose_a_rank(over_sockets(), Moment::kReceiving);
+}
+TEST(DeadRank, EndsAHostStream) {
+  lose_a_rank(over_shm(), Moment::kQueued);
+  lose_a_rank(over_hosts(), Moment::kQueued);
+}
+
+// A child by the bare system call, past pthread_atfork: it keeps every socket of its parent open,
+// so that no connection of the dead rank ends.
+TEST(DeadRank, IsNoticedThoughAChildKeepsItsSockets) {
+  for (World world : {over_shm(), over_sockets()}) {
+    Scene& scene = Scene::make();
+    world.victims = {kVictim};
+    world.timeout_seconds = 30;
+    world::run(world, [&](Rank& rank) {
+      join(rank, scene);
+      std::vector<float> data(1000, 1.0F);
+      COMM_OK(rank, sum(rank, data));
+      if (rank.rank != kVictim) {
+        await([&] { return scene.flag != 0; }, "the victim had no child");
+        expect_victim_named(rank, sum(rank, data), "all-reduce with a dead rank");
+        return end_clean(rank, {1 << 20, 1 << 20});
+      }
+      const long child = syscall(SYS_fork);
+      if (child == 0) {
+        // Only its pipes, for which the harness waits, are closed.
+        for (int fd = 0; fd < 1024; ++fd) {
+          struct stat info;
+          if (fstat(fd, &info) == 0 && S_ISFIFO(info.st_mode)) syscall(SYS_close, fd);
+        }
+        for (;;) pause();
+      }
+      scene.flag = static_cast<int>(child);
+      wait_a_little();
+      die();
+    });
+    ASSERT_GT(scene.flag, 0);
+    kill(scene.flag, SIGKILL);
+  }
+}
+
+TEST(StoppedRank, RunsIntoTheDeadlineOfTheOthers) {
+  Scene& scene = Scene::make();
+  World world = over_shm();
+  world.environment = {{"COMM_TIMEOUT", "1"}};
+  world::run(world, [&](Rank& rank) {
+    const Holdings before = Holdings::now();
+    join(rank, scene);
+    std::vector<float> data(1000, 1.0F);
+    COMM_OK(rank, sum(rank, data));
+    if (rank.rank == kVictim) {
+      raise(SIGSTOP);
+      const commResult_t result = sum(rank, data);
+      rank.expect(result == commRemoteError || result == commSystemError,
+                  "the stopped rank goes on with " + std::to_string(result));
+    } else {
+      // The rank that runs out of time first ends the others' waits.
+      const commResult_t result = sum(rank, data);
+      rank.expect(result == commSystemError || result == commRemoteError,
+                  "waiting for a stopped rank gave " + std::to_string(result));
+      const std::string text = commGetLastError(rank.comm);
+      rank.expect(text.find("no progress for 1") != std::string::npos, "not the deadline: " + text);
+      rank.expect(text.find("COMM_TIMEOUT") != std::string::npos, "no remedy: " + text);
+      if (++scene.done == kRanks - 1) kill(scene.pids[kVictim], SIGCONT);
+    }
+    end_clean(rank, before);
+  });
+}
+
+TEST(AbortingRank, EndsTheWaitsOfAllOthersAndIsNamed) {
+  for (const World& world : {over_shm(), over_sockets()}) {
+    Scene& scene = Scene::make();
+    world::run(world, [&](Rank& rank) {
+      const Holdings before = Holdings::now();
+      join(rank, scene);
+      std::vector<float> data(1000, 1.0F);
+      COMM_OK(rank, sum(rank, data));
+      if (rank.rank == kVictim) {
+        wait_a_little();
+      } else {
+        expect_victim_named(rank, sum(rank, data), "all-reduce with an aborting rank");
+      }
+      end_clean(rank, before);
+    });
+  }
+}
+
+TEST(ForkedChild, HasNoCommunicatorAndDisturbsNobody) {
+  for (const World& world : {over_shm(), over_sockets()}) {
+    Scene& scene = Scene::make();
+    world::run(world, [&](Rank& rank) {
+      join(rank, scene);
+      std::vector<float> data(1000, 1.0F);
+      COMM_OK(rank, sum(rank, data));
+      const pid_t child = fork();
+      rank.require(child >= 0, "fork failed");
+      if (child == 0) {
+        const bool refused =
+            sum(rank, data) == commInvalidUsage &&
+            std::string(commGetLastError(nullptr)).find("fork") != std::string::npos;
+        _exit(refused ? 0 : 1);
+      }
+      COMM_OK(rank, sum(rank, data));
+      int status = 0;
+      waitpid(child, &status, 0);
+      rank.expect(WIFEXITED(status) && WEXITSTATUS(status) == 0, "the child could use the handle");
+      data.assign(data.size(), 1.0F);
+      COMM_OK(rank, sum(rank, data));
+      rank.expect(data[0] == kRanks && data[999] == kRanks, "a wrong sum after the fork");
+      COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+    });
+  }
+}
+
+}  // namespace
+}  // namespace faults

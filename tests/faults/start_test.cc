@@ -1,0 +1,315 @@
+// Groups that cannot assemble, or assemble under difficulties: missing and dying ranks, strangers
+// at the door, wrong secrets, stale ids, and an operating system that refuses memory or
+// descriptors.
+#include <arpa/inet.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <set>
+#include <sstream>
+#include <thread>
+#include <vector>
+
+#include "tests/faults/scene.h"
+
+namespace faults {
+namespace {
+
+using world::Kind;
+using world::Rank;
+using world::World;
+
+World processes(int nranks) {
+  return {.nranks = nranks, .kind = Kind::kProcesses, .connected = false, .timeout_seconds = 40};
+}
+
+void sum_ones(Rank& rank, size_t count = 5000) {
+  std::vector<float> data(count, 1.0F);
+  COMM_OK(rank,
+          commAllReduce(data.data(), data.data(), count, commFloat32, commSum, rank.comm, nullptr));
+  const float wanted = static_cast<float>(rank.nranks);
+  rank.expect(data.front() == wanted && data.back() == wanted, "a wrong sum");
+}
+
+void leave(Rank& rank) { COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr))); }
+
+TEST(MissingRank, IsNamedWhenTheTimeIsOver) {
+  Scene& scene = Scene::make();
+  World world = processes(3);
+  world.environment = {{"COMM_BOOTSTRAP_TIMEOUT", "1"}};
+  world::run(world, [&](Rank& rank) {
+    if (rank.rank == 2) return;
+    const Holdings before = Holdings::now();
+    const commResult_t result = try_join(rank, scene);
+    rank.expect_error(result, commSystemError, {"rank 2", "COMM_BOOTSTRAP_TIMEOUT"},
+                      "commInitRank without rank 2");
+    rank.expect(rank.comm == nullptr, "a failed commInitRank left a handle");
+    end_clean(rank, before);
+  });
+}
+
+TEST(DyingRank, EndsTheAssemblyOfTheOthers) {
+  Scene& scene = Scene::make();
+  World world = processes(4);
+  world.victims = {3};
+  // So long is the failure told to those who come late.
+  world.environment = {{"COMM_BOOTSTRAP_TIMEOUT", "3"}};
+  world::run(world, [&](Rank& rank) {
+    if (rank.rank == 3) {
+      // It waits for rank 2, which does not come before rank 3 is dead.
+      std::thread([] {
+        std::this_thread::sleep_for(std::chrono::milliseconds(400));
+        die();
+      }).detach();
+    }
+    if (rank.rank == 2)
+      await([&] { return scene.done == 2; }, "the others still wait for a dead rank");
+    const Holdings before = Holdings::now();
+    const commResult_t result = try_join(rank, scene);
+    rank.expect(result == commRemoteError || (rank.rank == 2 && result == commSystemError),
+                "commInitRank with a dying rank gave " + std::to_string(result) + ": " +
+                    commGetLastError(nullptr));
+    if (rank.rank < 2)
+      rank.expect(std::string(commGetLastError(nullptr)).find("rank 3") != std::string::npos,
+                  std::string("rank 3 is not named: ") + commGetLastError(nullptr));
+    ++scene.done;
+    end_clean(rank, before);
+  });
+}
+
+// The ports on which this process listens: the sockets in /proc/net whose inode is among its own.
+std::vector<std::pair<int, int>> listening_ports() {
+  std::set<std::string> mine;
+  std::error_code code;
+  for (const auto& entry : std::filesystem::directory_iterator("/proc/self/fd"))
+    mine.insert(std::filesystem::read_symlink(entry.path(), code).string());
+  std::vector<std::pair<int, int>> ports;
+  for (const auto& [file, family] :
+       {std::pair("/proc/net/tcp", AF_INET), std::pair("/proc/net/tcp6", AF_INET6)}) {
+    std::ifstream in(file);
+    std::string line;
+    std::getline(in, line);
+    while (std::getline(in, line)) {
+      std::istringstream words(line);
+      std::vector<std::string> word;
+      for (std::string each; words >> each;) word.push_back(each);
+      if (word.size() < 10 || word[3] != "0A" || !mine.contains("socket:[" + word[9] + "]"))
+        continue;
+      ports.emplace_back(family, std::stoi(word[1].substr(word[1].find(':') + 1), nullptr, 16));
+    }
+  }
+  return ports;
+}
+
+// A connection over the loopback interface to `port`.
+int knock(int family, int port) {
+  for (const char* address : {"127.0.0.1", "::1"}) {
+    sockaddr_storage to{};
+    socklen_t length = sizeof(sockaddr_in);
+    if (family == AF_INET) {
+      auto* v4 = reinterpret_cast<sockaddr_in*>(&to);
+      if (inet_pton(AF_INET, address, &v4->sin_addr) != 1) continue;
+      v4->sin_port = htons(static_cast<uint16_t>(port));
+    } else {
+      auto* v6 = reinterpret_cast<sockaddr_in6*>(&to);
+      if (inet_pton(AF_INET6, address, &v6->sin6_addr) != 1) continue;
+      v6->sin6_port = htons(static_cast<uint16_t>(port));
+      length = sizeof(sockaddr_in6);
+    }
+    to.ss_family = static_cast<sa_family_t>(family);
+    const int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && connect(fd, reinterpret_cast<sockaddr*>(&to), length) == 0) return fd;
+    if (fd >= 0) close(fd);
+  }
+  return -1;
+}
+
+TEST(Strangers, AtTheDoorDoNotStopAGroup) {
+  Scene& scene = Scene::make();
+  World world = processes(4);
+  world.environment = {{"COMM_SOCKET_IFNAME", "=lo"}};
+  world::run(world, [&](Rank& rank) {
+    std::vector<int> strangers;
+    if (rank.rank == 0) {
+      COMM_OK(rank, commGetUniqueId(&scene.id));
+      const auto ports = listening_ports();
+      rank.expect(!ports.empty(), "the process that serves an id listens nowhere");
+      for (const auto& [family, port] : ports) {
+        for (int i = 0; i < 12; ++i) {
+          const int fd = knock(family, port);
+          rank.expect(fd >= 0, "cannot connect to port " + std::to_string(port));
+          if (fd < 0) continue;
+          strangers.push_back(fd);
+          // A third keeps silent, a third sends noise, a third sends an endless request.
+          std::string noise = "GET / HTTP/1.1\r\n";
+          for (int k = 0; k < 500; ++k) noise += static_cast<char>(k * i * 31 + i);
+          if (i % 3 != 0) (void)!send(fd, noise.data(), noise.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
+          if (i % 3 == 2) shutdown(fd, SHUT_WR);
+        }
+      }
+      scene.have_id = 1;
+    }
+    await([&] { return scene.have_id == 1; }, "rank 0 made no id");
+    COMM_OK(rank, commInitRank(&rank.comm, rank.nranks, scene.id, rank.rank));
+    sum_ones(rank);
+    leave(rank);
+    for (const int fd : strangers) close(fd);
+  });
+}
+
+int free_port() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), length), 0);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  close(fd);
+  return ntohs(address.sin_port);
+}
+
+TEST(WrongSecret, IsRefusedAndSaysSo) {
+  Scene& scene = Scene::make();
+  World world = processes(3);
+  world.environment = {{"COMM_ID", "127.0.0.1:" + std::to_string(free_port())},
+                       {"COMM_NRANKS", "3"},
+                       {"COMM_BOOTSTRAP_TIMEOUT", "4"}};
+  world::run(world, [&](Rank& rank) {
+    setenv("COMM_RANK", std::to_string(rank.rank).c_str(), 1);
+    setenv("COMM_SECRET", rank.rank == 2 ? "guessed" : "right", 1);
+    const Holdings before = Holdings::now();
+    const commResult_t result = commInitFromLauncher(&rank.comm);
+    const std::string text = commGetLastError(nullptr);
+    rank.expect(result != commSuccess, "a rank with a wrong secret is in the group");
+    rank.expect(text.find(rank.rank == 2 ? "COMM_SECRET" : "rank 2") != std::string::npos,
+                "the text does not tell why: " + text);
+    end_clean(rank, before);
+    ++scene.done;
+  });
+  EXPECT_EQ(scene.done, 3);
+}
+
+TEST(StaleId, EndsWithATextAndInTime) {
+  Scene& scene = Scene::make();
+  const pid_t child = fork();
+  if (child == 0) _exit(commGetUniqueId(&scene.id) == commSuccess ? 0 : 1);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  ASSERT_EQ(status, 0);
+  World world = processes(1);
+  world.environment = {{"COMM_BOOTSTRAP_TIMEOUT", "1"}};
+  world::run(world, [&](Rank& rank) {
+    const Holdings before = Holdings::now();
+    rank.expect_error(commInitRank(&rank.comm, 2, scene.id, 1), commSystemError,
+                      {"cannot reach", "is rank 0 running there"}, "commInitRank with a stale id");
+    end_clean(rank, before);
+  });
+}
+
+TEST(NoSpaceInDevShm, IsWorkedRoundOrNamed) {
+  if (geteuid() != 0 || unshare(CLONE_NEWNS) != 0)
+    GTEST_SKIP() << "needs root, to mount a small /dev/shm where nobody else sees it";
+  ASSERT_EQ(mount(nullptr, "/", nullptr, MS_REC | MS_PRIVATE, nullptr), 0);
+  ASSERT_EQ(mount("none", "/dev/shm", "tmpfs", 0, "size=64k"), 0);
+  Scene& scene = Scene::make();
+  world::run(processes(2), [&](Rank& rank) {
+    const commResult_t result = try_join(rank, scene);
+    if (result != commSuccess)
+      return rank.expect_error(result, commSystemError, {"/dev/shm"}, "commInitRank");
+    sum_ones(rank, 1 << 20);
+    leave(rank);
+  });
+  EXPECT_EQ(umount2("/dev/shm", MNT_DETACH), 0);
+}
+
+TEST(NoLockedMemory, IsNotNeeded) {
+  Scene& scene = Scene::make();
+  world::run(processes(2), [&](Rank& rank) {
+    const rlimit none{0, 0};
+    rank.require(setrlimit(RLIMIT_MEMLOCK, &none) == 0, "setrlimit failed");
+    join(rank, scene);
+    void* memory = nullptr;
+    COMM_OK(rank, commMemAlloc(&memory, 1 << 20));
+    COMM_OK(rank, commAllReduce(memory, memory, 1 << 18, commFloat32, commSum, rank.comm, nullptr));
+    sum_ones(rank, 1 << 20);
+    leave(rank);
+    COMM_OK(rank, commMemFree(memory));
+  });
+}
+
+// Every limit between "nothing opens" and "enough": a text at each rank or a group that works,
+// never a wait for the time limit.
+TEST(FewDescriptors, EndWithATextAndLeaveNothing) {
+  std::atomic<int>& refused = Scene::make().flag;
+  for (const int spare : {0, 3, 8, 13, 24}) {
+    Scene& scene = Scene::make();
+    World world = processes(2);
+    world.environment = {{"COMM_SHM_DISABLE", spare % 2 == 0 ? "0" : "1"},
+                         {"COMM_BOOTSTRAP_TIMEOUT", "1"}};
+    world::run(world, [&](Rank& rank) {
+      const Holdings before = Holdings::now();
+      if (rank.rank == 1) {
+        // The counting itself opened one more.
+        const rlimit few{static_cast<rlim_t>(before.descriptors - 1 + spare),
+                         static_cast<rlim_t>(before.descriptors - 1 + spare)};
+        rank.require(setrlimit(RLIMIT_NOFILE, &few) == 0, "setrlimit failed");
+      }
+      const commResult_t result = try_join(rank, scene);
+      if (result == commSuccess) {
+        float one = 1;
+        if (commAllReduce(&one, &one, 1, commFloat32, commSum, rank.comm, nullptr) == commSuccess)
+          rank.expect(one == 2, "a wrong sum");
+        else
+          rank.expect(commGetLastError(rank.comm)[0] != '\0', "an error without a text");
+      } else {
+        ++refused;
+        const std::string text = commGetLastError(nullptr);
+        rank.expect(result == commSystemError || result == commRemoteError,
+                    "commInitRank gave " + std::to_string(result) + ": " + text);
+        if (rank.rank == 1)
+          rank.expect(text.find("open files") != std::string::npos ||
+                          text.find("ulimit -n") != std::string::npos,
+                      "the text does not speak of descriptors: " + text);
+      }
+      if (rank.comm != nullptr) (void)commAbort(std::exchange(rank.comm, nullptr));
+    });
+  }
+  EXPECT_GT(refused, 0) << "no limit was small enough";
+}
+
+TEST(UnknownInterface, IsNamedWithThoseThatExist) {
+  World world = processes(1);
+  world.environment = {{"COMM_SOCKET_IFNAME", "nosuch"}};
+  world::run(world, [](Rank& rank) {
+    rank.expect_error(commGetUniqueId(&rank.id), commSystemError,
+                      {"COMM_SOCKET_IFNAME", "nosuch", "lo"}, "commGetUniqueId");
+  });
+}
+
+TEST(OpenGroup, OfAThreadThatEndsIsForgotten) {
+  Scene& scene = Scene::make();
+  world::run(processes(2), [&](Rank& rank) {
+    join(rank, scene);
+    std::thread([&] {
+      float one = 1;
+      rank.expect(commGroupStart() == commSuccess, "commGroupStart failed");
+      rank.expect(
+          commAllReduce(&one, &one, 1, commFloat32, commSum, rank.comm, nullptr) == commSuccess,
+          "the call was not collected");
+    }).join();
+    sum_ones(rank);
+    leave(rank);
+  });
+}
+
+}  // namespace
+}  // namespace faults
