@@ -259,7 +259,7 @@ class Interpreter::LaneRun {
     while (offset_ < bytes_) {
       const size_t bytes = segment_at(offset_);
       std::byte* slot = nullptr;
-      if (!direct && !waiting_on(out_)) COMM_TRY(out_->channel->reserve(&slot));
+      if (!direct && !into_dst_ && !waiting_on(out_)) COMM_TRY(out_->channel->reserve(&slot));
       if (slot == nullptr && dst_ == nullptr) return Status::ok();
       bool went = false;
       COMM_TRY(slot != nullptr ? forward_through(slot, bytes, &went)
@@ -276,6 +276,7 @@ class Interpreter::LaneRun {
   Status forward_from_dst(size_t bytes, bool* went) {
     if (step_.kind == StepKind::kRecvCopySend) {
       COMM_TRY(in_->channel->receive_into(args_.signature, dst_ + offset_, bytes, went));
+      into_dst_ = !*went;
       if (!*went) return Status::ok();
     } else {
       Segment segment;
@@ -419,6 +420,9 @@ class Interpreter::LaneRun {
   std::byte* dst_ = nullptr;
   size_t bytes_ = 0;
   size_t offset_ = 0;  // bytes of the message that are done
+  // A forwarded segment may be part way into dst_, where a socket puts it: it must end there, also
+  // when the channel ahead has room by now.
+  bool into_dst_ = false;
   RecvPort* in_ = nullptr;
   SendPort* out_ = nullptr;
 
