@@ -1,0 +1,73 @@
+// A cable that is cut in the middle of a run: every rank ends with an error that names a peer.
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <regex>
+
+#include "tests/hosts/network.h"
+#include "tests/hosts/team.h"
+
+namespace libcomm::test {
+namespace {
+
+#define NEEDS(network) \
+  if (!(network).problem().empty()) GTEST_SKIP() << (network).problem()
+
+// Every rank of an endless run, once it goes, meets `fault` and ends by itself.
+void expect_ends(const Network& network, const std::vector<int>& hosts, size_t count,
+                 const std::function<void()>& fault) {
+  Team team(network, hosts);
+  team.set("COMM_TIMEOUT", "3");
+  team.start({.call = "allreduce", .count = count, .times = 0});
+  ASSERT_TRUE(team.all_say("first\n")) << team.all_said();
+  fault();
+  // Far more than COMM_TIMEOUT on a busy machine; a rank that hangs is killed then: status 137.
+  team.wait(45);
+  for (size_t rank = 0; rank < hosts.size(); ++rank) {
+    EXPECT_EQ(team.status(static_cast<int>(rank)), 2) << team.all_said();
+    const std::string said = team.said(static_cast<int>(rank));
+    const size_t at = said.find("error: ");
+    ASSERT_NE(at, std::string::npos) << team.all_said();
+    EXPECT_TRUE(std::regex_search(said.substr(at), std::regex("rank [0-9]+"))) << team.all_said();
+  }
+}
+
+TEST(Cable, CutBetweenTwoHostsEndsBoth) {
+  Network network(2);
+  NEEDS(network);
+  expect_ends(network, {0, 1}, 1 << 18, [&] { network.cut({1, 0}); });
+}
+
+TEST(Cable, CutFromOneOfThreeHostsEndsAll) {
+  Network network(3);
+  NEEDS(network);
+  expect_ends(network, {0, 0, 1, 2}, 1 << 18, [&] { network.cut({2, 0}); });
+}
+
+TEST(Cable, CutDuringSmallCallsEndsAll) {
+  Network network(2);
+  NEEDS(network);
+  expect_ends(network, {0, 1, 1}, 2, [&] { network.cut({0, 0}); });
+}
+
+TEST(Cable, AnInterfaceThatIsTakenAwayEndsAll) {
+  Network network(2);
+  NEEDS(network);
+  expect_ends(network, {0, 1, 1}, 1 << 18, [&] { network.remove({1, 0}); });
+}
+
+TEST(Cable, CutOfACableThatNobodyUsesHarmsNobody) {
+  Network network(2, Network::Family::kV4, 2);
+  NEEDS(network);
+  Team team(network, {0, 1});
+  team.set("COMM_SOCKET_IFNAME", "=eth0");
+  team.set("COMM_TIMEOUT", "3");
+  team.start({.call = "allreduce", .count = 1000, .times = 2000});
+  ASSERT_TRUE(team.all_say("first\n")) << team.all_said();
+  network.cut({1, 1});
+  team.wait();
+  EXPECT_TRUE(team.all_right()) << team.all_said();
+}
+
+}  // namespace
+}  // namespace libcomm::test
