@@ -1,0 +1,146 @@
+// Ranks that make different calls: commInvalidUsage on every rank, with both ranks and both calls
+// in the text, in shared memory and over sockets, as threads and as processes; and no hang.
+#include <gtest/gtest.h>
+
+#include <ostream>
+#include <utility>
+#include <vector>
+
+#include "tests/collectives/world.h"
+
+namespace {
+
+using world::Kind;
+using world::Rank;
+using world::World;
+
+using Floats = std::vector<float>;
+
+struct Buffers {
+  Floats a = Floats(1 << 20, 1.0f);
+  Floats b = Floats(1 << 20, 0.0f);
+};
+
+struct Mismatch {
+  const char* name;
+  // What rank 0 does, what the others do; the same in `parts` as in the text.
+  commResult_t (*first)(Rank&, Buffers&);
+  commResult_t (*others)(Rank&, Buffers&);
+  std::vector<std::string> parts;
+};
+
+commResult_t reduce_all(Rank& r, Buffers& m, size_t count, commDataType_t type, commRedOp_t op) {
+  return commAllReduce(m.a.data(), m.b.data(), count, type, op, r.comm, nullptr);
+}
+
+template <size_t kCount, int kType = commFloat, int kOp = commSum>
+commResult_t all_reduce(Rank& r, Buffers& m) {
+  return reduce_all(r, m, kCount, static_cast<commDataType_t>(kType),
+                    static_cast<commRedOp_t>(kOp));
+}
+
+template <size_t kCount, int kRoot>
+commResult_t bcast(Rank& r, Buffers& m) {
+  return commBcast(m.a.data(), kCount, commFloat, kRoot, r.comm, nullptr);
+}
+
+template <size_t kCount>
+commResult_t all_gather(Rank& r, Buffers& m) {
+  return commAllGather(m.a.data(), m.b.data(), kCount, commFloat, r.comm, nullptr);
+}
+
+// Everybody sends kCount to everybody, but the first rank expects one more from the others.
+template <size_t kCount, int kMore>
+commResult_t all_to_all_v(Rank& r, Buffers& m) {
+  std::vector<size_t> send, recv, displs;
+  for (int i = 0; i < r.nranks; ++i) {
+    send.push_back(kCount);
+    recv.push_back(kCount + (i == r.rank ? 0 : kMore));
+    displs.push_back(static_cast<size_t>(i) * (kCount + kMore));
+  }
+  return commAlltoAllv(m.a.data(), send.data(), displs.data(), m.b.data(), recv.data(),
+                       displs.data(), commFloat, r.comm, nullptr);
+}
+
+template <size_t kCount>
+commResult_t gather_v(Rank& r, Buffers& m) {
+  std::vector<size_t> counts(static_cast<size_t>(r.nranks), 100);
+  counts[1] = kCount;
+  std::vector<size_t> displs;
+  for (size_t i = 0; i < counts.size(); ++i) displs.push_back(i * 1000);
+  const size_t mine = counts[static_cast<size_t>(r.rank)];
+  return commAllGatherv(m.a.data(), mine, m.b.data(), counts.data(), displs.data(), commFloat,
+                        r.comm, nullptr);
+}
+
+// Rank 0 sends kCount to each of the others.
+template <size_t kCount, int kType = commFloat>
+commResult_t send_all(Rank& r, Buffers& m) {
+  commResult_t result = commGroupStart();
+  for (int peer = 1; peer < r.nranks && result == commSuccess; ++peer)
+    result =
+        commSend(m.a.data(), kCount, static_cast<commDataType_t>(kType), peer, r.comm, nullptr);
+  const commResult_t ended = commGroupEnd();
+  return result == commSuccess ? ended : result;
+}
+
+template <size_t kCount, int kType = commFloat>
+commResult_t receive(Rank& r, Buffers& m) {
+  return commRecv(m.b.data(), kCount, static_cast<commDataType_t>(kType), 0, r.comm, nullptr);
+}
+
+const Mismatch kMismatches[] = {
+    {"SmallCounts", all_reduce<10>, all_reduce<11>, {"allreduce", "10", "11"}},
+    {"LargeCounts", all_reduce<300000>, all_reduce<300001>, {"allreduce", "300000", "300001"}},
+    {"SmallAndLargeCounts", all_reduce<10>, all_reduce<300000>, {"allreduce", "10", "300000"}},
+    {"Types", all_reduce<500>, all_reduce<500, commInt32>, {"float32", "int32"}},
+    {"TypesOfOtherSizes", all_reduce<50000, commDouble>, all_reduce<50000>, {"float64", "float32"}},
+    {"Operators", all_reduce<500>, all_reduce<500, commFloat, commMax>, {"sum", "max"}},
+    {"AverageAndSum", all_reduce<50000>, all_reduce<50000, commFloat, commAvg>, {"sum", "avg"}},
+    {"Roots", bcast<600, 0>, bcast<600, 1>, {"broadcast", "root "}},
+    {"LargeRoots", bcast<100000, 0>, bcast<100000, 1>, {"broadcast", "root "}},
+    {"Collectives", all_reduce<700>, all_gather<700>, {"allreduce", "allgather"}},
+    {"LargeCollectives", all_reduce<200000>, all_gather<200000>, {"allreduce", "allgather"}},
+    {"GatherTables", gather_v<100>, gather_v<200>, {"allgatherv"}},
+    {"PairsOfAllToAll", all_to_all_v<50, 1>, all_to_all_v<50, 0>, {"alltoallv"}},
+    {"LargePairsOfAllToAll", all_to_all_v<80000, 1>, all_to_all_v<80000, 0>, {"alltoallv"}},
+    {"MessageSizes", send_all<20>, receive<21>, {"sendrecv", "20", "21"}},
+    {"LargeMessageSizes", send_all<500000>, receive<400000>, {"sendrecv", "500000", "400000"}},
+    {"MessageTypes", send_all<20>, receive<20, commInt32>, {"float32", "int32"}},
+};
+
+void PrintTo(const Mismatch& mismatch, std::ostream* out) { *out << mismatch.name; }
+
+class Mismatched : public testing::TestWithParam<Mismatch> {
+ protected:
+  static void check(const World& world) {
+    const Mismatch& mismatch = GetParam();
+    world::run(world, [&](Rank& rank) {
+      Buffers buffers;
+      COMM_OK(rank, commBarrier(rank.comm, nullptr));
+      const commResult_t result =
+          rank.rank == 0 ? mismatch.first(rank, buffers) : mismatch.others(rank, buffers);
+      // Whoever needs nothing from the others (two roots, say) is done before it could notice; then
+      // the next call over the same channel fails and names the call whose message is left over.
+      const commResult_t seen = result == commSuccess ? all_gather<100000>(rank, buffers) : result;
+      std::vector<std::string> parts = mismatch.parts;
+      parts.insert(parts.end(), {"rank 0", rank.nranks == 2 ? "rank 1" : "rank "});
+      rank.expect_error(seen, commInvalidUsage, parts, mismatch.name, rank.comm);
+      (void)commAbort(std::exchange(rank.comm, nullptr));
+    });
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Calls, Mismatched, testing::ValuesIn(kMismatches),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(Mismatched, AreNamedInSharedMemory) {
+  check({.nranks = 2});
+  check({.nranks = 3, .kind = Kind::kProcesses});
+}
+
+TEST_P(Mismatched, AreNamedOverSockets) {
+  check({.nranks = 2, .environment = {{"COMM_SHM_DISABLE", "1"}}});
+  check({.nranks = 3, .kind = Kind::kProcesses, .environment = {{"COMM_SHM_DISABLE", "1"}}});
+}
+
+}  // namespace
