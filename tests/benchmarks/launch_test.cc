@@ -153,19 +153,10 @@ class Launched : public testing::Test {
     for (const char* name : kNames) unsetenv(name);
   }
   void TearDown() override { SetUp(); }
-  static constexpr const char* kNames[] = {"COMM_RANK",
-                                           "COMM_NRANKS",
-                                           "PMIX_RANK",
-                                           "PMIX_NAMESPACE",
-                                           "PMI_RANK",
-                                           "PMI_SIZE",
-                                           "RANK",
-                                           "WORLD_SIZE",
-                                           "MASTER_ADDR",
-                                           "MASTER_PORT",
-                                           "SLURM_PROCID",
-                                           "SLURM_NTASKS",
-                                           "SLURM_LAUNCH_NODE_IPADDR"};
+  static constexpr const char* kNames[] = {
+      "COMM_RANK",    "COMM_NRANKS",  "PMIX_RANK",          "PMIX_NAMESPACE", "PMI_RANK",
+      "PMI_SIZE",     "RANK",         "WORLD_SIZE",         "MASTER_ADDR",    "MASTER_PORT",
+      "SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NODELIST"};
 };
 
 TEST_F(Launched, IsTrueUnderEachLauncherAndOnlyWithItsWholeSet) {
@@ -175,7 +166,7 @@ TEST_F(Launched, IsTrueUnderEachLauncherAndOnlyWithItsWholeSet) {
       {"PMIX_RANK", "PMIX_NAMESPACE"},
       {"PMI_RANK", "PMI_SIZE"},
       {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"},
-      {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_LAUNCH_NODE_IPADDR"}};
+      {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NODELIST"}};
   for (const auto& names : launchers) {
     for (const char* name : names) {
       EXPECT_FALSE(launched()) << "before " << name;
