@@ -108,6 +108,9 @@ Result<UniqueFd> dial(const Endpoint& endpoint, const Call& call, const WaitLimi
   double pause = 0.005;
   Deadline refused = Deadline::from_knob(policy.refused_for);
   Deadline stranger = Deadline::from_knob(policy.stranger_for);
+  // What went wrong while somebody listened: who gives up and closes hides it from those that
+  // still try.
+  std::string earlier;
   for (;;) {
     DialRound round =
         dial_once(endpoint, call, limits, patience, address != nullptr ? *address : 0);
@@ -119,6 +122,11 @@ Result<UniqueFd> dial(const Endpoint& endpoint, const Call& call, const WaitLimi
     if (round.ended == Waited::kAlarm) return error(Code::kRemote, "the group has failed");
     if (!round.all_refused) refused = Deadline::from_knob(policy.refused_for);
     if (!round.all_strange) stranger = Deadline::from_knob(policy.stranger_for);
+    if (!round.all_refused) {
+      earlier = round.reasons;
+    } else if (!earlier.empty()) {
+      round.reasons += " (before: " + earlier + ")";
+    }
     if (refused.passed())
       return error(Code::kRemote, "nobody listens at {}: {}", who, round.reasons);
     if (limits.deadline.passed() || stranger.passed())

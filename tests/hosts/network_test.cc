@@ -99,6 +99,7 @@ TEST(Networks, ARankWithAnotherSecretStaysOutside) {
   team.wait();
   for (const int rank : {0, 1}) EXPECT_EQ(team.status(rank), 2) << team.all_said();
   EXPECT_NE(team.said(0).find("did not prove the secret"), std::string::npos) << team.all_said();
+  EXPECT_NE(team.said(1).find("secret"), std::string::npos) << team.all_said();
 }
 
 }  // namespace
