@@ -265,9 +265,11 @@ TEST_F(OwnVariables, RanksWithDifferentIdsGiveUp) {
 
 TEST_F(OwnVariables, TheSameRankTwiceIsRefused) {
   const std::string id = "127.0.0.1:" + free_port();
-  const auto ran = run_ranks(
-      3, kRun, [&](int rank) { return own(rank / 2, 3, id) + " COMM_BOOTSTRAP_TIMEOUT=5"; });
+  const auto ran =
+      run_ranks(3, kRun, [&](int process) { return own(std::min(process, 1), 3, id); });
   expect_all_fail(ran);
+  for (const Ran& each : ran)
+    EXPECT_NE(each.out.find("rank 1 of 3 was taken twice"), std::string::npos) << each.out;
 }
 
 TEST_F(OwnVariables, WithoutAnIdTheAnswerNamesIt) {
