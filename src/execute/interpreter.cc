@@ -311,6 +311,10 @@ class Interpreter::LaneRun {
     COMM_TRY(in_->channel->release());
     COMM_TRY(out_->channel->commit(args_.signature, bytes));
     ++out_->accepted;
+    // A slot that is not the peer's memory may still have to leave this process.
+    if ((out_->channel->capabilities() & kMapped) == 0)
+      pending_.push_back({.port = out_, .src = nullptr, .bytes = 0, .given = true,
+                          .finish_at = out_->accepted});
     *went = true;
     return Status::ok();
   }
@@ -361,7 +365,7 @@ class Interpreter::LaneRun {
       if (message.signal) break;
     }
     message.given = true;
-    message.finish_at = direct ? port.accepted : 0;
+    message.finish_at = port.accepted;
     return Status::ok();
   }
 

@@ -73,7 +73,7 @@ Status P2pBatch::advance_send(int peer, Outgoing& flow, bool* moved) {
       *moved = true;
     }
     if (transfer.done < transfer.bytes) break;
-    if (!transfer.given) transfer.finish_at = direct ? port.accepted : 0;
+    if (!transfer.given) transfer.finish_at = port.accepted;
     transfer.given = true;
   }
   COMM_TRY(port.channel->progress(&port.completed));

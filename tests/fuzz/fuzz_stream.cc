@@ -66,7 +66,7 @@ void root_answers(std::string_view bytes) {
   ReportWire report{};
   report.nranks = 5;
   report.nparts = 1;
-  const auto answer = report_to_root(stream.fd(), report, {}, nullptr);
+  const auto answer = report_to_root(stream.take(), report, {}, nullptr);
   if (!answer) return;
   FUZZ_CHECK(answer->parent == kNoRank || (answer->parent < 5 && !answer->endpoint.empty()));
 }
