@@ -269,11 +269,12 @@ ScopedEnvironment::ScopedEnvironment(const Environment& environment) {
 }
 
 ScopedEnvironment::~ScopedEnvironment() {
-  for (const Saved& saved : saved_) {
-    if (saved.was_set)
-      setenv(saved.name.c_str(), saved.value.c_str(), 1);
+  // Backwards: a variable may have been set twice.
+  for (auto saved = saved_.rbegin(); saved != saved_.rend(); ++saved) {
+    if (saved->was_set)
+      setenv(saved->name.c_str(), saved->value.c_str(), 1);
     else
-      unsetenv(saved.name.c_str());
+      unsetenv(saved->name.c_str());
   }
 }
 
