@@ -51,7 +51,6 @@ std::string_view transport_of(std::string_view path) {
 std::optional<std::string> objection(std::string_view file, std::string_view target) {
   const size_t from = layer_of(file);
   const size_t to = layer_of(target);
-  if (target.starts_with("include/")) return "write it as the user does, without include/";
   if (on_top(target)) {
     if (on_top(file) && file.substr(0, file.find('/')) == target.substr(0, target.find('/')))
       return {};
@@ -95,7 +94,7 @@ void check_file(const fs::path& root, const std::string& file, std::vector<std::
       continue;
     }
     const std::string target = match[2];
-    if (target == "comm.h") {
+    if (target == "comm.h" || target == "include/comm.h") {
       sees_api = true;
     } else if (match[1] == "\"") {
       if (!fs::exists(root / target)) {
