@@ -1,0 +1,245 @@
+// Knobs that change how operations are done. Suites are named after the knob they are about;
+// table_test.cc looks whether every knob has one.
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/resource.h>
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#include "tests/knobs/looking.h"
+
+namespace knobs {
+namespace {
+
+// Rings, so that lanes and channels show what is set.
+Environment rings(const Environment& more) {
+  Environment all = {{"COMM_ALGO", "ring"}, {"COMM_SINGLE_RING_THRESHOLD", "0"}};
+  all.insert(all.end(), more.begin(), more.end());
+  return all;
+}
+
+TEST(MIN_NRINGS, OpensAsManyChannelsPerPeerAsThereAreLanes) {
+  const Look one = look(rings({}));
+  const Look three = look(rings({{"COMM_MIN_NRINGS", "3"}}));
+  ASSERT_GT(one.stats.channels, 0);
+  EXPECT_EQ(three.stats.channels, 3 * one.stats.channels);
+}
+
+TEST(MAX_NRINGS, CapsTheLanes) {
+  const Look one = look(rings({}));
+  const Look two = look(rings({{"COMM_MIN_NRINGS", "3"}, {"COMM_MAX_NRINGS", "2"}}));
+  EXPECT_EQ(two.stats.channels, 2 * one.stats.channels);
+}
+
+TEST(MAX_CTAS, CapsTheLanes) {
+  const Look one = look(rings({}));
+  const Look two = look(rings({{"COMM_MIN_NRINGS", "3"}, {"COMM_MAX_CTAS", "2"}}));
+  EXPECT_EQ(two.stats.channels, 2 * one.stats.channels);
+}
+
+TEST(SINGLE_RING_THRESHOLD, KeepsSmallMessagesOnOneLane) {
+  const Environment lanes = {{"COMM_ALGO", "ring"}, {"COMM_MIN_NRINGS", "3"}};
+  Environment low = lanes, high = lanes;
+  low.emplace_back("COMM_SINGLE_RING_THRESHOLD", "3999");
+  high.emplace_back("COMM_SINGLE_RING_THRESHOLD", "4000");
+  EXPECT_TRUE(contains(look(low, 1000).log, "3 lanes"));
+  EXPECT_TRUE(contains(look(high, 1000).log, "1 lanes"));
+}
+
+TEST(BUFFSIZE, ChangesTheSegments) {
+  const auto segment = [](const std::string& log) {
+    const std::string before = "segments of ";
+    const size_t at = log.find(before);
+    return at == std::string::npos ? 0 : std::stoi(log.substr(at + before.size()));
+  };
+  const Environment sockets = {{"COMM_SHM_DISABLE", "1"}};
+  Environment small = sockets;
+  small.emplace_back("COMM_BUFFSIZE", "64K");
+  for (const auto& [normal, less] : {std::pair(look({}), look({{"COMM_BUFFSIZE", "64K"}})),
+                                     std::pair(look(sockets), look(small))}) {
+    ASSERT_GT(segment(less.log), 0) << less.log;
+    EXPECT_LT(segment(less.log), segment(normal.log));
+  }
+}
+
+TEST(ALGO, ChoosesPerCollective) {
+  const auto gather = [](Rank& rank) {
+    std::vector<float> data = uneven(rank.rank, 1000), all(3000);
+    sum(rank, data);
+    COMM_OK(rank, commAllGather(data.data(), all.data(), 1000, commFloat32, rank.comm, nullptr));
+  };
+  const std::string both = look_at({{"COMM_ALGO", "ring"}}, 3, gather).log;
+  EXPECT_TRUE(contains(both, "allreduce of 1000 x float32: ring")) << both;
+  EXPECT_TRUE(contains(both, "allgather of 1000 x float32: ring")) << both;
+  const std::string each = look_at({{"COMM_ALGO", "allreduce:rd;allgather:bruck"}}, 3, gather).log;
+  EXPECT_TRUE(contains(each, "allreduce of 1000 x float32: rd")) << each;
+  EXPECT_TRUE(contains(each, "allgather of 1000 x float32: bruck")) << each;
+}
+
+TEST(ALGO, RefusesAnUnknownName) {
+  world::run({.nranks = 1, .environment = {{"COMM_ALGO", "zigzag"}}, .connected = false},
+             [](Rank& rank) {
+               COMM_FAILS(rank, commInitFromLauncher(&rank.comm), commInvalidArgument, "COMM_ALGO",
+                          "zigzag", "ring");
+             });
+}
+
+TEST(LL_THRESHOLD, DividesOneshotFromTwoshot) {
+  // Each of two ranks publishes 4000 bytes.
+  EXPECT_TRUE(contains(look({{"COMM_LL_THRESHOLD", "4000"}}).log, ": oneshot"));
+  EXPECT_TRUE(contains(look({{"COMM_LL_THRESHOLD", "3999"}}).log, ": twoshot"));
+}
+
+TEST(RINGS, OrderTheRanks) {
+  // A sum that depends on its order: another ring, other bits.
+  const Environment by_rank = rings({{"COMM_RINGS", "0 1 2 3"}});
+  const Environment permuted = rings({{"COMM_RINGS", "0 2 1 3"}});
+  const std::vector<float> first = look(by_rank, 1000, 4).result;
+  EXPECT_EQ(look(by_rank, 1000, 4).result, first);
+  EXPECT_NE(look(permuted, 1000, 4).result, first);
+}
+
+TEST(RINGS, MustNameEveryRankOnce) {
+  for (const char* order : {"0 0", "0", "0 2", "0 1 2", "a b"}) {
+    Launch start;
+    start.settings = [&](int) { return Environment{{"COMM_RINGS", order}}; };
+    start.init = [](Rank& rank, commResult_t result) {
+      rank.expect_error(result, commInvalidArgument, {"COMM_RINGS"}, "commInitFromLauncher");
+    };
+    launch(start, [](Rank&) {});
+  }
+}
+
+TEST(NTHREADS, AddsThreadsAndKeepsTheBits) {
+  const size_t many = 400'000;  // enough to be shared
+  const Look alone = look({}, many);
+  const Look helped = look({{"COMM_NTHREADS", "2"}}, many);
+  EXPECT_EQ(helped.stats.threads, alone.stats.threads + 2);
+  EXPECT_EQ(helped.result, alone.result);
+}
+
+TEST(LAUNCH_MODE, ParallelGivesEachCommunicatorOfAGroupItsThread) {
+  const auto threads_after = [](const char* mode) {
+    int threads = -1;
+    world::run({.nranks = 1, .environment = {{"COMM_LAUNCH_MODE", mode}}, .connected = false},
+               [&](Rank& rank) {
+                 comm_t comms[2];
+                 COMM_OK(rank, commInitAll(comms, 2, nullptr));
+                 float data[2] = {1, 2};
+                 COMM_OK(rank, commGroupStart());
+                 for (int i = 0; i < 2; ++i)
+                   COMM_OK(rank, commAllReduce(&data[i], &data[i], 1, commFloat32, commSum,
+                                               comms[i], nullptr));
+                 COMM_OK(rank, commGroupEnd());
+                 rank.expect(data[0] == 3 && data[1] == 3, "a wrong sum");
+                 rank.comm = comms[0];
+                 threads = stats_of(rank).threads;
+                 for (const comm_t comm : comms) COMM_OK(rank, commDestroy(comm));
+                 rank.comm = nullptr;
+               });
+    return threads;
+  };
+  EXPECT_EQ(threads_after("PARALLEL"), threads_after("GROUP") + 1);
+}
+
+TEST(CHECKS_DISABLE, LetsOverlappingBuffersThrough) {
+  const auto overlap = [](commResult_t wanted) {
+    return [wanted](Rank& rank) {
+      std::vector<float> data(1001, 1.0F);
+      const commResult_t result = commAllReduce(data.data(), data.data() + 1, 1000, commFloat32,
+                                                commSum, rank.comm, nullptr);
+      rank.expect(result == wanted, "overlapping buffers gave " + std::to_string(result));
+    };
+  };
+  look_at({}, 2, overlap(commInvalidUsage));
+  look_at({{"COMM_CHECKS_DISABLE", "1"}}, 2, overlap(commSuccess));
+}
+
+// The processor time in seconds that rank 0 uses while it waits 300 ms for rank 1.
+double waiting_cost(const char* mode, const char* shm_disable) {
+  double used = 0;
+  look_at({{"COMM_WAIT", mode}, {"COMM_SHM_DISABLE", shm_disable}}, 2, [&](Rank& rank) {
+    const auto now = [] {
+      rusage usage{};
+      getrusage(RUSAGE_THREAD, &usage);
+      return static_cast<double>(usage.ru_utime.tv_sec + usage.ru_stime.tv_sec) +
+             1e-6 * static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec);
+    };
+    std::vector<float> data = uneven(rank.rank, 10);
+    sum(rank, data);
+    if (rank.rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    const double before = now();
+    sum(rank, data);
+    if (rank.rank == 0) used = now() - before;
+  });
+  return used;
+}
+
+TEST(WAIT, BlockingUsesFarLessProcessorTimeThanSpinning) {
+  for (const char* shm_disable : {"0", "1"}) {
+    // A crowded machine may give the spinning rank little; the best of some tries tells.
+    double spin = 0, block = 1;
+    for (int i = 0; i < 10 && spin < 4 * block; ++i) {
+      spin = std::max(spin, waiting_cost("spin", shm_disable));
+      block = std::min(block, waiting_cost("block", shm_disable));
+    }
+    EXPECT_GT(spin, 4 * block);
+  }
+}
+
+TEST(TIMEOUT, EndsAnOperationWithoutProgress) {
+  look_at({{"COMM_TIMEOUT", "0.4"}}, 2, [](Rank& rank) {
+    float one = 1;
+    if (rank.rank == 0) {
+      rank.expect_error(commAllReduce(&one, &one, 1, commFloat32, commSum, rank.comm, nullptr),
+                        commSystemError, {"no progress for 0.4 s", "COMM_TIMEOUT"},
+                        "commAllReduce alone", rank.comm);
+    } else {
+      commResult_t state = commSuccess;
+      while (state == commSuccess) {
+        COMM_OK(rank, commGetAsyncError(rank.comm, &state));
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+    }
+  });
+}
+
+// The CPUs that this thread may use.
+std::vector<int> cpus() {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  EXPECT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  std::vector<int> all;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(static_cast<size_t>(cpu), &set)) all.push_back(cpu);
+  return all;
+}
+
+TEST(CPU_AFFINITY, BindsEachRankToACore) {
+  const std::vector<int> allowed = cpus();
+  std::vector<int> bound[2];
+  const Look seen =
+      look_at({{"COMM_CPU_AFFINITY", "auto"}}, 2, [&](Rank& rank) { bound[rank.rank] = cpus(); });
+  EXPECT_EQ(count(seen.log, "bound to "), 2) << seen.log;
+  for (const auto& each : bound)
+    EXPECT_TRUE(std::includes(allowed.begin(), allowed.end(), each.begin(), each.end()));
+  // On a machine with one core the two are the same.
+  if (bound[0] != allowed) {
+    EXPECT_NE(bound[0], bound[1]);
+  }
+}
+
+TEST(CPU_AFFINITY, RefusesACoreThatIsNotThere) {
+  Launch start;
+  start.settings = [](int) { return Environment{{"COMM_CPU_AFFINITY", "99999"}}; };
+  start.init = [](Rank& rank, commResult_t result) {
+    rank.expect_error(result, commInvalidArgument, {"COMM_CPU_AFFINITY", "99999"},
+                      "commInitFromLauncher");
+  };
+  launch(start, [](Rank&) {});
+}
+
+}  // namespace
+}  // namespace knobs
