@@ -8,6 +8,7 @@
 #include "src/api/group.h"
 #include "src/api/handle.h"
 #include "src/base/fd.h"
+#include "src/base/log.h"
 
 namespace libcomm {
 namespace {
@@ -24,6 +25,10 @@ Status finish_creation(comm* handle, const Create& create) {
     return std::move(made).status();
   }
   handle->communicator = *std::move(made);
+  // Asked for by VERSION, and part of INFO; WARN, the default, is for trouble only.
+  if (handle->communicator->rank() == 0 &&
+      (log_wants(LogLevel::kInfo, Subsys::kInit) || !log_wants(LogLevel::kWarn)))
+    log_version("libcomm {}, API {}.{}.{}", COMM_LIBRARY_VERSION, COMM_MAJOR, COMM_MINOR, COMM_PATCH);
   handle->stage.store(comm::Stage::kLive, std::memory_order_release);
   return Status::ok();
 }
