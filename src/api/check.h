@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "include/comm.h"
+#include "comm.h"
 #include "src/communicator/communicator.h"
 #include "src/execute/operation.h"
 

@@ -1,7 +1,7 @@
 // commConfig_t, read as NCCL reads it: a caller's struct may be shorter or longer than ours.
 #pragma once
 
-#include "include/comm.h"
+#include "comm.h"
 #include "src/communicator/communicator.h"
 
 namespace libcomm {

@@ -2,7 +2,7 @@
 // commGetLastError returns.
 #pragma once
 
-#include "include/comm.h"
+#include "comm.h"
 #include "src/base/status.h"
 
 namespace libcomm {

@@ -5,7 +5,7 @@
 #include <memory>
 #include <vector>
 
-#include "include/comm.h"
+#include "comm.h"
 #include "src/api/handle.h"
 #include "src/communicator/host_stream.h"
 

@@ -11,7 +11,7 @@
 #include <string>
 #include <thread>
 
-#include "include/comm.h"
+#include "comm.h"
 #include "src/base/status.h"
 #include "src/communicator/communicator.h"
 

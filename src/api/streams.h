@@ -3,7 +3,7 @@
 
 #include <memory>
 
-#include "include/comm.h"
+#include "comm.h"
 #include "src/base/status.h"
 #include "src/communicator/host_stream.h"
 
