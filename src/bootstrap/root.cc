@@ -264,21 +264,20 @@ class Root {
                  missing, first_->nranks, timeout_, list, hint);
   }
 
-  void refuse(Visitor& visitor, Status why) {
-    fail(std::move(why));
-    send_failure(visitor);
-  }
+  void refuse(Visitor& visitor, Status why) { fail(std::move(why), &visitor); }
 
-  // Tells everybody who waits; whoever comes later is told too, until all have been.
-  void fail(Status why) {
+  // Tells everybody who waits, and `also`; whoever comes later is told too, until all have been.
+  // Rank 0 last: this may be its process, which ends when it knows, and the root with it.
+  void fail(Status why, Visitor* also = nullptr) {
     failure_ = std::move(why);
-    std::vector<int> waiting;
+    std::multimap<uint32_t, int, std::greater<>> waiting;
     for (Stage& stage : stages_) {
       if (stage.answered) continue;
-      for (const auto& [rank, fd] : stage.fds) waiting.push_back(fd);
+      waiting.insert(stage.fds.begin(), stage.fds.end());
       stage.fds.clear();
     }
-    for (int fd : waiting) send_failure(visitors_.at(fd));
+    if (also != nullptr) waiting.emplace(also->rank, also->fd.get());
+    for (const auto& [rank, fd] : waiting) send_failure(visitors_.at(fd));
   }
 
   void send_failure(Visitor& visitor) {
