@@ -219,15 +219,26 @@ std::vector<int> cpus() {
 
 TEST(CPU_AFFINITY, BindsEachRankToACore) {
   const std::vector<int> allowed = cpus();
-  std::vector<int> bound[2];
-  const Look seen =
-      look_at({{"COMM_CPU_AFFINITY", "auto"}}, 2, [&](Rank& rank) { bound[rank.rank] = cpus(); });
-  EXPECT_EQ(count(seen.log, "bound to "), 2) << seen.log;
-  for (const auto& each : bound)
-    EXPECT_TRUE(std::includes(allowed.begin(), allowed.end(), each.begin(), each.end()));
-  // On a machine with one core the two are the same.
-  if (bound[0] != allowed) {
-    EXPECT_NE(bound[0], bound[1]);
+  const Folder folder;
+  Launch start;
+  start.settings = [&](int) {
+    return Environment{
+        {"COMM_CPU_AFFINITY", "auto"}, {"COMM_DEBUG", "INFO"}, {"COMM_DEBUG_FILE", folder / "log"}};
+  };
+  launch(start, [&](Rank& rank) {
+    const std::vector<int> bound = cpus();
+    rank.expect(std::includes(allowed.begin(), allowed.end(), bound.begin(), bound.end()),
+                "bound to what was not allowed");
+    std::string text;
+    for (const int cpu : bound) text += std::to_string(cpu) + " ";
+    write_file(folder / ("cpus" + std::to_string(rank.rank)), text);
+  });
+  EXPECT_EQ(count(read_file(folder / "log"), "bound to "), 2);
+  std::string all;
+  for (const int cpu : allowed) all += std::to_string(cpu) + " ";
+  // On a machine with one core the two ranks are on the same.
+  if (read_file(folder / "cpus0") != all) {
+    EXPECT_NE(read_file(folder / "cpus0"), read_file(folder / "cpus1"));
   }
 }
 
