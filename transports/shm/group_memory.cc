@@ -29,7 +29,10 @@ std::shared_ptr<Entry> entry_of(const Nonce& nonce) {
   std::lock_guard lock(groups.mutex);
   // Entries of groups that are gone, except those that a thread is filling right now.
   std::erase_if(groups.entries, [](const auto& item) {
-    return item.second.use_count() == 1 && item.second->memory.expired();
+    if (item.second.use_count() != 1) return false;
+    // Free by now, but what its last user wrote is seen only through the mutex.
+    std::lock_guard last_user_is_done(item.second->mutex);
+    return item.second->memory.expired();
   });
   std::shared_ptr<Entry>& entry = groups.entries[nonce];
   if (!entry) entry = std::make_shared<Entry>();
