@@ -259,7 +259,7 @@ class Root {
           "the same everywhere?)",
           door_.refused(), door_.last_refused());
     return error(Code::kSystem,
-                 "{} of {} ranks have not come within {:.0f} s (rank {}){}; start them, or raise "
+                 "{} of {} ranks have not come within {} s (rank {}){}; start them, or raise "
                  "COMM_BOOTSTRAP_TIMEOUT",
                  missing, first_->nranks, timeout_, list, hint);
   }

@@ -39,7 +39,10 @@ const char* variable(const char* name) {
 }
 
 // Loads hwloc's view; `source` receives where from.
+// One at a time: hwloc's use of libudev is not for several threads at once (seen by ThreadSanitizer).
 Result<HwlocTopology> load(std::string* source) {
+  static std::mutex loading;
+  const std::lock_guard lock(loading);
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) return system_error(errno, "hwloc_topology_init");
   HwlocTopology topology(raw);
