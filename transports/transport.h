@@ -141,6 +141,7 @@ class Board {
   virtual size_t part_bytes() const = 0;
 
   // What operation this rank is in, for finding mismatched calls; published before the exchange.
+  // published() is empty (op 0) while rank `index` has published nothing, or is stuck doing so.
   virtual void publish(const Signature& signature) = 0;
   virtual Signature published(int index) const = 0;
 

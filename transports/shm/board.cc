@@ -11,8 +11,8 @@ namespace {
 using Words = std::array<uint64_t, 4>;
 static_assert(sizeof(Words) == sizeof(Signature));
 
-// A writer is at most a few stores away from the end; one that died in between must not hold
-// readers.
+// A writer is at most a few stores away from the end; one that died or lost its core in between
+// must not hold readers.
 constexpr int kMostRetries = 1000;
 
 }  // namespace
@@ -47,9 +47,10 @@ Signature ShmBoard::published(int index) const {
     const uint32_t before = from.version.load(std::memory_order_acquire);
     for (size_t word = 0; word < words.size(); ++word)
       words[word] = from.words[word].load(std::memory_order_acquire);
-    if (before % 2 == 0 && from.version.load(std::memory_order_relaxed) == before) break;
+    if (before % 2 == 0 && from.version.load(std::memory_order_relaxed) == before)
+      return std::bit_cast<Signature>(words);
   }
-  return std::bit_cast<Signature>(words);
+  return {};  // half of one call and half of another would look like a mismatch
 }
 
 Result<std::byte*> ShmBoard::map_segment(int index, uint64_t segment, uint64_t offset,
