@@ -16,7 +16,7 @@ using world::World;
 
 constexpr commDataType_t kTypes[] = {commFloat16, commBfloat16, commFloat32, commFloat64,
                                      commFloat8e5m2};
-constexpr size_t kCounts[] = {5, 1000, kSanitized ? 20011 : 100003};
+constexpr size_t kCounts[] = {5, 1000, kSanitized ? 9001 : 100003};
 
 // Bits of numbers between 1 and 2, or a type's small numbers: no NaN, no infinity, many roundings.
 uint64_t random_bits(commDataType_t type, int rank, size_t index) {
@@ -90,6 +90,7 @@ INSTANTIATE_TEST_SUITE_P(Algorithm, SameBits,
 
 TEST_P(SameBits, WhateverMemoryOrTransportCarriesThem) {
   for (const int nranks : {3, 4}) {
+    if (kSanitized && nranks == 4) continue;
     World world{.nranks = nranks, .environment = {{"COMM_ALGO", GetParam()}}};
     const auto first = results_of(world, false);
     EXPECT_EQ(results_of(world, true), first) << "commMemAlloc memory, " << world.to_string();
