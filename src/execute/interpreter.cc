@@ -97,6 +97,7 @@ class Interpreter::LaneRun {
     if (ref.space == Space::kNone) return nullptr;
     const Extent extent = args_.layout->locate(ref.space, ref.chunk, step_.count, slice_);
     *bytes = extent.bytes;
+    if (extent.bytes == 0) return nullptr;
     std::byte* base = nullptr;
     switch (ref.space) {
       case Space::kIn:
@@ -106,7 +107,8 @@ class Interpreter::LaneRun {
         base = static_cast<std::byte*>(args_.operation->out);
         break;
       default:
-        base = args_.scratch + args_.layout->bank_offset(ref.bank);
+        return args_.scratch +
+               (args_.layout->bank_offset(ref.bank) + static_cast<ptrdiff_t>(extent.offset));
     }
     return base + extent.offset;
   }
