@@ -54,7 +54,7 @@ TEST(Versions, AreTheApiLevelAndTheLibrarysOwn) {
 }
 
 TEST(ErrorStrings, AreThereForEveryCodeAndForNone) {
-  for (int code = -1; code <= commNumResults + 1; ++code)
+  for (int code = 0; code <= commNumResults + 1; ++code)
     EXPECT_STRNE(commGetErrorString(static_cast<commResult_t>(code)), "");
 }
 
@@ -185,8 +185,11 @@ TEST_F(Arguments, OfCollectivesAreChecked) {
   const size_t one[] = {1}, none[] = {0}, huge[] = {kHuge};
 
   EXPECT_ERROR(commAllReduce(a, b, 4, kBad, commSum, comm_, nullptr), kArgument, "datatype 12");
-  EXPECT_ERROR(commAllReduce(a, b, 4, static_cast<commDataType_t>(-1), commSum, comm_, nullptr),
-               kArgument, "datatype -1");
+  // A C program can pass what UBSan does not let us make.
+  if (!world::kSanitized) {
+    EXPECT_ERROR(commAllReduce(a, b, 4, static_cast<commDataType_t>(-1), commSum, comm_, nullptr),
+                 kArgument, "datatype -1");
+  }
   EXPECT_ERROR(commAllReduce(a, b, 4, commFloat, kBadOp, comm_, nullptr), kArgument, "op 99");
   EXPECT_ERROR(commAllReduce(a, b, 4, commFloat, kBits, comm_, nullptr), kArgument, "band");
   EXPECT_ERROR(commAllReduce(nullptr, b, 4, commFloat, commSum, comm_, nullptr), kArgument,
@@ -368,11 +371,13 @@ TEST_F(Arguments, OfOperatorsAreChecked) {
   EXPECT_ERROR(commRedOpCreatePreMulSum(&op, nullptr, commFloat, kHost, comm_), commInvalidArgument,
                "scalar");
   EXPECT_ERROR(
-      commRedOpCreatePreMulSum(&op, &factor, static_cast<commDataType_t>(55), kHost, comm_),
-      commInvalidArgument, "55");
-  EXPECT_ERROR(commRedOpCreatePreMulSum(&op, &factor, commFloat,
-                                        static_cast<commScalarResidence_t>(9), comm_),
-               commInvalidArgument, "residence 9");
+      commRedOpCreatePreMulSum(&op, &factor, static_cast<commDataType_t>(14), kHost, comm_),
+      commInvalidArgument, "datatype 14");
+  if (!world::kSanitized) {
+    EXPECT_ERROR(commRedOpCreatePreMulSum(&op, &factor, commFloat,
+                                          static_cast<commScalarResidence_t>(9), comm_),
+                 commInvalidArgument, "residence 9");
+  }
   ASSERT_EQ(commRedOpCreatePreMulSum(&op, &factor, commFloat, kHost, comm_), commSuccess);
   ASSERT_EQ(commRedOpCreatePreMulSum(&other, &factor, commFloat, commScalarDevice, comm_),
             commSuccess);
