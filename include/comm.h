@@ -8,19 +8,17 @@
  *   collective calls in the same order. Different communicators may be used by different threads at
  *   once. Exceptions, callable from any thread at any time: commAbort, commRevoke,
  *   commGetAsyncError, commGetLastError, commGetMemStats and the
- *   calls that take no communicator. Groups (commGroupStart/End) and the text of commGetLastError(NULL)
- *   belong to the calling thread.
- * Fork.  A forked child inherits no communicator: its handles answer commInvalidUsage there, the
- *   library's descriptors are closed in it, and the parent is not disturbed. A child may create
- *   communicators of its own.
- * Memory.  Buffers may be any host memory. Memory from commMemAlloc is read and written in place by
- *   ranks on the same host; other memory is staged.
- * Streams.  NULL: the call runs in the calling thread, after everything queued earlier on this
- *   communicator, and returns when the result is there. A stream from commHostStreamCreate: the call
- *   queues and returns at once; buffers stay in use until the stream has been synchronised.
- * Errors.  Every call returns a commResult_t; commGetLastError gives one line that names the value,
- *   the rank and the remedy. After commRemoteError or commSystemError from an operation, the
- *   communicator is broken: abort it. Output buffers are then undefined.
+ *   calls that take no communicator. Groups (commGroupStart/End) and the text of
+ * commGetLastError(NULL) belong to the calling thread. Fork.  A forked child inherits no
+ * communicator: its handles answer commInvalidUsage there, the library's descriptors are closed in
+ * it, and the parent is not disturbed. A child may create communicators of its own. Memory. Buffers
+ * may be any host memory. Memory from commMemAlloc is read and written in place by ranks on the
+ * same host; other memory is staged. Streams.  NULL: the call runs in the calling thread, after
+ * everything queued earlier on this communicator, and returns when the result is there. A stream
+ * from commHostStreamCreate: the call queues and returns at once; buffers stay in use until the
+ * stream has been synchronised. Errors.  Every call returns a commResult_t; commGetLastError gives
+ * one line that names the value, the rank and the remedy. After commRemoteError or commSystemError
+ * from an operation, the communicator is broken: abort it. Output buffers are then undefined.
  *
  * Results common to all calls that take a communicator:
  *   commInvalidArgument  a NULL, destroyed or foreign handle, or a bad value, which the text names
@@ -44,7 +42,7 @@
 /* The level of the API, not of the library: NCCL's numbering, because ported programs test it. */
 #define COMM_VERSION_CODE 22809
 #define COMM_VERSION(X, Y, Z) \
-  (((X) <= 2 && (Y) <= 8) ? (X) * 1000 + (Y) * 100 + (Z) : (X) * 10000 + (Y) * 100 + (Z))
+  (((X) <= 2 && (Y) <= 8) ? (X)*1000 + (Y)*100 + (Z) : (X)*10000 + (Y)*100 + (Z))
 
 #if defined(__GNUC__)
 #define COMM_API __attribute__((visibility("default")))
@@ -108,21 +106,21 @@ typedef enum {
 /* Options of one communicator. Start from COMM_CONFIG_INITIALIZER; a field left undefined takes the
  * library's choice. A caller's struct may be shorter or longer than this library's (size says). */
 typedef struct commConfig_v22800 {
-  size_t size;           /* set by the initializer, as magic and version */
+  size_t size; /* set by the initializer, as magic and version */
   unsigned int magic;
   unsigned int version;
-  int blocking;          /* 1 (default): calls return when done; 0: they may return commInProgress */
-  int cgaClusterSize;    /* GPU only */
-  int minCTAs;           /* least lanes */
-  int maxCTAs;           /* most lanes */
-  const char* netName;   /* network transport wanted by name ("tcp"); NULL: any */
-  int splitShare;        /* commSplit: share the parent's resources; accepted */
-  int trafficClass;      /* network traffic class; accepted */
-  const char* commName;  /* name in logs and errors */
-  int collnetEnable;     /* accepted, without effect */
-  int CTAPolicy;         /* GPU only */
-  int shrinkShare;       /* commShrink: share the parent's resources; accepted */
-  int nvlsCTAs;          /* GPU only */
+  int blocking;         /* 1 (default): calls return when done; 0: they may return commInProgress */
+  int cgaClusterSize;   /* GPU only */
+  int minCTAs;          /* least lanes */
+  int maxCTAs;          /* most lanes */
+  const char* netName;  /* network transport wanted by name ("tcp"); NULL: any */
+  int splitShare;       /* commSplit: share the parent's resources; accepted */
+  int trafficClass;     /* network traffic class; accepted */
+  const char* commName; /* name in logs and errors */
+  int collnetEnable;    /* accepted, without effect */
+  int CTAPolicy;        /* GPU only */
+  int shrinkShare;      /* commShrink: share the parent's resources; accepted */
+  int nvlsCTAs;         /* GPU only */
   int nChannelsPerNetPeer; /* sockets or queue pairs per network peer; accepted */
   int nvlinkCentricSched;  /* GPU only */
 } commConfig_t;
@@ -157,8 +155,11 @@ typedef struct commSimInfo_v22200 {
   float estimatedTime; /* microseconds, by the cost model */
 } commSimInfo_t;
 
-#define COMM_SIM_INFO_INITIALIZER \
-  {sizeof(commSimInfo_t), 0x74685283, COMM_VERSION(COMM_MAJOR, COMM_MINOR, COMM_PATCH), COMM_UNDEF_FLOAT}
+#define COMM_SIM_INFO_INITIALIZER                                                        \
+  {                                                                                      \
+    sizeof(commSimInfo_t), 0x74685283, COMM_VERSION(COMM_MAJOR, COMM_MINOR, COMM_PATCH), \
+        COMM_UNDEF_FLOAT                                                                 \
+  }
 
 typedef enum {
   commInt8 = 0,
@@ -210,7 +211,8 @@ COMM_API commResult_t commGetVersion(int* version);
 COMM_API const char* commGetErrorString(commResult_t result);
 
 /* The last error of this communicator, or of the calling thread when comm is NULL, as one line that
- * names what went wrong and what to do. The text is valid until this thread's next call. Never NULL. */
+ * names what went wrong and what to do. The text is valid until this thread's next call. Never
+ * NULL. */
 COMM_API const char* commGetLastError(comm_t comm);
 
 /* ---- Communicators ------------------------------------------------------------------------- */
@@ -226,8 +228,8 @@ COMM_API commResult_t commGetUniqueId(commUniqueId* uniqueId);
  * commSystemError: nobody serves the id, or the deadline COMM_BOOTSTRAP_TIMEOUT passed. */
 COMM_API commResult_t commInitRank(comm_t* comm, int nranks, commUniqueId commId, int rank);
 
-/* As commInitRank, with options; config may be NULL. With blocking = 0 it returns commInProgress and
- * commGetAsyncError tells when the communicator is ready. */
+/* As commInitRank, with options; config may be NULL. With blocking = 0 it returns commInProgress
+ * and commGetAsyncError tells when the communicator is ready. */
 COMM_API commResult_t commInitRankConfig(comm_t* comm, int nranks, commUniqueId commId, int rank,
                                          commConfig_t* config);
 
@@ -313,7 +315,8 @@ COMM_API commResult_t commReduceScatter(const void* sendbuff, void* recvbuff, si
                                         commDataType_t datatype, commRedOp_t op, comm_t comm,
                                         cudaStream_t stream);
 
-/* recvbuff[r*sendcount ..) = sendbuff of rank r. In place: sendbuff == recvbuff + rank*sendcount. */
+/* recvbuff[r*sendcount ..) = sendbuff of rank r. In place: sendbuff == recvbuff + rank*sendcount.
+ */
 COMM_API commResult_t commAllGather(const void* sendbuff, void* recvbuff, size_t sendcount,
                                     commDataType_t datatype, comm_t comm, cudaStream_t stream);
 
@@ -349,15 +352,15 @@ COMM_API commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t c
 /* Point to point; the peer makes the matching call with the same count and type. Messages between
  * two ranks match in order. Several in one group progress together. A send to oneself needs its
  * receive in the same group. */
-COMM_API commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatype, int peer,
-                               comm_t comm, cudaStream_t stream);
+COMM_API commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatype,
+                               int peer, comm_t comm, cudaStream_t stream);
 COMM_API commResult_t commRecv(void* recvbuff, size_t count, commDataType_t datatype, int peer,
                                comm_t comm, cudaStream_t stream);
 
 /* ---- Groups --------------------------------------------------------------------------------
  * Calls between Start and End of one thread are one batch: several operations of one communicator,
- * several communicators, or both, complete together without deadlock. Groups nest; the outermost End
- * does the work and returns the first failure. */
+ * several communicators, or both, complete together without deadlock. Groups nest; the outermost
+ * End does the work and returns the first failure. */
 COMM_API commResult_t commGroupStart(void);
 COMM_API commResult_t commGroupEnd(void);
 /* Ends the group without running it and reports its estimated time. simInfo may be NULL. */
@@ -375,8 +378,8 @@ COMM_API commResult_t commAllGatherv(const void* sendbuff, size_t sendcount, voi
                                      const size_t recvcounts[], const size_t displs[],
                                      commDataType_t datatype, comm_t comm, cudaStream_t stream);
 
-/* Extension: reduce-scatter with a block size per rank; blocks are packed in rank order in sendbuff.
- * In place: recvbuff == sendbuff + sum of recvcounts before rank. */
+/* Extension: reduce-scatter with a block size per rank; blocks are packed in rank order in
+ * sendbuff. In place: recvbuff == sendbuff + sum of recvcounts before rank. */
 COMM_API commResult_t commReduceScatterv(const void* sendbuff, void* recvbuff,
                                          const size_t recvcounts[], commDataType_t datatype,
                                          commRedOp_t op, comm_t comm, cudaStream_t stream);

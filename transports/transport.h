@@ -1,10 +1,10 @@
-// Transport: how bytes get from one rank to another. shm, tcp, rdma, cuda and fake are siblings behind
-// this file; the executor sees nothing else of them.
+// Transport: how bytes get from one rank to another. shm, tcp, rdma, cuda and fake are siblings
+// behind this file; the executor sees nothing else of them.
 //
 // A channel is one direction between two ranks on one lane. It carries *segments*: a message is cut
 // into segments of at most Plan::segment_bytes by both ends alike. Credits live inside the channel;
-// the layers above only see "not ready yet". No call here blocks, except where it says so. A channel
-// is used by one thread at a time.
+// the layers above only see "not ready yet". No call here blocks, except where it says so. A
+// channel is used by one thread at a time.
 #pragma once
 
 #include <cstddef>
@@ -36,16 +36,16 @@ static_assert(sizeof(Signature) == 32);
 
 // What a channel can do, as bits.
 enum ChannelCapability : unsigned {
-  kMapped = 1u << 0,       // slots are memory shared with the peer: filling one is delivery
-  kDirectSend = 1u << 1,   // post() sends straight from user memory without a copy of ours
-  kDirectRecv = 1u << 2,   // receive_into() receives straight into user memory
+  kMapped = 1u << 0,      // slots are memory shared with the peer: filling one is delivery
+  kDirectSend = 1u << 1,  // post() sends straight from user memory without a copy of ours
+  kDirectRecv = 1u << 2,  // receive_into() receives straight into user memory
   kDeviceMemory = 1u << 3,
-  kOrdered = 1u << 4,      // segments arrive in the order they were sent (always true today)
+  kOrdered = 1u << 4,  // segments arrive in the order they were sent (always true today)
 };
 
 // What a waiter that has spun long enough may sleep on.
 struct WaitHandle {
-  int fd = -1;          // readable (or writable, for a sender) when there may be progress; -1: none
+  int fd = -1;  // readable (or writable, for a sender) when there may be progress; -1: none
   bool for_write = false;
 };
 
@@ -56,8 +56,9 @@ class SendChannel {
   // Largest segment.
   virtual size_t segment_bytes() const = 0;
 
-  // A place to write the next segment into; *slot == nullptr when there is no credit yet. Asking again
-  // gives the same place. Makes progress, as post() does, so that asking is enough to get credit.
+  // A place to write the next segment into; *slot == nullptr when there is no credit yet. Asking
+  // again gives the same place. Makes progress, as post() does, so that asking is enough to get
+  // credit.
   virtual Status reserve(std::byte** slot) = 0;
   // Sends the reserved slot's first `bytes` (0 is allowed: a signal).
   virtual Status commit(const Signature& signature, size_t bytes) = 0;
@@ -65,10 +66,10 @@ class SendChannel {
   // kDirectSend: sends [src, src + bytes); *accepted == false when there is no room yet. The source
   // must not change until completed() has reached the number of segments accepted so far.
   virtual Status post(const Signature& signature, const void* src, size_t bytes, bool* accepted);
-  // Makes progress; *completed is how many of the first segments (committed and posted, in order) have
-  // left this process, so that their memory may be used again. Where slots are mapped, a commit is
-  // complete at once; a socket channel may still hold committed bytes, so an operation is over for its
-  // sender only when *completed has reached the number of segments accepted.
+  // Makes progress; *completed is how many of the first segments (committed and posted, in order)
+  // have left this process, so that their memory may be used again. Where slots are mapped, a
+  // commit is complete at once; a socket channel may still hold committed bytes, so an operation is
+  // over for its sender only when *completed has reached the number of segments accepted.
   virtual Status progress(uint64_t* completed) = 0;
   virtual WaitHandle wait_handle() const { return {}; }
 };
@@ -91,10 +92,10 @@ class RecvChannel {
   // Takes the segment that peek showed: its memory may be reused by the peer.
   virtual Status release() = 0;
 
-  // Receives the next segment into [dst, dst + bytes), for kDirectRecv without a copy. Call it again
-  // with the same arguments until *done. `expected` is what its signature should be: when it, or the
-  // length, differs, nothing is written, *done stays false, and the status is kInvalidUsage from
-  // mismatch(). The default does it by peek, memcpy and release.
+  // Receives the next segment into [dst, dst + bytes), for kDirectRecv without a copy. Call it
+  // again with the same arguments until *done. `expected` is what its signature should be: when it,
+  // or the length, differs, nothing is written, *done stays false, and the status is kInvalidUsage
+  // from mismatch(). The default does it by peek, memcpy and release.
   virtual Status receive_into(const Signature& expected, void* dst, size_t bytes, bool* done);
   virtual WaitHandle wait_handle() const { return {}; }
 
@@ -103,20 +104,20 @@ class RecvChannel {
   virtual int peer() const { return -1; }
 };
 
-// "rank 0 called allreduce(count 100, float32, sum) as operation 7, but rank 1 called allreduce(count
-// 200, float32, sum); all ranks must make the same calls in the same order" as kInvalidUsage,
-// attributed to the peer. Lengths are named when the signatures are equal.
+// "rank 0 called allreduce(count 100, float32, sum) as operation 7, but rank 1 called
+// allreduce(count 200, float32, sum); all ranks must make the same calls in the same order" as
+// kInvalidUsage, attributed to the peer. Lengths are named when the signatures are equal.
 Status mismatch(int my_rank, const Signature& mine, size_t my_bytes, int peer_rank,
                 const Signature& theirs, size_t their_bytes);
-// "allreduce(count 100, float32, sum)": the call without its number. Values that no rank of this version
-// sends are shown as numbers.
+// "allreduce(count 100, float32, sum)": the call without its number. Values that no rank of this
+// version sends are shown as numbers.
 std::string describe(const Signature& signature);
 
 // What every rank tells all others about itself when a communicator is made. Wire struct.
 struct PeerFacts {
   int32_t rank = -1;
   uint32_t version = 1;
-  uint64_t host_hash = 0;      // of boot id and COMM_HOSTID: equal means "perhaps the same host"
+  uint64_t host_hash = 0;  // of boot id and COMM_HOSTID: equal means "perhaps the same host"
   uint64_t process_token[2] = {};  // random per process: equal means the same address space
   int64_t pid = 0;
   uint64_t pid_namespace = 0;  // inode of /proc/self/ns/pid
@@ -128,8 +129,9 @@ struct PeerFacts {
 };
 static_assert(sizeof(PeerFacts) == 72);
 
-// Memory that all ranks of one communicator on one host have mapped: the ground for fused exchanges.
-// Each rank owns one equal part, all zero at first. Who writes what where is up to the fused exchange.
+// Memory that all ranks of one communicator on one host have mapped: the ground for fused
+// exchanges. Each rank owns one equal part, all zero at first. Who writes what where is up to the
+// fused exchange.
 class Board {
  public:
   virtual ~Board() = default;
@@ -145,9 +147,9 @@ class Board {
   virtual void publish(const Signature& signature) = 0;
   virtual Signature published(int index) const = 0;
 
-  // Wakes rank `index` if it sleeps; to be called after writing what it waits for. Costs one load when
-  // nobody sleeps. `fence`: order the preceding store before that load (needed where ranks share
-  // cores; a wake-up lost without it costs the sleeper its time limit).
+  // Wakes rank `index` if it sleeps; to be called after writing what it waits for. Costs one load
+  // when nobody sleeps. `fence`: order the preceding store before that load (needed where ranks
+  // share cores; a wake-up lost without it costs the sleeper its time limit).
   virtual void wake(int index, bool fence) = 0;
   // Sleeps until woken or `microseconds` have passed. prepare_sleep() first, then look once more at
   // what is awaited, then sleep(ticket).
@@ -158,13 +160,14 @@ class Board {
   // Whether every member can map every other's commMemAlloc segments, as a trial between the actual
   // processes showed. The same on all members.
   virtual bool segments_mappable() const { return false; }
-  // Lets the peers map a commMemAlloc segment of this rank; to be called before telling them its number,
-  // in every operation that uses it (again is cheap). kInvalidUsage when the segment is gone.
+  // Lets the peers map a commMemAlloc segment of this rank; to be called before telling them its
+  // number, in every operation that uses it (again is cheap). kInvalidUsage when the segment is
+  // gone.
   virtual Status share_segment(uint64_t /*segment*/) {
     return error(Code::kSystem, "this board does not map segments");
   }
-  // commMemAlloc memory of a peer: where [offset, offset + bytes) of its segment is mapped here. Maps on
-  // first use, once the peer has shared it. kSystem when it cannot be mapped.
+  // commMemAlloc memory of a peer: where [offset, offset + bytes) of its segment is mapped here.
+  // Maps on first use, once the peer has shared it. kSystem when it cannot be mapped.
   virtual Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                          size_t bytes) = 0;
 };
@@ -183,15 +186,16 @@ class Transport {
   virtual ~Transport() = default;
   virtual const char* name() const = 0;  // "shm", "tcp", ...
 
-  // Can these two ranks talk by this transport? Pure function of exchanged facts, the same on every rank.
+  // Can these two ranks talk by this transport? Pure function of exchanged facts, the same on every
+  // rank.
   virtual bool reaches(const PeerFacts& a, const PeerFacts& b) const = 0;
 
   // Largest segment of its channels: a function of agreed knobs, the same on every rank.
   virtual size_t segment_bytes() const = 0;
 
-  // The two ends of the channel from this rank to `peer`, and from `peer` to this rank. They may still
-  // be connecting when returned: reserve() and peek() then say "not ready". connect() may block while
-  // the peer's process answers, up to the bootstrap deadline.
+  // The two ends of the channel from this rank to `peer`, and from `peer` to this rank. They may
+  // still be connecting when returned: reserve() and peek() then say "not ready". connect() may
+  // block while the peer's process answers, up to the bootstrap deadline.
   virtual Result<std::unique_ptr<SendChannel>> connect(int peer, int lane) = 0;
   virtual Result<std::unique_ptr<RecvChannel>> accept(int peer, int lane) = 0;
 

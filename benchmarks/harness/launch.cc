@@ -52,6 +52,12 @@ struct Child {
   OwnedFd line;   // the parent's end
 };
 
+struct Ended {
+  int index = 0;
+  pid_t pid = 0;
+  int wait_status = 0;
+};
+
 class Parent {
  public:
   Parent(const char* program, int count) : program_(program), children_(count) {}
@@ -64,7 +70,7 @@ class Parent {
   void on_signal();
   void reap();
   void on_exit(int index, int wait_status);
-  void end_others(int status);
+  int report() const;  // says who is to blame; the exit status of the whole
   int timeout_ms() const;
 
   const char* program_;
@@ -72,8 +78,9 @@ class Parent {
   OwnedFd signals_;
   sigset_t old_mask_{};
   int alive_ = 0;
-  int result_ = 0;
+  int stopped_ = 0;  // the signal that asked us to stop
   bool failed_ = false;
+  Ended blamed_;  // when failed_ and not stopped_
   bool killed_ = false;
   Clock::time_point kill_at_{};  // when failed_
 };
@@ -123,34 +130,34 @@ void Parent::forward() {
   }
 }
 
-// The first failure decides the result; the others get time to say what they saw.
-void Parent::end_others(int status) {
-  if (failed_) return;
-  failed_ = true;
-  result_ = status;
-  kill_at_ = Clock::now() + kGrace;
-}
-
+// The first failure starts the end of all; the others get time to say what they saw. A process that
+// a signal ended is the cause of those that failed over its loss, whichever of them is reaped
+// first.
 void Parent::on_exit(int index, int wait_status) {
-  const auto pid = static_cast<int>(children_[index].pid);
+  const Ended ended{index, children_[index].pid, wait_status};
   children_[index].pid = 0;
   --alive_;
   if (WIFEXITED(wait_status) && WEXITSTATUS(wait_status) == 0) return;
-  if (WIFSIGNALED(wait_status)) {
-    const int signal = WTERMSIG(wait_status);
-    if (!failed_) {
-      std::fprintf(stderr,
-                   "%s: process %d (pid %d) was ended by signal %d (%s); ending the others\n",
-                   program_, index, pid, signal, strsignal(signal));
-    }
-    end_others(128 + signal);
-    return;
+  if (killed_ || stopped_) return;
+  if (!failed_) kill_at_ = Clock::now() + kGrace;
+  if (!failed_ || (WIFSIGNALED(wait_status) && !WIFSIGNALED(blamed_.wait_status))) blamed_ = ended;
+  failed_ = true;
+}
+
+int Parent::report() const {
+  if (stopped_) return 128 + stopped_;
+  if (!failed_) return 0;
+  const auto pid = static_cast<int>(blamed_.pid);
+  if (WIFSIGNALED(blamed_.wait_status)) {
+    const int signal = WTERMSIG(blamed_.wait_status);
+    std::fprintf(stderr, "%s: process %d (pid %d) was ended by signal %d (%s)\n", program_,
+                 blamed_.index, pid, signal, strsignal(signal));
+    return 128 + signal;
   }
-  if (!failed_) {
-    std::fprintf(stderr, "%s: process %d (pid %d) failed with exit status %d\n", program_, index,
-                 pid, WEXITSTATUS(wait_status));
-  }
-  end_others(WEXITSTATUS(wait_status));
+  const int status = WEXITSTATUS(blamed_.wait_status);
+  std::fprintf(stderr, "%s: process %d (pid %d) failed with exit status %d\n", program_,
+               blamed_.index, pid, status);
+  return status;
 }
 
 void Parent::reap() {
@@ -171,7 +178,7 @@ void Parent::on_signal() {
   }
   // Asked to stop: nobody is to blame and nobody has anything to add.
   failed_ = true;
-  result_ = 128 + static_cast<int>(info.ssi_signo);
+  stopped_ = static_cast<int>(info.ssi_signo);
   kill_at_ = Clock::now();
 }
 
@@ -205,7 +212,7 @@ int Parent::run(const std::function<int(int, Relay&)>& body) {
     if (fds[0].revents != 0) on_signal();
   }
   sigprocmask(SIG_SETMASK, &old_mask_, nullptr);
-  return result_;
+  return report();
 }
 
 bool all_set(std::initializer_list<const char*> names) {

@@ -1,7 +1,7 @@
-/* Times MPI_Allreduce (fp32 sum) the way all_reduce_perf times commAllReduce, for a side-by-side run:
- * per size some warm-ups, a barrier, then `iters` calls; the time of a call is the mean over ranks.
- * Each size is measured in several rounds and the median round is printed. Every element of a result
- * is checked against an exact sum of small integers.
+/* Times MPI_Allreduce (fp32 sum) the way all_reduce_perf times commAllReduce, for a side-by-side
+ * run: per size some warm-ups, a barrier, then `iters` calls; the time of a call is the mean over
+ * ranks. Each size is measured in several rounds and the median round is printed. Every element of
+ * a result is checked against an exact sum of small integers.
  *
  *   mpirun -np 2 mpi_allreduce [-b BYTES] [-e BYTES] [-n ITERS] [-w WARMUPS] [-r ROUNDS]
  *

@@ -16,17 +16,31 @@ Result<DataType> check_type(commDataType_t type) {
 Status check_op(commRedOp_t op, const Communicator& communicator, Operation* operation) {
   const int value = static_cast<int>(op);
   switch (value) {
-    case commSum: operation->op = ReduceOp::kSum; break;
-    case commProd: operation->op = ReduceOp::kProd; break;
-    case commMax: operation->op = ReduceOp::kMax; break;
-    case commMin: operation->op = ReduceOp::kMin; break;
+    case commSum:
+      operation->op = ReduceOp::kSum;
+      break;
+    case commProd:
+      operation->op = ReduceOp::kProd;
+      break;
+    case commMax:
+      operation->op = ReduceOp::kMax;
+      break;
+    case commMin:
+      operation->op = ReduceOp::kMin;
+      break;
     case commAvg:
       operation->op = ReduceOp::kSum;
       operation->average = true;
       break;
-    case commBand: operation->op = ReduceOp::kBand; break;
-    case commBor: operation->op = ReduceOp::kBor; break;
-    case commBxor: operation->op = ReduceOp::kBxor; break;
+    case commBand:
+      operation->op = ReduceOp::kBand;
+      break;
+    case commBor:
+      operation->op = ReduceOp::kBor;
+      break;
+    case commBxor:
+      operation->op = ReduceOp::kBxor;
+      break;
     default: {
       const PreMulOp* made = communicator.find_op(value - static_cast<int>(commNumOps));
       if (made == nullptr)
@@ -60,8 +74,8 @@ Status check_root(int root, const Communicator& communicator, const char* name) 
 Status check_count(size_t count, size_t blocks, DataType type, const char* name) {
   const size_t most = static_cast<size_t>(PTRDIFF_MAX) / size_of(type) / (blocks == 0 ? 1 : blocks);
   if (count > most)
-    return error(Code::kInvalidArgument, "{} {} of {} in {} blocks is more than can be addressed", name,
-                 count, name_of(type), blocks);
+    return error(Code::kInvalidArgument, "{} {} of {} in {} blocks is more than can be addressed",
+                 name, count, name_of(type), blocks);
   return Status::ok();
 }
 

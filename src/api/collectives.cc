@@ -54,7 +54,9 @@ size_t ranks_of(const Communicator& communicator) {
   return static_cast<size_t>(communicator.nranks());
 }
 
-const char* offset(const void* base, size_t bytes) { return static_cast<const char*>(base) + bytes; }
+const char* offset(const void* base, size_t bytes) {
+  return static_cast<const char*>(base) + bytes;
+}
 
 struct Uniform {
   const void* send;
@@ -157,11 +159,12 @@ commResult_t commReduceScatter(const void* sendbuff, void* recvbuff, size_t recv
                                cudaStream_t stream) {
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, recvcount, datatype}, Collective::kReduceScatter, n,
-                          &o));
+    COMM_TRY(
+        fill_uniform({sendbuff, recvbuff, recvcount, datatype}, Collective::kReduceScatter, n, &o));
     COMM_TRY(check_op(op, c, &o));
     const size_t block = recvcount * size_of(o.type);
-    return check_pair(c, o, n, 1, recvbuff == offset(sendbuff, static_cast<size_t>(c.rank()) * block),
+    return check_pair(c, o, n, 1,
+                      recvbuff == offset(sendbuff, static_cast<size_t>(c.rank()) * block),
                       "in place means recvbuff == sendbuff + rank * recvcount");
   });
 }
@@ -170,9 +173,11 @@ commResult_t commAllGather(const void* sendbuff, void* recvbuff, size_t sendcoun
                            commDataType_t datatype, comm_t comm, cudaStream_t stream) {
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, sendcount, datatype}, Collective::kAllGather, n, &o));
+    COMM_TRY(
+        fill_uniform({sendbuff, recvbuff, sendcount, datatype}, Collective::kAllGather, n, &o));
     const size_t block = sendcount * size_of(o.type);
-    return check_pair(c, o, 1, n, sendbuff == offset(recvbuff, static_cast<size_t>(c.rank()) * block),
+    return check_pair(c, o, 1, n,
+                      sendbuff == offset(recvbuff, static_cast<size_t>(c.rank()) * block),
                       "in place means sendbuff == recvbuff + rank * sendcount");
   });
 }
@@ -231,8 +236,8 @@ commResult_t commGather(const void* sendbuff, void* recvbuff, size_t count, comm
   });
 }
 
-commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
-                         int root, comm_t comm, cudaStream_t stream) {
+commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count,
+                         commDataType_t datatype, int root, comm_t comm, cudaStream_t stream) {
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kScatter, n, &o));
@@ -267,15 +272,14 @@ commResult_t commAllGatherv(const void* sendbuff, size_t sendcount, void* recvbu
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllGatherV, 1, &o));
     COMM_TRY(fill_table(recvcounts, displs, ranks_of(c), o.type, "recv", &o.out_table));
     if (sendcount != recvcounts[me])
-      return error(Code::kInvalidArgument, "sendcount {} differs from recvcounts[{}] = {}", sendcount,
-                   me, recvcounts[me]);
+      return error(Code::kInvalidArgument, "sendcount {} differs from recvcounts[{}] = {}",
+                   sendcount, me, recvcounts[me]);
     o.table_hash = hash_table(o.out_table);
     o.in_table.counts = {sendcount};
     o.in_table.displs = {0};
     if (sendcount > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
     if (total(o.out_table) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
-    const bool in_place =
-        sendbuff == offset(recvbuff, o.out_table.displs[me] * size_of(o.type));
+    const bool in_place = sendbuff == offset(recvbuff, o.out_table.displs[me] * size_of(o.type));
     if (in_place || !checks_buffers(c)) return Status::ok();
     return check_disjoint(sendbuff, sendcount * size_of(o.type), recvbuff,
                           reach(o.out_table, o.type),
@@ -298,9 +302,9 @@ commResult_t commReduceScatterv(const void* sendbuff, void* recvbuff, const size
     if (recvcounts[me] > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
     const bool in_place = recvbuff == offset(sendbuff, o.in_table.displs[me] * size_of(o.type));
     if (in_place || !checks_buffers(c)) return Status::ok();
-    return check_disjoint(sendbuff, reach(o.in_table, o.type), recvbuff,
-                          recvcounts[me] * size_of(o.type),
-                          "in place means recvbuff == sendbuff + the sum of recvcounts before rank");
+    return check_disjoint(
+        sendbuff, reach(o.in_table, o.type), recvbuff, recvcounts[me] * size_of(o.type),
+        "in place means recvbuff == sendbuff + the sum of recvcounts before rank");
   });
 }
 
@@ -321,8 +325,8 @@ commResult_t commAlltoAllv(const void* sendbuff, const size_t sendcounts[], cons
     if (total(o.in_table) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
     if (total(o.out_table) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
     if (!checks_buffers(c)) return Status::ok();
-    return check_disjoint(sendbuff, reach(o.in_table, o.type), recvbuff,
-                          reach(o.out_table, o.type), "all-to-all has no in-place form");
+    return check_disjoint(sendbuff, reach(o.in_table, o.type), recvbuff, reach(o.out_table, o.type),
+                          "all-to-all has no in-place form");
   });
 }
 

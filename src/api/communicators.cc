@@ -13,7 +13,8 @@
 namespace libcomm {
 namespace {
 
-using Create = std::function<Result<std::shared_ptr<Communicator>>(const std::atomic<bool>* cancel)>;
+using Create =
+    std::function<Result<std::shared_ptr<Communicator>>(const std::atomic<bool>* cancel)>;
 
 // Fills a handle with what `create` makes.
 Status finish_creation(comm* handle, const Create& create) {
@@ -28,13 +29,14 @@ Status finish_creation(comm* handle, const Create& create) {
   // Asked for by VERSION, and part of INFO; WARN, the default, is for trouble only.
   if (handle->communicator->rank() == 0 &&
       (log_wants(LogLevel::kInfo, Subsys::kInit) || !log_wants(LogLevel::kWarn)))
-    log_version("libcomm {}, API {}.{}.{}", COMM_LIBRARY_VERSION, COMM_MAJOR, COMM_MINOR, COMM_PATCH);
+    log_version("libcomm {}, API {}.{}.{}", COMM_LIBRARY_VERSION, COMM_MAJOR, COMM_MINOR,
+                COMM_PATCH);
   handle->stage.store(comm::Stage::kLive, std::memory_order_release);
   return Status::ok();
 }
 
-// Creates a communicator now, in the background, or at the end of the group. *result is set at once,
-// except that a blocking creation that fails leaves it NULL.
+// Creates a communicator now, in the background, or at the end of the group. *result is set at
+// once, except that a blocking creation that fails leaves it NULL.
 Status begin_creation(comm_t* result, const CommOptions& options, Create create) {
   COMM_ASSIGN(comm* const handle, new_handle());
   handle->blocking = options.blocking;
@@ -90,10 +92,9 @@ Status init_rank(comm_t* result, int nranks, int rank, std::span<const commUniqu
   COMM_ASSIGN(const CommOptions options, read_config(config, CommOptions()));
   Rendezvous rendezvous;
   for (const commUniqueId& id : ids) rendezvous.ids.push_back(bytes_of(id));
-  return begin_creation(result, options,
-                        [=](const std::atomic<bool>* cancel) {
-                          return Communicator::create(rendezvous, rank, nranks, options, cancel);
-                        });
+  return begin_creation(result, options, [=](const std::atomic<bool>* cancel) {
+    return Communicator::create(rendezvous, rank, nranks, options, cancel);
+  });
 }
 
 Status init_all(comm_t* handles, int ndev, const int* devlist) {
@@ -156,9 +157,10 @@ Status abort(comm_t handle) {
   forget_in_group(real);
   if (real->stage.load(std::memory_order_acquire) == comm::Stage::kStarting &&
       !real->starter.joinable())
-    return Status(Code::kInvalidUsage,
-                  "the communicator is being created by another call; it cannot be aborted before that "
-                  "call returns");
+    return Status(
+        Code::kInvalidUsage,
+        "the communicator is being created by another call; it cannot be aborted before that "
+        "call returns");
   if (real->starter.joinable()) real->starter.join();
   if (real->stage.load(std::memory_order_acquire) == comm::Stage::kLive)
     real->communicator->abort("called commAbort");
@@ -206,8 +208,8 @@ commResult_t commInitFromLauncher(comm_t* comm) {
     COMM_ASSIGN(const LauncherInfo launcher, join_launcher(*knobs));
     COMM_TRY(check_rank(comm, launcher.nranks, launcher.rank));
     return begin_creation(comm, CommOptions(), [launcher](const std::atomic<bool>* cancel) {
-      return Communicator::create(launcher.rendezvous, launcher.rank, launcher.nranks, CommOptions(),
-                                  cancel);
+      return Communicator::create(launcher.rendezvous, launcher.rank, launcher.nranks,
+                                  CommOptions(), cancel);
     });
   });
 }
@@ -250,7 +252,8 @@ commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commCon
     if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
     *newcomm = nullptr;
     if (color < 0 && color != COMM_SPLIT_NOCOLOR)
-      return error(Code::kInvalidArgument, "color {} is negative and not COMM_SPLIT_NOCOLOR", color);
+      return error(Code::kInvalidArgument, "color {} is negative and not COMM_SPLIT_NOCOLOR",
+                   color);
     COMM_ASSIGN(const CommOptions options, read_config(config, use.communicator().options()));
     auto parent = use.handle()->communicator;
     if (color == COMM_SPLIT_NOCOLOR) {
@@ -277,13 +280,13 @@ commResult_t commShrink(comm_t comm, int* excludeRanksList, int excludeRanksCoun
     if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
     *newcomm = nullptr;
     if (excludeRanksCount < 1 || excludeRanksCount >= communicator.nranks())
-      return error(Code::kInvalidArgument,
-                   "excludeRanksCount {} is not in 1 to {}", excludeRanksCount,
-                   communicator.nranks() - 1);
+      return error(Code::kInvalidArgument, "excludeRanksCount {} is not in 1 to {}",
+                   excludeRanksCount, communicator.nranks() - 1);
     if (excludeRanksList == nullptr)
       return Status(Code::kInvalidArgument, "excludeRanksList is NULL");
     if (shrinkFlags != COMM_SHRINK_DEFAULT && shrinkFlags != COMM_SHRINK_ABORT)
-      return error(Code::kInvalidArgument, "shrinkFlags {} is not a COMM_SHRINK_ flag", shrinkFlags);
+      return error(Code::kInvalidArgument, "shrinkFlags {} is not a COMM_SHRINK_ flag",
+                   shrinkFlags);
     std::vector<int> excluded(excludeRanksList, excludeRanksList + excludeRanksCount);
     std::sort(excluded.begin(), excluded.end());
     for (size_t i = 0; i < excluded.size(); ++i) {
@@ -292,7 +295,8 @@ commResult_t commShrink(comm_t comm, int* excludeRanksList, int excludeRanksCoun
         return error(Code::kInvalidArgument, "excluded rank {} is listed twice", excluded[i]);
       if (excluded[i] == communicator.rank())
         return error(Code::kInvalidUsage,
-                     "rank {} excludes itself; only the ranks that stay call commShrink", excluded[i]);
+                     "rank {} excludes itself; only the ranks that stay call commShrink",
+                     excluded[i]);
     }
     COMM_ASSIGN(const CommOptions options, read_config(config, communicator.options()));
     auto parent = use.handle()->communicator;

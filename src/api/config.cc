@@ -49,9 +49,10 @@ Result<CommOptions> read_config(const commConfig_t* config, const CommOptions& i
                  options.min_lanes, options.max_lanes);
   if (known.netName != nullptr) {
     if (strcasecmp(known.netName, "tcp") != 0 && strcasecmp(known.netName, "socket") != 0)
-      return error(Code::kInvalidArgument,
-                   "config.netName \"{}\" is not a network of this library; there is: tcp (or Socket)",
-                   known.netName);
+      return error(
+          Code::kInvalidArgument,
+          "config.netName \"{}\" is not a network of this library; there is: tcp (or Socket)",
+          known.netName);
     options.net_name = known.netName;
   }
   if (known.commName != nullptr) options.name = known.commName;

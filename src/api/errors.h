@@ -23,7 +23,8 @@ commResult_t guarded(struct comm* handle, Body&& body) {
   } catch (const std::bad_alloc&) {
     return report(Status(Code::kSystem, "out of memory"), handle);
   } catch (const std::exception& e) {
-    return report(error(Code::kInternal, "unexpected failure: {}; please report it", e.what()), handle);
+    return report(error(Code::kInternal, "unexpected failure: {}; please report it", e.what()),
+                  handle);
   }
 }
 

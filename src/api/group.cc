@@ -64,8 +64,8 @@ Status run_work(std::vector<PendingWork> all) {
     }
   }
   // With COMM_LAUNCH_MODE=PARALLEL several communicators work side by side, each on its engine.
-  if (here.size() > 1 && here.front()->handle->communicator->knobs().get_choice(Knob::kLaunchMode) ==
-                             kParallel) {
+  if (here.size() > 1 &&
+      here.front()->handle->communicator->knobs().get_choice(Knob::kLaunchMode) == kParallel) {
     for (PendingWork* work : here) {
       Status status = work->handle->communicator->submit(std::move(work->operations), {});
       if (status) queued_and_awaited.push_back(work);
@@ -145,7 +145,8 @@ Status group_end() {
 
 Status group_simulate_end(double* microseconds) {
   if (t_group.depth == 0)
-    return Status(Code::kInvalidUsage, "commGroupSimulateEnd without a commGroupStart in this thread");
+    return Status(Code::kInvalidUsage,
+                  "commGroupSimulateEnd without a commGroupStart in this thread");
   *microseconds = 0;
   if (--t_group.depth > 0) return Status::ok();
   GroupState group = std::move(t_group);

@@ -16,7 +16,8 @@ bool in_group();
 void note_group_failure(const Status& status);
 // Adds an operation of a checked communicator.
 void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream);
-// Adds the creation of a communicator; all of a group's creations run at once, on threads of their own.
+// Adds the creation of a communicator; all of a group's creations run at once, on threads of their
+// own.
 void add_creation(std::function<Status()> create);
 
 // Drops what this thread's group holds of a communicator that is being aborted.

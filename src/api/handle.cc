@@ -111,8 +111,9 @@ Status find_handle(const comm* handle, comm** found) {
                  "the communicator {} was destroyed or aborted; it must not be used any more",
                  static_cast<const void*>(handle));
   if (real->generation != fork_generation())
-    return Status(Code::kInvalidUsage,
-                  "this communicator belongs to the parent process; a forked child must create its own");
+    return Status(
+        Code::kInvalidUsage,
+        "this communicator belongs to the parent process; a forked child must create its own");
   *found = real;
   return Status::ok();
 }
@@ -131,9 +132,10 @@ HandleUse::HandleUse(const comm* handle) {
   }
   switch (stage) {
     case comm::Stage::kStarting:
-      status_ = Status(Code::kInvalidUsage,
-                       "the communicator is still being created; wait until commGetAsyncError stops "
-                       "saying commInProgress");
+      status_ =
+          Status(Code::kInvalidUsage,
+                 "the communicator is still being created; wait until commGetAsyncError stops "
+                 "saying commInProgress");
       break;
     case comm::Stage::kFailed:
       status_ = real->start_failure;

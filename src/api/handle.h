@@ -1,7 +1,7 @@
 // Handles: what a comm_t points to.
 //
-// Handles live in slabs that are never freed and are not reused for long, so that a handle used after
-// commDestroy, or one that never was, is told apart without touching freed memory.
+// Handles live in slabs that are never freed and are not reused for long, so that a handle used
+// after commDestroy, or one that never was, is told apart without touching freed memory.
 #pragma once
 
 #include <atomic>
@@ -55,8 +55,8 @@ void free_handle(comm* handle);
 // A call's use of a handle: keeps the communicator from being freed under it.
 class HandleUse {
  public:
-  // kInvalidArgument: NULL, never made here, destroyed. kInvalidUsage: made before a fork, or still being
-  // created. The failure of its creation, if it failed.
+  // kInvalidArgument: NULL, never made here, destroyed. kInvalidUsage: made before a fork, or still
+  // being created. The failure of its creation, if it failed.
   explicit HandleUse(const struct comm* handle);
   ~HandleUse();
   HandleUse(const HandleUse&) = delete;

@@ -13,7 +13,7 @@ namespace {
 
 // Adds a registration to `set`; the handle is its address.
 Status add_registration(comm* handle, void* buffer, size_t size,
-                        std::set<comm::Registration*> comm::* set, void** out) {
+                        std::set<comm::Registration*> comm::*set, void** out) {
   auto entry = std::make_unique<comm::Registration>(comm::Registration{buffer, size});
   std::lock_guard lock(handle->mutex);
   (handle->*set).insert(entry.get());
@@ -22,13 +22,13 @@ Status add_registration(comm* handle, void* buffer, size_t size,
 }
 
 Status remove_registration(comm* handle, void* registration,
-                           std::set<comm::Registration*> comm::* set, const char* call) {
+                           std::set<comm::Registration*> comm::*set, const char* call) {
   std::lock_guard lock(handle->mutex);
   auto* entry = static_cast<comm::Registration*>(registration);
   if ((handle->*set).erase(entry) == 0)
     return error(Code::kInvalidArgument,
-                 "{}: {} was not registered with this communicator, or was deregistered before", call,
-                 registration);
+                 "{}: {} was not registered with this communicator, or was deregistered before",
+                 call, registration);
   delete entry;
   return Status::ok();
 }
@@ -63,15 +63,24 @@ commResult_t commGetLibraryVersion(const char** version) {
 
 const char* commGetErrorString(commResult_t result) {
   switch (result) {
-    case commSuccess: return "no error";
-    case commUnhandledCudaError: return "a CUDA call failed";
-    case commSystemError: return "the operating system refused something, or a deadline passed";
-    case commInternalError: return "internal error; please report it";
-    case commInvalidArgument: return "invalid argument";
-    case commInvalidUsage: return "invalid usage";
-    case commRemoteError: return "another rank failed, aborted or left";
-    case commInProgress: return "still in progress";
-    default: return "unknown result code";
+    case commSuccess:
+      return "no error";
+    case commUnhandledCudaError:
+      return "a CUDA call failed";
+    case commSystemError:
+      return "the operating system refused something, or a deadline passed";
+    case commInternalError:
+      return "internal error; please report it";
+    case commInvalidArgument:
+      return "invalid argument";
+    case commInvalidUsage:
+      return "invalid usage";
+    case commRemoteError:
+      return "another rank failed, aborted or left";
+    case commInProgress:
+      return "still in progress";
+    default:
+      return "unknown result code";
   }
 }
 
@@ -103,7 +112,8 @@ commResult_t commMemAlloc(void** ptr, size_t size) {
 }
 
 commResult_t commMemFree(void* ptr) {
-  return guarded(nullptr, [&]() -> Status { return ptr == nullptr ? Status::ok() : segment_free(ptr); });
+  return guarded(nullptr,
+                 [&]() -> Status { return ptr == nullptr ? Status::ok() : segment_free(ptr); });
 }
 
 commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** handle) {
@@ -136,9 +146,10 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
     if (winFlags != COMM_WIN_DEFAULT && winFlags != COMM_WIN_COLL_SYMMETRIC)
       return error(Code::kInvalidArgument, "winFlags {} is not a COMM_WIN_ flag", winFlags);
     if (reinterpret_cast<uintptr_t>(buff) % COMM_WIN_REQUIRED_ALIGNMENT != 0)
-      return error(Code::kInvalidArgument,
-                   "a window begins at a multiple of {} bytes, {} does not; commMemAlloc's memory does",
-                   COMM_WIN_REQUIRED_ALIGNMENT, buff);
+      return error(
+          Code::kInvalidArgument,
+          "a window begins at a multiple of {} bytes, {} does not; commMemAlloc's memory does",
+          COMM_WIN_REQUIRED_ALIGNMENT, buff);
     void* entry = nullptr;
     const auto window = [communicator = use.handle()->communicator, size] {
       return communicator->agree_on_window(size);
@@ -174,8 +185,8 @@ commResult_t commRedOpCreatePreMulSum(commRedOp_t* op, void* scalar, commDataTyp
       return error(Code::kInvalidArgument, "residence {} is not a commScalarResidence_t",
                    static_cast<int>(residence));
     COMM_ASSIGN(const DataType type, check_type(datatype));
-    COMM_ASSIGN(const int index, use.communicator().create_op(
-                                     type, scalar, residence == commScalarHostImmediate));
+    COMM_ASSIGN(const int index,
+                use.communicator().create_op(type, scalar, residence == commScalarHostImmediate));
     *op = static_cast<commRedOp_t>(static_cast<int>(commNumOps) + index);
     return Status::ok();
   });

@@ -27,10 +27,11 @@ Result<std::shared_ptr<HostStream>> find_stream(cudaStream_t stream) {
   std::lock_guard lock(t.mutex);
   const auto it = t.streams.find(stream);
   if (it == t.streams.end())
-    return error(Code::kInvalidArgument,
-                 "stream {} is neither NULL nor a live stream from commHostStreamCreate; this library "
-                 "works on host memory only",
-                 static_cast<const void*>(stream));
+    return error(
+        Code::kInvalidArgument,
+        "stream {} is neither NULL nor a live stream from commHostStreamCreate; this library "
+        "works on host memory only",
+        static_cast<const void*>(stream));
   return it->second;
 }
 

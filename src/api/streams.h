@@ -9,7 +9,8 @@
 
 namespace libcomm {
 
-// The stream behind a handle: null for NULL. kInvalidArgument when commHostStreamCreate did not make it.
+// The stream behind a handle: null for NULL. kInvalidArgument when commHostStreamCreate did not
+// make it.
 Result<std::shared_ptr<HostStream>> find_stream(cudaStream_t stream);
 
 }  // namespace libcomm

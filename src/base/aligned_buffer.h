@@ -1,4 +1,5 @@
-// AlignedBuffer: working memory that starts on a cache line and only grows; its contents are not kept.
+// AlignedBuffer: working memory that starts on a cache line and only grows; its contents are not
+// kept.
 #pragma once
 
 #include <cstddef>
@@ -11,7 +12,8 @@ namespace libcomm {
 
 class AlignedBuffer {
  public:
-  // At least `bytes`, uninitialised; what was there is lost when it grows. kSystem when there is no memory.
+  // At least `bytes`, uninitialised; what was there is lost when it grows. kSystem when there is no
+  // memory.
   Status reserve(size_t bytes) {
     if (bytes <= size_) return Status::ok();
     constexpr size_t kLine = 64;
@@ -20,7 +22,8 @@ class AlignedBuffer {
     size_ = 0;
     data_.reset(static_cast<std::byte*>(std::aligned_alloc(kLine, rounded)));
     if (!data_)
-      return error(Code::kSystem, "cannot allocate {} bytes of working memory: out of memory", rounded);
+      return error(Code::kSystem, "cannot allocate {} bytes of working memory: out of memory",
+                   rounded);
     size_ = rounded;
     return Status::ok();
   }

@@ -22,6 +22,12 @@ class Deadline {
   static Deadline from_knob(double seconds) {
     return seconds > 0 ? after(Seconds(seconds)) : Deadline();
   }
+  // This much later; never stays never.
+  Deadline later_by(Seconds s) const {
+    Deadline d = *this;
+    if (at_ != Clock::time_point::max()) d.at_ += std::chrono::duration_cast<Clock::duration>(s);
+    return d;
+  }
   bool passed() const { return at_ != Clock::time_point::max() && Clock::now() >= at_; }
   // Milliseconds left for poll(2), rounded up, at most `cap_ms`; never negative.
   int poll_ms(int cap_ms) const {

@@ -200,6 +200,10 @@ const KnobRow* nearest_knob(std::string_view name) {
 Status Knobs::set(Knob id, std::string_view raw, std::string_view origin) {
   const KnobRow& row = kTable[index(id)];
   const std::string_view value = trim(raw);
+  // Values travel between ranks as lines.
+  if (std::any_of(value.begin(), value.end(), [](unsigned char c) { return std::iscntrl(c); }))
+    return error(Code::kInvalidArgument, "COMM_{} ({}) is not valid: it holds a control character",
+                 row.name, origin);
   int64_t number = 0;
   double seconds = 0;
   switch (row.type) {

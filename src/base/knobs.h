@@ -23,7 +23,8 @@ enum class Knob : int {
   kCount
 };
 
-// The rows of knobs.def name these without a prefix; one of them is also the name of a type in clock.h.
+// The rows of knobs.def name these without a prefix; one of them is also the name of a type in
+// clock.h.
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wshadow"
 enum class KnobType { Bool, Int, Size, Seconds, String, Choice };

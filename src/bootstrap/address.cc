@@ -176,8 +176,8 @@ bool interface_matches(std::string_view filter, std::string_view name) {
 }
 
 int wanted_family(const Knobs& knobs) {
-  const std::string& text = knobs.get_string(Knob::kSocketFamily);
-  return text == "AF_INET" ? AF_INET : text == "AF_INET6" ? AF_INET6 : AF_UNSPEC;
+  constexpr int kFamilies[] = {AF_UNSPEC, AF_INET, AF_INET6};  // in the order of the knob's row
+  return kFamilies[knobs.get_choice(Knob::kSocketFamily)];
 }
 
 namespace {

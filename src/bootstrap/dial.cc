@@ -122,11 +122,10 @@ Result<UniqueFd> dial(const Endpoint& endpoint, const Call& call, const WaitLimi
     if (round.ended == Waited::kAlarm) return error(Code::kRemote, "the group has failed");
     if (!round.all_refused) refused = Deadline::from_knob(policy.refused_for);
     if (!round.all_strange) stranger = Deadline::from_knob(policy.stranger_for);
-    if (!round.all_refused) {
-      earlier = round.reasons;
-    } else if (!earlier.empty()) {
+    if (!earlier.empty() && (round.all_refused || limits.deadline.passed()))
       round.reasons += " (before: " + earlier + ")";
-    }
+    else if (!round.all_refused)
+      earlier = round.reasons;
     if (refused.passed())
       return error(Code::kRemote, "nobody listens at {}: {}", who, round.reasons);
     if (limits.deadline.passed() || stranger.passed())

@@ -408,8 +408,10 @@ Status serve_root(Listeners listeners, const Key& key, double timeout) {
       std::move(wake));
 }
 
-Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitLimits& limits,
+Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitLimits& own,
                               const std::function<bool()>& outdated) {
+  // The root names who is missing when its own time, the same knob's, is over: let it speak first.
+  const WaitLimits limits{own.deadline.later_by(Seconds(1)), own.cancel, own.alarm};
   const Status gone = error(
       Code::kSystem, "the process that serves the unique id went away before all ranks had come");
   if (!write_whole(fd.get(), &report, sizeof report)) return gone;

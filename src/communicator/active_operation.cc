@@ -71,8 +71,12 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   communicator.current_ = signature;
 
   Board* board = communicator.shm_.board;
-  const BoardArgs on_board{board, &communicator.board_state_, operation_,
-                           signature, plan_->kernel, communicator.reduce_pool_.get(),
+  const BoardArgs on_board{board,
+                           &communicator.board_state_,
+                           operation_,
+                           signature,
+                           plan_->kernel,
+                           communicator.reduce_pool_.get(),
                            communicator.wait_policy_.share_cores};
   switch (plan_->route) {
     case Route::kLocal:

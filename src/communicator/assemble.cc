@@ -100,9 +100,9 @@ Result<std::shared_ptr<Communicator>> Communicator::create(const Rendezvous& ren
   raw->rank_ = rank;
   raw->nranks_ = nranks;
   COMM_ASSIGN(raw->bootstrap_,
-              Bootstrap::join(rendezvous, rank, nranks, knobs,
-                              [raw](News news, const Status& reason) { raw->on_news(news, reason); },
-                              cancel));
+              Bootstrap::join(
+                  rendezvous, rank, nranks, knobs,
+                  [raw](News news, const Status& reason) { raw->on_news(news, reason); }, cancel));
   return assemble(std::move(communicator), options);
 }
 
@@ -131,19 +131,21 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
     int local_rank = 0;
     int local_nranks = 0;
     for (int r = 0; r < nranks; ++r) {
-      if (shape.host_of[static_cast<size_t>(r)] != shape.host_of[static_cast<size_t>(rank)]) continue;
+      if (shape.host_of[static_cast<size_t>(r)] != shape.host_of[static_cast<size_t>(rank)])
+        continue;
       if (r < rank) ++local_rank;
       ++local_nranks;
     }
     COMM_TRY(place_rank(*self.knobs_, local_rank, local_nranks, &mine));
 
-    COMM_ASSIGN(const auto texts, self.bootstrap_->all_gather_text(write_introduction(
-                                      mine, self.knobs_->agreed_text())));
+    COMM_ASSIGN(const auto texts, self.bootstrap_->all_gather_text(
+                                      write_introduction(mine, self.knobs_->agreed_text())));
     std::vector<Introduction> all(static_cast<size_t>(nranks));
     std::string knobs_of_rank0;
     for (int r = 0; r < nranks; ++r) {
       std::string text;
-      COMM_TRY(read_introduction(texts[static_cast<size_t>(r)], r, &all[static_cast<size_t>(r)], &text));
+      COMM_TRY(
+          read_introduction(texts[static_cast<size_t>(r)], r, &all[static_cast<size_t>(r)], &text));
       if (r == 0) knobs_of_rank0 = std::move(text);
       self.facts_.push_back(all[static_cast<size_t>(r)].facts);
     }
@@ -197,8 +199,9 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
     log_info(Subsys::kInit,
              "rank {} of {}: {} hosts, {}, segments of {} bytes, ranks {} cores of their own", rank,
              nranks, shape.hosts,
-             shape.one_board ? "all in shared memory"
-             : self.shm_.board != nullptr ? "shared memory and sockets" : "sockets",
+             shape.one_board              ? "all in shared memory"
+             : self.shm_.board != nullptr ? "shared memory and sockets"
+                                          : "sockets",
              shape.segment_bytes, self.wait_policy_.share_cores ? "have no" : "have");
   }
 
@@ -207,10 +210,11 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
   self.wait_policy_.timeout_seconds = knobs.get_seconds(Knob::kTimeout);
   shape.max_lanes = std::min({pick(self.options_.max_lanes, knobs.get_int(Knob::kMaxNrings)),
                               static_cast<int>(knobs.get_int(Knob::kMaxCtas)), kMaxLanes});
-  shape.min_lanes = std::min(pick(self.options_.min_lanes, knobs.get_int(Knob::kMinNrings)),
-                             shape.max_lanes);
+  shape.min_lanes =
+      std::min(pick(self.options_.min_lanes, knobs.get_int(Knob::kMinNrings)), shape.max_lanes);
   if (nranks > 1 && knobs.get_int(Knob::kNthreads) > 0)
-    self.reduce_pool_ = std::make_unique<ReducePool>(static_cast<int>(knobs.get_int(Knob::kNthreads)));
+    self.reduce_pool_ =
+        std::make_unique<ReducePool>(static_cast<int>(knobs.get_int(Knob::kNthreads)));
   COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_));
   return communicator;
 }
@@ -239,7 +243,8 @@ Result<std::shared_ptr<Communicator>> Communicator::shrink(std::span<const int> 
                                                            const CommOptions& options) {
   if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
   std::vector<int> members;
-  // Ranks that shrank before without this one have counted differently, so the tag says who is left out.
+  // Ranks that shrank before without this one have counted differently, so the tag says who is left
+  // out.
   uint64_t tag = 0x7368726e6b000000u;
   for (int r = 0; r < nranks_; ++r) {
     if (std::find(excluded.begin(), excluded.end(), r) == excluded.end()) {
@@ -252,7 +257,8 @@ Result<std::shared_ptr<Communicator>> Communicator::shrink(std::span<const int> 
   return derive(members, tag, options);
 }
 
-Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> members, uint64_t tag,
+Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> members,
+                                                           uint64_t tag,
                                                            const CommOptions& options) {
   COMM_ASSIGN(auto knobs, Knobs::load());
   std::shared_ptr<Communicator> child(new Communicator);
@@ -261,11 +267,10 @@ Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> 
   raw->rank_ = static_cast<int>(std::find(members.begin(), members.end(), rank_) - members.begin());
   raw->nranks_ = static_cast<int>(members.size());
   if (raw->nranks_ > 1) {
-    COMM_ASSIGN(raw->bootstrap_,
-                bootstrap_->derive(members, tag, raw->knobs_,
-                                   [raw](News news, const Status& reason) {
-                                     raw->on_news(news, reason);
-                                   }));
+    COMM_ASSIGN(raw->bootstrap_, bootstrap_->derive(members, tag, raw->knobs_,
+                                                    [raw](News news, const Status& reason) {
+                                                      raw->on_news(news, reason);
+                                                    }));
   }
   return assemble(std::move(child), options);
 }

@@ -31,8 +31,8 @@ Status Batch::start_messages() {
                communicator_.planner_->shape().segment_bytes);
   for (Operation& operation : messages_) {
     P2pMessage message;
-    message.signature = signature_of(
-        operation, communicator_.next_p2p_number(operation.root, operation.is_send));
+    message.signature =
+        signature_of(operation, communicator_.next_p2p_number(operation.root, operation.is_send));
     message.operation = std::move(operation);
     p2p_->add(std::move(message));
   }

@@ -1,4 +1,5 @@
-// Batch: what a group does on one communicator: its collectives in order, then its messages together.
+// Batch: what a group does on one communicator: its collectives in order, then its messages
+// together.
 #pragma once
 
 #include <deque>

@@ -1,5 +1,5 @@
-// ChannelTable: the channels of one communicator, opened on first use, each by the transport that both
-// ends agreed on.
+// ChannelTable: the channels of one communicator, opened on first use, each by the transport that
+// both ends agreed on.
 #pragma once
 
 #include <atomic>

@@ -32,7 +32,8 @@ void Communicator::on_news(News news, const Status& reason) {
     log_info(Subsys::kInit, "rank {}: revoked: {}", rank_, reason.to_string());
     return;
   }
-  if (failure_.set(reason)) log_info(Subsys::kInit, "rank {}: failed: {}", rank_, reason.to_string());
+  if (failure_.set(reason))
+    log_info(Subsys::kInit, "rank {}: failed: {}", rank_, reason.to_string());
 }
 
 Status Communicator::fail(Status status) {
@@ -157,9 +158,9 @@ Status drive_all(std::span<const DrivenBatch> batches) {
     Status reason = culprit.communicator->fail(std::move(status));
     for (const DrivenBatch& other : batches) {
       if (other.communicator != culprit.communicator && other.execution != nullptr)
-        (void)other.communicator->fail(
-            error(Code::kInternal, "another communicator of the same group failed: {}",
-                  reason.to_string()));
+        (void)other.communicator->fail(error(Code::kInternal,
+                                             "another communicator of the same group failed: {}",
+                                             reason.to_string()));
     }
     return reason;
   };
@@ -228,7 +229,8 @@ Status Communicator::revoke() {
   const Status reason =
       error(Code::kInvalidUsage,
             "the communicator was revoked by rank {} (commRevoke); shrink, split or destroy it",
-            rank_).with_peer(rank_);
+            rank_)
+          .with_peer(rank_);
   if (revoked()) return Status::ok();
   if (bootstrap_) {
     bootstrap_->raise(News::kRevoke, reason);
@@ -258,9 +260,10 @@ const PreMulOp* Communicator::find_op(int index) const {
 
 Status Communicator::destroy_op(int index) {
   if (find_op(index) == nullptr)
-    return error(Code::kInvalidArgument,
-                 "the operator was not made by commRedOpCreatePreMulSum on this communicator, or was "
-                 "destroyed before");
+    return error(
+        Code::kInvalidArgument,
+        "the operator was not made by commRedOpCreatePreMulSum on this communicator, or was "
+        "destroyed before");
   ops_[static_cast<size_t>(index)].live = false;
   return Status::ok();
 }
@@ -274,8 +277,10 @@ Status Communicator::agree_on_window(size_t size) {
   for (int r = 0; r < nranks_; ++r)
     if (sizes[static_cast<size_t>(r)] != size)
       return error(Code::kInvalidUsage,
-                   "commWindowRegister: rank {} registers {} bytes, rank {} {} bytes; a window has the "
-                   "same size on all ranks", rank_, size, r, sizes[static_cast<size_t>(r)])
+                   "commWindowRegister: rank {} registers {} bytes, rank {} {} bytes; a window has "
+                   "the "
+                   "same size on all ranks",
+                   rank_, size, r, sizes[static_cast<size_t>(r)])
           .with_peer(r);
   return Status::ok();
 }

@@ -1,8 +1,8 @@
 // Communicator: everything one rank has. Owns the bootstrap, the transports and their channels, the
 // plans, the engine thread and the failure state.
 //
-// Threads: operations are issued by one thread at a time. abort(), revoke(), state() and stats() may be
-// called from any thread.
+// Threads: operations are issued by one thread at a time. abort(), revoke(), state() and stats()
+// may be called from any thread.
 #pragma once
 
 #include <array>
@@ -76,13 +76,14 @@ class Communicator {
   // Runs one operation in the calling thread, after what is queued. The fast path.
   Status run(const Operation& operation);
 
-  // The work of a group on one communicator, as one state machine: its collectives in order, then its
-  // point-to-point messages together. Starts counting when it first advances.
+  // The work of a group on one communicator, as one state machine: its collectives in order, then
+  // its point-to-point messages together. Starts counting when it first advances.
   std::unique_ptr<Execution> batch(std::vector<Operation> operations);
   // Waits for what the engine still has to do; the failure of the communicator, if any.
   Status drain();
   // Queues operations on the engine thread, in the order of `streams` (each once; may be empty).
-  Status submit(std::vector<Operation> operations, std::vector<std::shared_ptr<HostStream>> streams);
+  Status submit(std::vector<Operation> operations,
+                std::vector<std::shared_ptr<HostStream>> streams);
 
   // What this rank's waits need; for driving several communicators' batches from one thread.
   WaitContext wait_context() const;
@@ -159,7 +160,8 @@ class Communicator {
   std::atomic<bool> has_engine_{false};
 };
 
-// Drives several executions, each with its communicator, until all are done; the first failure ends all.
+// Drives several executions, each with its communicator, until all are done; the first failure ends
+// all.
 struct DrivenBatch {
   Communicator* communicator;
   Execution* execution;

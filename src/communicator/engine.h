@@ -1,5 +1,5 @@
-// Engine: the thread that runs a communicator's asynchronous operations, in the order they were queued.
-// Started by the first of them.
+// Engine: the thread that runs a communicator's asynchronous operations, in the order they were
+// queued. Started by the first of them.
 #pragma once
 
 #include <condition_variable>

@@ -22,7 +22,8 @@ void HostStream::finish(uint64_t ticket, const Status& status) {
 
 Status HostStream::query() const {
   std::lock_guard lock(mutex_);
-  if (finished_ < issued_) return Status(Code::kInProgress, "operations of the stream are still running");
+  if (finished_ < issued_)
+    return Status(Code::kInProgress, "operations of the stream are still running");
   return first_failure_;
 }
 

@@ -1,6 +1,7 @@
 // HostStream: an in-order queue of operations on host memory, possibly of several communicators.
 //
-// Every queued piece of work takes a ticket; it may run when all earlier tickets of the stream are done.
+// Every queued piece of work takes a ticket; it may run when all earlier tickets of the stream are
+// done.
 #pragma once
 
 #include <condition_variable>

@@ -1,5 +1,5 @@
-// Introduction: what a rank tells all others when a communicator is made, beyond PeerFacts: what it may run
-// on and what it was asked for. Exchanged once, as text of fixed layout.
+// Introduction: what a rank tells all others when a communicator is made, beyond PeerFacts: what it
+// may run on and what it was asked for. Exchanged once, as text of fixed layout.
 #pragma once
 
 #include <array>

@@ -1,6 +1,6 @@
-// BoardLayout: what the fused exchanges keep where in a rank's part of the board, and the counters that
-// order them. Every rank writes its own part only (and, for commMemAlloc memory, its share of a peer's
-// output buffer), and reads the others'.
+// BoardLayout: what the fused exchanges keep where in a rank's part of the board, and the counters
+// that order them. Every rank writes its own part only (and, for commMemAlloc memory, its share of
+// a peer's output buffer), and reads the others'.
 #pragma once
 
 #include <algorithm>
@@ -26,7 +26,7 @@ struct BoardControl {
   alignas(kLine) std::atomic<uint64_t> staged;    // windows whose input peers may read
   alignas(kLine) std::atomic<uint64_t> reduced;   // windows whose share this rank has reduced
   alignas(kLine) std::atomic<uint64_t> gathered;  // windows that this rank has collected whole
-  alignas(kLine) BufferNote in;                   // of the operation whose first window is staged next
+  alignas(kLine) BufferNote in;  // of the operation whose first window is staged next
   BufferNote out;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
@@ -76,8 +76,8 @@ struct Staging {
   std::byte* result(std::byte* part, uint64_t index) const { return input(part, index) + window; }
 };
 
-// This rank's view of how far the exchanges of its communicator have come; equal on all ranks between
-// operations.
+// This rank's view of how far the exchanges of its communicator have come; equal on all ranks
+// between operations.
 struct BoardState {
   uint64_t oneshots = 0;
   uint64_t windows = 0;

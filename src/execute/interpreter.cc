@@ -195,7 +195,8 @@ class Interpreter::LaneRun {
       case StepKind::kRepeat:
         break;
     }
-    return error(Code::kInternal, "the schedule of {} has a nested repeat", args_.schedule->algorithm);
+    return error(Code::kInternal, "the schedule of {} has a nested repeat",
+                 args_.schedule->algorithm);
   }
 
   Status run_reduce(bool* done) {
@@ -226,7 +227,8 @@ class Interpreter::LaneRun {
     if (offset_ == 0 && being_sent(dst_, bytes_)) return Status::ok();
     while (offset_ < bytes_) {
       bool got = false;
-      COMM_TRY(in_->channel->receive_into(args_.signature, dst_ + offset_, segment_at(offset_), &got));
+      COMM_TRY(
+          in_->channel->receive_into(args_.signature, dst_ + offset_, segment_at(offset_), &got));
       if (!got) return Status::ok();
       offset_ += segment_at(offset_);
       *moved = true;
@@ -252,9 +254,9 @@ class Interpreter::LaneRun {
     return Status::ok();
   }
 
-  // Receives segment by segment, combines with this rank's part if asked, keeps it in dst if asked, and
-  // passes it on. With a dst the receive never waits for the channel ahead (in a ring everybody would
-  // wait for everybody): what does not fit there now is posted from dst.
+  // Receives segment by segment, combines with this rank's part if asked, keeps it in dst if asked,
+  // and passes it on. With a dst the receive never waits for the channel ahead (in a ring everybody
+  // would wait for everybody): what does not fit there now is posted from dst.
   Status run_forward(bool* done, bool* moved) {
     const bool direct = dst_ != nullptr && (out_->channel->capabilities() & kDirectSend) != 0;
     if (offset_ == 0 && dst_ != nullptr && being_sent(dst_, bytes_)) return Status::ok();
@@ -315,8 +317,8 @@ class Interpreter::LaneRun {
     ++out_->accepted;
     // A slot that is not the peer's memory may still have to leave this process.
     if ((out_->channel->capabilities() & kMapped) == 0)
-      pending_.push_back({.port = out_, .src = nullptr, .bytes = 0, .given = true,
-                          .finish_at = out_->accepted});
+      pending_.push_back(
+          {.port = out_, .src = nullptr, .bytes = 0, .given = true, .finish_at = out_->accepted});
     *went = true;
     return Status::ok();
   }
@@ -352,7 +354,8 @@ class Interpreter::LaneRun {
       const size_t bytes = std::min(args_.segment_bytes, message.bytes - message.issued);
       if (direct) {
         bool accepted = false;
-        COMM_TRY(port.channel->post(args_.signature, message.src + message.issued, bytes, &accepted));
+        COMM_TRY(
+            port.channel->post(args_.signature, message.src + message.issued, bytes, &accepted));
         if (!accepted) return Status::ok();
       } else {
         std::byte* slot = nullptr;

@@ -1,8 +1,8 @@
 // Interpreter: the host executor. Runs one rank's schedule over channels, on CPU memory.
 //
-// Each lane goes through its steps in order. A send is posted and the lane goes on; a step that writes
-// what is still being sent waits. Messages are cut into segments; a fused receive-and-send passes each
-// segment on as soon as it is there, so that a ring pipelines without slices.
+// Each lane goes through its steps in order. A send is posted and the lane goes on; a step that
+// writes what is still being sent waits. Messages are cut into segments; a fused receive-and-send
+// passes each segment on as soon as it is there, so that a ring pipelines without slices.
 #pragma once
 
 #include <cstddef>
@@ -19,16 +19,16 @@
 namespace libcomm {
 
 struct InterpreterArgs {
-  const Schedule* schedule = nullptr;   // outlives the interpreter
+  const Schedule* schedule = nullptr;  // outlives the interpreter
   const Operation* operation = nullptr;
   const Layout* layout = nullptr;
   Signature signature;
-  ReduceKernel kernel = nullptr;        // null for collectives that do not reduce
-  ReducePool* pool = nullptr;           // may be null
+  ReduceKernel kernel = nullptr;  // null for collectives that do not reduce
+  ReducePool* pool = nullptr;     // may be null
   Ports* ports = nullptr;
-  size_t segment_bytes = 0;             // the same on all ranks
+  size_t segment_bytes = 0;  // the same on all ranks
   int slices = 1;
-  std::byte* scratch = nullptr;         // layout.scratch_bytes() of it
+  std::byte* scratch = nullptr;  // layout.scratch_bytes() of it
 };
 
 class Interpreter final : public Execution {

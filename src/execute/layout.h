@@ -10,7 +10,7 @@
 namespace libcomm {
 
 struct Extent {
-  size_t offset = 0;    // bytes from the start of the space (or scratch bank)
+  size_t offset = 0;  // bytes from the start of the space (or scratch bank)
   size_t bytes = 0;
 };
 
@@ -21,8 +21,8 @@ class Layout {
 
   // A run of `run` chunks from `chunk`, restricted to slice `slice`.
   Extent locate(Space space, int chunk, int run, int slice) const;
-  // Where a scratch bank's first byte would be, from the start of the scratch memory. Only the part of a
-  // bank that the schedule touches has memory, so this can be negative.
+  // Where a scratch bank's first byte would be, from the start of the scratch memory. Only the part
+  // of a bank that the schedule touches has memory, so this can be negative.
   ptrdiff_t bank_offset(int bank) const { return bank_offsets_[static_cast<size_t>(bank)]; }
   size_t scratch_bytes() const { return scratch_bytes_; }
 

@@ -13,8 +13,8 @@ uint32_t hash_of(const Signature& signature) {
   uint64_t h = signature.count * 0x9e3779b97f4a7c15u;
   h ^= signature.table_hash + (h >> 29);
   h = (h ^ static_cast<uint32_t>(signature.root)) * 0xbf58476d1ce4e5b9u;
-  h ^= static_cast<uint64_t>(signature.collective) << 16 | static_cast<uint64_t>(signature.type) << 8 |
-       signature.redop;
+  h ^= static_cast<uint64_t>(signature.collective) << 16 |
+       static_cast<uint64_t>(signature.type) << 8 | signature.redop;
   h *= 0x94d049bb133111ebu;
   return static_cast<uint32_t>(h >> 32);
 }

@@ -1,9 +1,9 @@
 // One-shot exchange: a whole small collective through the board.
 //
-// Every rank writes what the others need into its slot, flag last; waits for the flags of all; and takes
-// what it needs. Two slots in turn are enough: a rank that starts exchange n+2 has seen every flag of
-// n+1, and a rank sets that flag only after it has read the slots of n. Every rank waits for every other
-// in every collective, rooted ones too, for that reason.
+// Every rank writes what the others need into its slot, flag last; waits for the flags of all; and
+// takes what it needs. Two slots in turn are enough: a rank that starts exchange n+2 has seen every
+// flag of n+1, and a rank sets that flag only after it has read the slots of n. Every rank waits
+// for every other in every collective, rooted ones too, for that reason.
 //
 // It is the fused form of the algorithm `oneshot`: reductions combine ranks 0, 1, 2, ... in order,
 // rounded once.

@@ -24,9 +24,9 @@ Signature signature_of(const Operation& operation, uint64_t number) {
     case Collective::kReduce:
     case Collective::kReduceScatter:
     case Collective::kReduceScatterV:
-      signature.redop = static_cast<uint8_t>(static_cast<uint8_t>(operation.op) |
-                                             (operation.average ? 0x80 : 0) |
-                                             (operation.premultiply && !operation.average ? 0x40 : 0));
+      signature.redop =
+          static_cast<uint8_t>(static_cast<uint8_t>(operation.op) | (operation.average ? 0x80 : 0) |
+                               (operation.premultiply && !operation.average ? 0x40 : 0));
       break;
     default:
       break;

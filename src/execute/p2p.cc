@@ -94,8 +94,8 @@ Status P2pBatch::advance_recv(int peer, Incoming& flow, bool* moved) {
     auto* dst = static_cast<std::byte*>(transfer.message.operation.out);
     const size_t bytes = std::min(segment_bytes_, transfer.bytes - transfer.done);
     bool got = false;
-    COMM_TRY(flow.port->channel->receive_into(transfer.message.signature, dst + transfer.done, bytes,
-                                              &got));
+    COMM_TRY(flow.port->channel->receive_into(transfer.message.signature, dst + transfer.done,
+                                              bytes, &got));
     if (!got) return Status::ok();
     transfer.done += bytes;
     *moved = true;

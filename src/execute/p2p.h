@@ -1,7 +1,7 @@
 // P2pBatch: the sends and receives of one group, all in progress at once.
 //
-// Messages to one peer go out in the order of the calls, as do receives from one peer; different peers
-// do not wait for each other. A message to oneself is copied from its send to its receive.
+// Messages to one peer go out in the order of the calls, as do receives from one peer; different
+// peers do not wait for each other. A message to oneself is copied from its send to its receive.
 #pragma once
 
 #include <deque>
@@ -20,7 +20,8 @@ struct P2pMessage {
 
 class P2pBatch final : public Execution {
  public:
-  P2pBatch(int rank, Ports* ports, size_t segment_bytes) : rank_(rank), ports_(ports), segment_bytes_(segment_bytes) {}
+  P2pBatch(int rank, Ports* ports, size_t segment_bytes)
+      : rank_(rank), ports_(ports), segment_bytes_(segment_bytes) {}
   void add(P2pMessage message);
   // Pairs the messages to oneself; kInvalidUsage when one has no partner.
   Status settle_self();

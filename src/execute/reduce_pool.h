@@ -1,7 +1,7 @@
 // ReducePool: helper threads that share the arithmetic of large reductions (COMM_NTHREADS).
 //
-// The range of elements is cut, not the order of the sources, so the bits are the same with any number
-// of threads.
+// The range of elements is cut, not the order of the sources, so the bits are the same with any
+// number of threads.
 #pragma once
 
 #include <condition_variable>

@@ -77,8 +77,8 @@ Status Twoshot::meet_peers() {
     const Signature theirs = board.published(i);
     const int rank = board.ranks()[static_cast<size_t>(i)];
     if (!(theirs == args_.signature))
-      return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, bytes_, rank, theirs,
-                      bytes_);
+      return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, bytes_, rank,
+                      theirs, bytes_);
     const BoardControl& control = board_control(peer.part);
     if (control.in.mapped == 1) {
       COMM_ASSIGN(peer.in, board.map_segment(i, control.in.segment, control.in.offset, bytes_));
@@ -117,9 +117,9 @@ void Twoshot::reduce() {
     for (int i = 0; i < n_; ++i) {
       const Peer& peer = peers_[static_cast<size_t>(i)];
       sources_[static_cast<size_t>(i)] =
-          i == me_               ? in_ + range.begin
+          i == me_             ? in_ + range.begin
           : peer.in != nullptr ? peer.in + range.begin
-                                 : staging_.input(peer.part, first_ + reduced_) + in_window;
+                               : staging_.input(peer.part, first_ + reduced_) + in_window;
     }
     ReduceArgs work;
     work.dst = out_ + range.begin;
@@ -163,7 +163,7 @@ void Twoshot::gather() {
   tell(board_control(peers_[static_cast<size_t>(me_)].part).gathered, first_ + gathered_);
 }
 
-bool Twoshot::reached(std::atomic<uint64_t> BoardControl::* counter, uint64_t Peer::* seen,
+bool Twoshot::reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen,
                       uint64_t value) {
   for (int i = 0; i < n_; ++i) {
     Peer& peer = peers_[static_cast<size_t>(i)];

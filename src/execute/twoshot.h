@@ -2,12 +2,14 @@
 //
 // The buffer is cut into windows, a window into one share per rank. For each window a rank
 //   stages   copies the other ranks' shares of its input into its part of the board,
-//   reduces  its own share from all ranks at once (rank order 0, 1, 2, ..., rounded once) into its own
+//   reduces  its own share from all ranks at once (rank order 0, 1, 2, ..., rounded once) into its
+//   own
 //            output and into its part of the board,
 //   gathers  the other shares from where their owners put them.
-// Three counters per rank order this; up to kWindowBuffers windows are in flight, so that a rank seldom
-// waits. A rank whose input lies in a commMemAlloc segment does not stage: the owners of the shares read
-// it in place. A rank whose output lies in one does not gather: the owners write it in place.
+// Three counters per rank order this; up to kWindowBuffers windows are in flight, so that a rank
+// seldom waits. A rank whose input lies in a commMemAlloc segment does not stage: the owners of the
+// shares read it in place. A rank whose output lies in one does not gather: the owners write it in
+// place.
 //
 // It is the fused form of the algorithm `twoshot`.
 #pragma once
@@ -43,7 +45,7 @@ class Twoshot final : public Execution {
   void gather();
   void tell(std::atomic<uint64_t>& counter, uint64_t value);
   // True when every peer's counter has reached `value`.
-  bool reached(std::atomic<uint64_t> BoardControl::* counter, uint64_t Peer::* seen, uint64_t value);
+  bool reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen, uint64_t value);
   bool can_stage();
   bool can_reduce();
   bool can_gather();

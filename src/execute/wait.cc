@@ -9,15 +9,16 @@
 namespace libcomm {
 namespace {
 
-// Turns of each phase. A turn of spinning looks at the channels and nothing else: a pause instruction is up
-// to 140 cycles, more than a small exchange takes. Nobody knows for certain that a core is free (other
-// programs, two ranks placed on one core), so even ranks with cores of their own yield after some
-// microseconds; where nobody else wants the core, a yield costs a fraction of a microsecond.
+// Turns of each phase. A turn of spinning looks at the channels and nothing else: a pause
+// instruction is up to 140 cycles, more than a small exchange takes. Nobody knows for certain that
+// a core is free (other programs, two ranks placed on one core), so even ranks with cores of their
+// own yield after some microseconds; where nobody else wants the core, a yield costs a fraction of
+// a microsecond.
 constexpr unsigned kSpinsAlone = 300;
 constexpr unsigned kSpinsShared = 20;  // someone else needs this core
 constexpr unsigned kYieldsAlone = 8000;
 constexpr unsigned kYieldsShared = 200;
-constexpr int kBoardSleepUs = 2000;      // a lost wake-up costs at most this
+constexpr int kBoardSleepUs = 2000;  // a lost wake-up costs at most this
 constexpr int kSocketSleepMs = 50;
 
 inline void relax() {
@@ -53,10 +54,11 @@ Status Waiter::check_deadline() {
   const auto now = Clock::now();
   if (since_ == Clock::time_point()) since_ = now;
   if (Seconds(now - since_).count() < context_.policy.timeout_seconds) return Status::ok();
-  return error(Code::kSystem,
-               "no progress for {} s: a peer has not made the matching call, or hangs; if it is only "
-               "slow, raise COMM_TIMEOUT",
-               context_.policy.timeout_seconds);
+  return error(
+      Code::kSystem,
+      "no progress for {} s: a peer has not made the matching call, or hangs; if it is only "
+      "slow, raise COMM_TIMEOUT",
+      context_.policy.timeout_seconds);
 }
 
 Status Waiter::idle(const Execution& execution) {

@@ -1,8 +1,8 @@
 // Waiting: what a rank does when nothing can be done until a peer does something.
 //
-// A wait spins, then yields, then sleeps (on the board's doorbell, or on sockets). How long each phase
-// lasts follows from whether the ranks of this host have cores of their own. Every wait ends: it
-// watches for progress (the caller does), the failure of the communicator and the deadline.
+// A wait spins, then yields, then sleeps (on the board's doorbell, or on sockets). How long each
+// phase lasts follows from whether the ranks of this host have cores of their own. Every wait ends:
+// it watches for progress (the caller does), the failure of the communicator and the deadline.
 #pragma once
 
 #include <atomic>
@@ -16,8 +16,8 @@
 
 namespace libcomm {
 
-// The first failure of a communicator, told by whoever noticed. Shared by the caller's thread, the engine
-// and the monitor.
+// The first failure of a communicator, told by whoever noticed. Shared by the caller's thread, the
+// engine and the monitor.
 class FailureState {
  public:
   bool failed() const { return failed_.load(std::memory_order_acquire); }
@@ -35,8 +35,8 @@ enum class WaitMode { kSpin = 0, kAdaptive = 1, kBlock = 2 };  // COMM_WAIT's ch
 
 struct WaitPolicy {
   WaitMode mode = WaitMode::kAdaptive;
-  bool share_cores = false;   // more ranks on this host than cores they may use
-  double timeout_seconds = 0; // without any progress; 0: never
+  bool share_cores = false;    // more ranks on this host than cores they may use
+  double timeout_seconds = 0;  // without any progress; 0: never
 };
 
 // What one communicator's waits need to know.
@@ -60,8 +60,8 @@ class Waiter {
       disarm();
     }
   }
-  // Nothing could be done. Returns after a moment, for another try; the failure of the communicator, or
-  // kSystem when the deadline has passed.
+  // Nothing could be done. Returns after a moment, for another try; the failure of the
+  // communicator, or kSystem when the deadline has passed.
   Status idle(const Execution& execution);
   // True about once per sleep: time for checks that are too slow for every turn.
   bool is_slow() const { return slow_; }

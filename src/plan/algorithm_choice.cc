@@ -54,13 +54,15 @@ Status AlgorithmChoice::parse(std::string_view text) {
         return error(Code::kInvalidArgument,
                      "COMM_ALGO={}: {} is not a collective (allreduce, reducescatter, allgather, "
                      "broadcast, reduce, alltoall, gather, scatter, allgatherv, reducescatterv, "
-                     "alltoallv)", whole, name);
+                     "alltoallv)",
+                     whole, name);
     }
     if (find_algorithm(algorithm) == nullptr)
-      return error(Code::kInvalidArgument, "COMM_ALGO={}: {} is not an algorithm; there are:{}", whole,
-                   algorithm, algorithm_names());
+      return error(Code::kInvalidArgument, "COMM_ALGO={}: {} is not an algorithm; there are:{}",
+                   whole, algorithm, algorithm_names());
     for (int i = 0; i < kNumCollectives; ++i)
-      if (collective < 0 || collective == i) forced_[static_cast<size_t>(i)] = std::string(algorithm);
+      if (collective < 0 || collective == i)
+        forced_[static_cast<size_t>(i)] = std::string(algorithm);
   }
   return Status::ok();
 }

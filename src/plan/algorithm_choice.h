@@ -1,4 +1,5 @@
-// AlgorithmChoice: which algorithm a collective uses: what COMM_ALGO says, or what suits size and group.
+// AlgorithmChoice: which algorithm a collective uses: what COMM_ALGO says, or what suits size and
+// group.
 #pragma once
 
 #include <array>
@@ -15,8 +16,9 @@ struct GroupShape;
 
 class AlgorithmChoice {
  public:
-  // "ring" for all collectives, or "allreduce:ring;allgather:hd". An unknown collective or algorithm is
-  // kInvalidArgument; an algorithm that a collective does not have is left out with one INFO line.
+  // "ring" for all collectives, or "allreduce:ring;allgather:hd". An unknown collective or
+  // algorithm is kInvalidArgument; an algorithm that a collective does not have is left out with
+  // one INFO line.
   Status parse(std::string_view text);
 
   // Names to try, best first; the first that supports the request is used. `bytes`: of one block.

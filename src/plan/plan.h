@@ -1,5 +1,5 @@
-// Plan: how one kind of call is carried out. Made once per (collective, count, type, operator, root) and
-// kept by the communicator, so that a repeated call costs one look-up.
+// Plan: how one kind of call is carried out. Made once per (collective, count, type, operator,
+// root) and kept by the communicator, so that a repeated call costs one look-up.
 #pragma once
 
 #include <memory>
@@ -25,7 +25,7 @@ struct Plan {
   std::string algorithm;
   std::string reason;  // why this one, for COMM_DEBUG=INFO
   ReduceKernel kernel = nullptr;
-  size_t window = 0;   // kTwoshot
+  size_t window = 0;  // kTwoshot
   // kSchedule
   Schedule schedule;
   std::unique_ptr<Layout> layout;

@@ -14,8 +14,8 @@ namespace {
 constexpr size_t kMostPlans = 4096;
 constexpr int kMostSlices = 512;
 constexpr size_t kMostInFlight = 8;  // chunks per lane of a two-way algorithm
-// Least bytes of such a chunk. A constant, not the transport's segment: where chunks begin decides the
-// order of reduction, which must not depend on what carries the bytes.
+// Least bytes of such a chunk. A constant, not the transport's segment: where chunks begin decides
+// the order of reduction, which must not depend on what carries the bytes.
 constexpr size_t kPieceBytes = size_t{256} << 10;
 constexpr size_t kWindowBytes = size_t{512} << 10;
 
@@ -74,10 +74,14 @@ Status parse_ring(std::string_view text, int nranks, std::vector<int>* order) {
 
 const char* name_of(Route route) {
   switch (route) {
-    case Route::kLocal: return "local";
-    case Route::kOneshot: return "oneshot on the board";
-    case Route::kTwoshot: return "twoshot on the board";
-    case Route::kSchedule: return "channels";
+    case Route::kLocal:
+      return "local";
+    case Route::kOneshot:
+      return "oneshot on the board";
+    case Route::kTwoshot:
+      return "twoshot on the board";
+    case Route::kSchedule:
+      return "channels";
   }
   return "?";
 }
@@ -141,7 +145,8 @@ int Planner::slices_for(const Schedule& schedule, const Operation& operation) co
 
 Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) const {
   auto plan = std::make_shared<Plan>();
-  if (reduces(operation.collective)) plan->kernel = find_reduce_kernel(operation.type, operation.op);
+  if (reduces(operation.collective))
+    plan->kernel = find_reduce_kernel(operation.type, operation.op);
   if (shape_.nranks == 1) {
     plan->algorithm = "local";
     return std::shared_ptr<const Plan>(std::move(plan));
@@ -157,7 +162,8 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
   if (fits && (forced == "oneshot" || (forced.empty() && published <= threshold))) {
     plan->route = Route::kOneshot;
     plan->algorithm = "oneshot";
-    plan->reason = forced.empty() ? fmt::format("{} bytes <= LL_THRESHOLD", published) : "COMM_ALGO";
+    plan->reason =
+        forced.empty() ? fmt::format("{} bytes <= LL_THRESHOLD", published) : "COMM_ALGO";
   } else if (shape_.one_board && operation.collective == Collective::kAllReduce &&
              (forced == "twoshot" || forced.empty())) {
     plan->route = Route::kTwoshot;
@@ -172,8 +178,7 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
     request.nranks = shape_.nranks;
     request.root = operation.root;
     request.lanes = lanes_for(bytes);
-    request.pipeline = static_cast<int>(
-        std::clamp<size_t>(bytes / kPieceBytes, 1, kMostInFlight));
+    request.pipeline = static_cast<int>(std::clamp<size_t>(bytes / kPieceBytes, 1, kMostInFlight));
     request.host_of = shape_.host_of;
     request.ring_order = shape_.ring_order;
     const Algorithm* chosen = nullptr;
@@ -194,7 +199,8 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
     plan->algorithm = chosen->name;
     plan->reason = !forced.empty() && forced == chosen->name ? "COMM_ALGO" : "size and group";
     plan->schedule = chosen->build(request, shape_.rank);
-    if (operation.collective == Collective::kAllGatherV) plan->schedule = split_runs(plan->schedule);
+    if (operation.collective == Collective::kAllGatherV)
+      plan->schedule = split_runs(plan->schedule);
     if (static_cast<int>(plan->schedule.lanes.size()) > kMaxLanes)
       return error(Code::kInternal, "{} made {} lanes; the executor has {}", chosen->name,
                    plan->schedule.lanes.size(), kMaxLanes);

@@ -1,5 +1,5 @@
-// Planner: (operation, group, knobs) -> Plan. A pure function of what all ranks have agreed on, so that
-// every rank chooses alike.
+// Planner: (operation, group, knobs) -> Plan. A pure function of what all ranks have agreed on, so
+// that every rank chooses alike.
 #pragma once
 
 #include <memory>
@@ -17,7 +17,7 @@ namespace libcomm {
 struct GroupShape {
   int rank = 0;
   int nranks = 1;
-  std::vector<int> host_of;     // dense from 0
+  std::vector<int> host_of;  // dense from 0
   int hosts = 1;
   bool one_board = false;       // all ranks share a board
   std::vector<int> ring_order;  // empty: by rank
@@ -61,6 +61,7 @@ class Planner {
 };
 
 // Microseconds that the operation takes by the alpha-beta model (facts: docs/architecture.md).
-double estimate_us(const Operation& operation, const GroupShape& shape, const std::string& algorithm);
+double estimate_us(const Operation& operation, const GroupShape& shape,
+                   const std::string& algorithm);
 
 }  // namespace libcomm

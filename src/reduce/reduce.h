@@ -22,8 +22,8 @@ struct ReduceArgs {
   void* dst2 = nullptr;
   const void* const* sources = nullptr;  // `source_count` arrays of `count` elements; dst and dst2
                                          // may equal any of them, but not overlap one partially
-  int source_count = 0;  // at least 1; 1 is a copy (with the division, if any)
-  size_t count = 0;      // elements
+  int source_count = 0;                  // at least 1; 1 is a copy (with the division, if any)
+  size_t count = 0;                      // elements
   // Divides the result (the average over this many ranks); at least 1, which leaves it. Floats: a
   // true division in fp32 (fp64 for fp64) before the one rounding. Integers: division that
   // truncates towards zero.

@@ -7,15 +7,16 @@
 // Vocabulary
 //   block   the part of a buffer that the collective's definition names: an all-gather's output has
 //           one block per rank, an all-reduce's buffers are one block.
-//   chunk   an equal part of a block: chunk id = block * chunks_per_block + part. The last chunks may
-//           be one granule shorter or empty; both ends know every chunk's size, and a message of size
-//           zero is not sent.
+//   chunk   an equal part of a block: chunk id = block * chunks_per_block + part. The last chunks
+//   may
+//           be one granule shorter or empty; both ends know every chunk's size, and a message of
+//           size zero is not sent.
 //   space   input, output, or a scratch bank. A scratch bank has the same chunks as the larger of
 //           input and output (Schedule::scratch_like), so that a chunk id means the same size
 //           everywhere.
 //   lane    an independent sequence of steps. Steps of a lane begin in order. A send is posted and
-//           the lane goes on; a later step of the lane that writes what is still being sent waits for
-//           it (the executor sees to that). Messages between two ranks match in order per lane.
+//           the lane goes on; a later step of the lane that writes what is still being sent waits
+//           for it (the executor sees to that). Messages between two ranks match in order per lane.
 //   slice   a run of a whole schedule over a part of every chunk; slices of one operation overlap
 //           between ranks. The planner decides how many.
 #pragma once
@@ -44,8 +45,8 @@ enum class Collective : uint8_t {
 inline constexpr int kNumCollectives = 13;
 const char* name_of(Collective collective);  // "allreduce", "reducescatter", ...
 
-// Blocks of the input and of the output buffer. Gather's output and scatter's input exist at the root
-// only; broadcast's input is read at the root only.
+// Blocks of the input and of the output buffer. Gather's output and scatter's input exist at the
+// root only; broadcast's input is read at the root only.
 struct BlockShape {
   int in_blocks;
   int out_blocks;
@@ -66,12 +67,12 @@ struct Ref {
 };
 
 enum class StepKind : uint8_t {
-  kSend,            // src -> peer
-  kRecv,            // peer -> dst
-  kRecvReduce,      // dst = src op received (src is this rank's own part; often src == dst)
-  // The fused steps. With a dst they mean the two plain steps: the send is posted from dst and never
-  // holds up the receive (a ring would deadlock otherwise). With dst kNone the bytes pass through: the
-  // receive proceeds as fast as the channel to peer2 takes them.
+  kSend,        // src -> peer
+  kRecv,        // peer -> dst
+  kRecvReduce,  // dst = src op received (src is this rank's own part; often src == dst)
+  // The fused steps. With a dst they mean the two plain steps: the send is posted from dst and
+  // never holds up the receive (a ring would deadlock otherwise). With dst kNone the bytes pass
+  // through: the receive proceeds as fast as the channel to peer2 takes them.
   kRecvReduceSend,  // result = src op received; to dst and to peer2
   kRecvCopySend,    // received to dst and to peer2
   kCopy,            // dst = src
@@ -104,8 +105,9 @@ struct Lane {
   std::vector<Step> steps;
 };
 
-// A schedule that is, as a whole, one well-known exchange. An executor with mapped memory between all
-// the ranks may do it without interpretation; the steps give the meaning, and the bits are the same.
+// A schedule that is, as a whole, one well-known exchange. An executor with mapped memory between
+// all the ranks may do it without interpretation; the steps give the meaning, and the bits are the
+// same.
 enum class Fused : uint8_t { kNone, kOneshotAllReduce, kTwoshotAllReduce };
 
 struct Schedule {
@@ -139,8 +141,9 @@ struct ScheduleRequest {
   int lanes = 1;                // wanted; an algorithm with a fixed number ignores it
   std::vector<int> host_of;     // host index of each rank, dense from 0; empty: one host
   std::vector<int> ring_order;  // ranks in ring order; empty: 0, 1, 2, ...
-  // Chunks per lane that a two-way algorithm (tree's all-reduce) keeps in flight at once. Slices cannot
-  // overlap such a way up with the way down of an earlier slice; this can. 1 suits small messages.
+  // Chunks per lane that a two-way algorithm (tree's all-reduce) keeps in flight at once. Slices
+  // cannot overlap such a way up with the way down of an earlier slice; this can. 1 suits small
+  // messages.
   int pipeline = 1;
 };
 

@@ -40,7 +40,8 @@ const char* variable(const char* name) {
 }
 
 // Loads hwloc's view; `source` receives where from.
-// One at a time: hwloc's use of libudev is not for several threads at once (seen by ThreadSanitizer).
+// One at a time: hwloc's use of libudev is not for several threads at once (seen by
+// ThreadSanitizer).
 Result<HwlocTopology> load(std::string* source) {
   static std::mutex loading;
   const std::lock_guard lock(loading);

@@ -11,9 +11,7 @@ namespace {
 
 // The names in src/base/knobs.def: the second argument of each KNOB.
 std::set<std::string> names_in_table() {
-  const std::string file =
-      std::filesystem::path(__FILE__).parent_path() / "../../src/base/knobs.def";
-  const std::string text = read_file(file);
+  const std::string text = read_file(COMM_SOURCE_DIR "/src/base/knobs.def");
   std::set<std::string> names;
   for (size_t at = text.find("\nKNOB("); at != std::string::npos;
        at = text.find("\nKNOB(", at + 1)) {

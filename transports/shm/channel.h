@@ -53,7 +53,7 @@ class ShmSendChannel final : public SendChannel {
   size_t slot_index_ = 0;  // sent_ modulo slot_count_
   uint64_t sent_ = 0;
   const uint64_t sent_before_ = sent_;  // by an earlier end of the same channel
-  uint64_t released_ = 0;  // as last read
+  uint64_t released_ = 0;               // as last read
   bool reserved_ = false;
   bool asked_for_credit_ = false;
 };
