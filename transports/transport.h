@@ -140,6 +140,7 @@ class Board {
   virtual int index() const = 0;
   // Rank `index`'s part, in this process's address space; page-aligned.
   virtual std::byte* part(int index) const = 0;
+  virtual std::span<std::byte* const> parts() const = 0;  // by index
   virtual size_t part_bytes() const = 0;
 
   // What operation this rank is in, for finding mismatched calls; published before the exchange.
@@ -147,10 +148,13 @@ class Board {
   virtual void publish(const Signature& signature) = 0;
   virtual Signature published(int index) const = 0;
 
-  // Wakes rank `index` if it sleeps; to be called after writing what it waits for. Costs one load
-  // when nobody sleeps. `fence`: order the preceding store before that load (needed where ranks
-  // share cores; a wake-up lost without it costs the sleeper its time limit).
-  virtual void wake(int index, bool fence) = 0;
+  // Wakes the other ranks that sleep; to be called after writing what they wait for. Costs one load
+  // for each that does not. `fence`: order the preceding store before those loads (needed where
+  // ranks share cores; a wake-up lost without it costs the sleeper its time limit).
+  virtual void wake_others(bool fence) = 0;
+  // Tells the others on which core this thread runs; true when one of them was last seen on it, so
+  // that it cannot go on while this one keeps the core.
+  virtual bool crowded() = 0;
   // Sleeps until woken or `microseconds` have passed. prepare_sleep() first, then look once more at
   // what is awaited, then sleep(ticket).
   virtual uint32_t prepare_sleep() = 0;

@@ -30,6 +30,20 @@ Status issue(comm* handle, Operation operation, cudaStream_t stream) {
   return Status::ok();
 }
 
+// A small call like one before it, of a communicator that this thread has used: false when it is
+// none, or when anything about it needs words.
+bool quick(comm_t handle, const QuickKey& key, const void* in, void* out, cudaStream_t stream,
+           commResult_t* result) {
+  if (stream != nullptr || in_group()) return false;
+  const QuickUse use(handle);
+  if (!use) return false;
+  Communicator& communicator = *handle->communicator;
+  const QuickCall* call = communicator.find_quick(key);
+  if (call == nullptr || !call->accepts(in, out, communicator.checks_buffers())) return false;
+  *result = guarded(handle, [&] { return communicator.run_quick(*call, in, out); });
+  return true;
+}
+
 // The part that all calls share: the handle, `fill` for the checks, then off it goes.
 template <typename Fill>
 commResult_t call(comm_t handle, cudaStream_t stream, Fill&& fill) {
@@ -46,9 +60,7 @@ commResult_t call(comm_t handle, cudaStream_t stream, Fill&& fill) {
   });
 }
 
-bool checks_buffers(const Communicator& communicator) {
-  return !communicator.knobs().get_bool(Knob::kChecksDisable);
-}
+bool checks_buffers(const Communicator& communicator) { return communicator.checks_buffers(); }
 
 size_t ranks_of(const Communicator& communicator) {
   return static_cast<size_t>(communicator.nranks());
@@ -147,6 +159,10 @@ extern "C" {
 commResult_t commAllReduce(const void* sendbuff, void* recvbuff, size_t count,
                            commDataType_t datatype, commRedOp_t op, comm_t comm,
                            cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kAllReduce, datatype, op, 0, count), sendbuff, recvbuff,
+            stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllReduce, 1, &o));
     COMM_TRY(check_op(op, c, &o));
@@ -157,6 +173,10 @@ commResult_t commAllReduce(const void* sendbuff, void* recvbuff, size_t count,
 commResult_t commReduceScatter(const void* sendbuff, void* recvbuff, size_t recvcount,
                                commDataType_t datatype, commRedOp_t op, comm_t comm,
                                cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kReduceScatter, datatype, op, 0, recvcount), sendbuff,
+            recvbuff, stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
     COMM_TRY(
@@ -171,6 +191,10 @@ commResult_t commReduceScatter(const void* sendbuff, void* recvbuff, size_t recv
 
 commResult_t commAllGather(const void* sendbuff, void* recvbuff, size_t sendcount,
                            commDataType_t datatype, comm_t comm, cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kAllGather, datatype, 0, 0, sendcount), sendbuff,
+            recvbuff, stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
     COMM_TRY(
@@ -184,6 +208,10 @@ commResult_t commAllGather(const void* sendbuff, void* recvbuff, size_t sendcoun
 
 commResult_t commBroadcast(const void* sendbuff, void* recvbuff, size_t count,
                            commDataType_t datatype, int root, comm_t comm, cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kBroadcast, datatype, 0, root, count), sendbuff,
+            recvbuff, stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kBroadcast, 1, &o));
     COMM_TRY(check_root(root, c, "root"));
@@ -203,6 +231,10 @@ commResult_t commBcast(void* buff, size_t count, commDataType_t datatype, int ro
 
 commResult_t commReduce(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
                         commRedOp_t op, int root, comm_t comm, cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kReduce, datatype, op, root, count), sendbuff, recvbuff,
+            stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kReduce, 1, &o));
     COMM_TRY(check_op(op, c, &o));
@@ -215,6 +247,10 @@ commResult_t commReduce(const void* sendbuff, void* recvbuff, size_t count, comm
 
 commResult_t commAlltoAll(const void* sendbuff, void* recvbuff, size_t count,
                           commDataType_t datatype, comm_t comm, cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kAllToAll, datatype, 0, 0, count), sendbuff, recvbuff,
+            stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllToAll, n, &o));
@@ -269,20 +305,21 @@ commResult_t commAllGatherv(const void* sendbuff, size_t sendcount, void* recvbu
                             commDataType_t datatype, comm_t comm, cudaStream_t stream) {
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t me = static_cast<size_t>(c.rank());
+    const auto t = std::make_shared<BlockTables>();
+    o.tables = t;
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllGatherV, 1, &o));
-    COMM_TRY(fill_table(recvcounts, displs, ranks_of(c), o.type, "recv", &o.out_table));
+    COMM_TRY(fill_table(recvcounts, displs, ranks_of(c), o.type, "recv", &t->out));
     if (sendcount != recvcounts[me])
       return error(Code::kInvalidArgument, "sendcount {} differs from recvcounts[{}] = {}",
                    sendcount, me, recvcounts[me]);
-    o.table_hash = hash_table(o.out_table);
-    o.in_table.counts = {sendcount};
-    o.in_table.displs = {0};
+    o.table_hash = hash_table(t->out);
+    t->in.counts = {sendcount};
+    t->in.displs = {0};
     if (sendcount > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
-    if (total(o.out_table) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
-    const bool in_place = sendbuff == offset(recvbuff, o.out_table.displs[me] * size_of(o.type));
+    if (total(t->out) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
+    const bool in_place = sendbuff == offset(recvbuff, t->out.displs[me] * size_of(o.type));
     if (in_place || !checks_buffers(c)) return Status::ok();
-    return check_disjoint(sendbuff, sendcount * size_of(o.type), recvbuff,
-                          reach(o.out_table, o.type),
+    return check_disjoint(sendbuff, sendcount * size_of(o.type), recvbuff, reach(t->out, o.type),
                           "in place means sendbuff == recvbuff + displs[rank]");
   });
 }
@@ -292,18 +329,20 @@ commResult_t commReduceScatterv(const void* sendbuff, void* recvbuff, const size
                                 cudaStream_t stream) {
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t me = static_cast<size_t>(c.rank());
+    const auto t = std::make_shared<BlockTables>();
+    o.tables = t;
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kReduceScatterV, 1, &o));
     COMM_TRY(check_op(op, c, &o));
-    COMM_TRY(fill_table(recvcounts, nullptr, ranks_of(c), o.type, "recv", &o.in_table));
-    o.table_hash = hash_table(o.in_table);
-    o.out_table.counts = {recvcounts[me]};
-    o.out_table.displs = {0};
-    if (total(o.in_table) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
+    COMM_TRY(fill_table(recvcounts, nullptr, ranks_of(c), o.type, "recv", &t->in));
+    o.table_hash = hash_table(t->in);
+    t->out.counts = {recvcounts[me]};
+    t->out.displs = {0};
+    if (total(t->in) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
     if (recvcounts[me] > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
-    const bool in_place = recvbuff == offset(sendbuff, o.in_table.displs[me] * size_of(o.type));
+    const bool in_place = recvbuff == offset(sendbuff, t->in.displs[me] * size_of(o.type));
     if (in_place || !checks_buffers(c)) return Status::ok();
     return check_disjoint(
-        sendbuff, reach(o.in_table, o.type), recvbuff, recvcounts[me] * size_of(o.type),
+        sendbuff, reach(t->in, o.type), recvbuff, recvcounts[me] * size_of(o.type),
         "in place means recvbuff == sendbuff + the sum of recvcounts before rank");
   });
 }
@@ -314,18 +353,20 @@ commResult_t commAlltoAllv(const void* sendbuff, const size_t sendcounts[], cons
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t me = static_cast<size_t>(c.rank());
     const size_t n = ranks_of(c);
+    const auto t = std::make_shared<BlockTables>();
+    o.tables = t;
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllToAllV, 1, &o));
-    COMM_TRY(fill_table(sendcounts, sdispls, n, o.type, "send", &o.in_table));
-    COMM_TRY(fill_table(recvcounts, rdispls, n, o.type, "recv", &o.out_table));
+    COMM_TRY(fill_table(sendcounts, sdispls, n, o.type, "send", &t->in));
+    COMM_TRY(fill_table(recvcounts, rdispls, n, o.type, "recv", &t->out));
     if (sendcounts[me] != recvcounts[me])
       return error(Code::kInvalidUsage,
                    "rank {} sends {} elements to itself but expects {}; sendcounts[rank] and "
                    "recvcounts[rank] must be equal",
                    me, sendcounts[me], recvcounts[me]);
-    if (total(o.in_table) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
-    if (total(o.out_table) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
+    if (total(t->in) > 0) COMM_TRY(check_pointer(sendbuff, "sendbuff"));
+    if (total(t->out) > 0) COMM_TRY(check_pointer(recvbuff, "recvbuff"));
     if (!checks_buffers(c)) return Status::ok();
-    return check_disjoint(sendbuff, reach(o.in_table, o.type), recvbuff, reach(o.out_table, o.type),
+    return check_disjoint(sendbuff, reach(t->in, o.type), recvbuff, reach(t->out, o.type),
                           "all-to-all has no in-place form");
   });
 }

@@ -19,7 +19,8 @@ const char* keep_for_thread(std::string text);
 template <typename Body>
 commResult_t guarded(struct comm* handle, Body&& body) {
   try {
-    return report(body(), handle);
+    const Status status = body();
+    return status.is_ok() ? commSuccess : report(status, handle);
   } catch (const std::bad_alloc&) {
     return report(Status(Code::kSystem, "out of memory"), handle);
   } catch (const std::exception& e) {

@@ -6,6 +6,9 @@
 #include "src/plan/planner.h"
 
 namespace libcomm {
+
+thread_local constinit int t_group_depth = 0;
+
 namespace {
 
 struct PendingWork {
@@ -17,7 +20,6 @@ struct PendingWork {
 };
 
 struct GroupState {
-  int depth = 0;
   Status first_failure;
   std::vector<PendingWork> work;
   std::vector<std::function<Status()>> creations;
@@ -92,8 +94,6 @@ Status run_work(std::vector<PendingWork> all) {
 
 }  // namespace
 
-bool in_group() { return t_group.depth > 0; }
-
 void note_group_failure(const Status& status) {
   if (!status && status.code() != Code::kInProgress && t_group.first_failure.is_ok())
     t_group.first_failure = status;
@@ -126,14 +126,14 @@ void forget_in_group(comm* handle) {
 }
 
 Status group_start() {
-  ++t_group.depth;
+  ++t_group_depth;
   return Status::ok();
 }
 
 Status group_end() {
-  if (t_group.depth == 0)
+  if (t_group_depth == 0)
     return Status(Code::kInvalidUsage, "commGroupEnd without a commGroupStart in this thread");
-  if (--t_group.depth > 0) return Status::ok();
+  if (--t_group_depth > 0) return Status::ok();
   GroupState group = std::move(t_group);
   t_group = GroupState();
   Status created = run_creations(std::move(group.creations));
@@ -144,22 +144,22 @@ Status group_end() {
 }
 
 Status group_simulate_end(double* microseconds) {
-  if (t_group.depth == 0)
+  if (t_group_depth == 0)
     return Status(Code::kInvalidUsage,
                   "commGroupSimulateEnd without a commGroupStart in this thread");
   *microseconds = 0;
-  if (--t_group.depth > 0) return Status::ok();
+  if (--t_group_depth > 0) return Status::ok();
   GroupState group = std::move(t_group);
   t_group = GroupState();
   for (const PendingWork& work : group.work) {
-    Planner& planner = work.handle->communicator->planner();
+    const Planner& planner = work.handle->communicator->planner();
     for (const Operation& operation : work.operations) {
       if (operation.collective == Collective::kSendRecv) {
         *microseconds += estimate_us(operation, planner.shape(), "");
         continue;
       }
-      COMM_ASSIGN(const auto plan, planner.plan(operation));
-      *microseconds += plan->estimated_us;
+      COMM_ASSIGN(const double estimate, planner.estimate(operation));
+      *microseconds += estimate;
     }
   }
   return std::move(group.first_failure);

@@ -11,7 +11,10 @@
 
 namespace libcomm {
 
-bool in_group();
+// How many commGroupStart of this thread are open. Every call asks: hence no function behind it,
+// and the fast access that a few bytes of a library may have even when it is opened at run time.
+extern thread_local constinit int t_group_depth __attribute__((tls_model("initial-exec")));
+inline bool in_group() { return t_group_depth > 0; }
 // The first failure of a call inside the group, which commGroupEnd returns.
 void note_group_failure(const Status& status);
 // Adds an operation of a checked communicator.

@@ -16,6 +16,9 @@ std::string comm::last_error() const {
 }
 
 namespace libcomm {
+
+thread_local constinit const comm* t_used_handle = nullptr;
+
 namespace {
 
 constexpr size_t kSlabHandles = 256;
@@ -128,6 +131,7 @@ HandleUse::HandleUse(const comm* handle) {
   const comm::Stage stage = real->stage.load(std::memory_order_acquire);
   if (stage == comm::Stage::kLive) {
     handle_ = real;
+    t_used_handle = real;
     return;
   }
   switch (stage) {

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "comm.h"
+#include "src/base/fd.h"
 #include "src/base/status.h"
 #include "src/communicator/communicator.h"
 
@@ -72,6 +73,34 @@ class HandleUse {
   comm* handle_ = nullptr;  // non-null: in use by us
   comm* known_ = nullptr;
   Status status_;
+};
+
+// The handle that this thread used last. Handles' memory is never freed, so what was one stays one.
+extern thread_local constinit const struct comm* t_used_handle
+    __attribute__((tls_model("initial-exec")));
+
+// As HandleUse, for the handle that this thread used last and that needs no words: false otherwise.
+class QuickUse {
+ public:
+  explicit QuickUse(struct comm* handle) {
+    if (handle == nullptr || handle != t_used_handle) return;
+    handle->users.fetch_add(1, std::memory_order_acq_rel);
+    const bool usable = handle->stage.load(std::memory_order_acquire) == comm::Stage::kLive &&
+                        handle->generation == fork_generation() && handle->blocking;
+    if (usable)
+      handle_ = handle;
+    else
+      handle->users.fetch_sub(1, std::memory_order_acq_rel);
+  }
+  ~QuickUse() {
+    if (handle_ != nullptr) handle_->users.fetch_sub(1, std::memory_order_acq_rel);
+  }
+  QuickUse(const QuickUse&) = delete;
+  QuickUse& operator=(const QuickUse&) = delete;
+  explicit operator bool() const { return handle_ != nullptr; }
+
+ private:
+  struct comm* handle_ = nullptr;  // non-null: in use by us
 };
 
 // The handle behind a comm_t in any stage but free; OK says that it may be inspected.

@@ -13,7 +13,7 @@ bool is_empty(const Operation& operation) {
   const auto total = [](const BlockTable& table) {
     return std::accumulate(table.counts.begin(), table.counts.end(), size_t{0});
   };
-  return operation.count + total(operation.in_table) + total(operation.out_table) == 0;
+  return operation.count + total(operation.in_table()) + total(operation.out_table()) == 0;
 }
 
 // A group of one: at most a copy.
@@ -23,11 +23,11 @@ void run_alone(const Operation& operation) {
   const auto place = [&](const BlockTable& table) {
     return table.displs.empty() ? size_t{0} : table.displs[0] * element;
   };
-  const size_t count = !operation.out_table.empty()  ? operation.out_table.counts[0]
-                       : !operation.in_table.empty() ? operation.in_table.counts[0]
-                                                     : operation.count;
-  const auto* from = static_cast<const std::byte*>(operation.in) + place(operation.in_table);
-  auto* to = static_cast<std::byte*>(operation.out) + place(operation.out_table);
+  const size_t count = !operation.out_table().empty()  ? operation.out_table().counts[0]
+                       : !operation.in_table().empty() ? operation.in_table().counts[0]
+                                                       : operation.count;
+  const auto* from = static_cast<const std::byte*>(operation.in) + place(operation.in_table());
+  auto* to = static_cast<std::byte*>(operation.out) + place(operation.out_table());
   if (from != to) std::memcpy(to, from, count * element);
 }
 
@@ -37,8 +37,8 @@ void run_alone(const Operation& operation) {
 Status ActiveOperation::scale_input(const Operation& operation, int nranks) {
   size_t count = operation.count;
   if (operation.collective == Collective::kReduceScatter) count *= static_cast<size_t>(nranks);
-  if (!operation.in_table.empty())
-    count = std::accumulate(operation.in_table.counts.begin(), operation.in_table.counts.end(),
+  if (!operation.in_table().empty())
+    count = std::accumulate(operation.in_table().counts.begin(), operation.in_table().counts.end(),
                             size_t{0});
   COMM_TRY(scaled_.reserve(count * size_of(operation.type)));
   scale_elements(scaled_.data(), operation.in, count, operation.type, operation.scalar.data());
@@ -71,21 +71,18 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   communicator.current_ = signature;
 
   Board* board = communicator.shm_.board;
-  const BoardArgs on_board{board,
-                           &communicator.board_state_,
-                           operation_,
-                           signature,
-                           plan_->kernel,
-                           communicator.reduce_pool_.get(),
-                           communicator.wait_policy_.share_cores};
   switch (plan_->route) {
     case Route::kLocal:
       break;
     case Route::kOneshot:
-      running_ = &oneshot_.emplace(on_board);
+      running_ = &oneshot_.emplace(communicator.board_view_, plan_->oneshot,
+                                   communicator.operations_, operation_->in, operation_->out);
       break;
     case Route::kTwoshot:
-      running_ = &twoshot_.emplace(on_board, plan_->window);
+      running_ = &twoshot_.emplace(
+          BoardArgs{board, &communicator.board_state_, operation_, signature, plan_->kernel,
+                    communicator.reduce_pool_.get(), communicator.wait_policy_.share_cores},
+          plan_->window);
       break;
     case Route::kSchedule: {
       if (board != nullptr) board->publish(signature);

@@ -20,6 +20,10 @@ class ActiveOperation final : public Execution {
   Status start(Communicator& communicator, const Operation& operation);
   Status advance(Progress* progress) override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
+  // The exchange that carried it out, if it was a one-shot of the caller's own buffers.
+  const OneshotCall* oneshot_call() const {
+    return oneshot_ && operation_ != &own_ ? &plan_->oneshot : nullptr;
+  }
 
  private:
   Status scale_input(const Operation& operation, int nranks);
@@ -27,7 +31,7 @@ class ActiveOperation final : public Execution {
   const Operation* operation_ = nullptr;
   Operation own_;  // a changed copy of the caller's operation, when it has to be changed
   AlignedBuffer scaled_;
-  std::shared_ptr<const Plan> plan_;
+  const Plan* plan_ = nullptr;  // the planner's; nothing else is planned meanwhile
   std::optional<Oneshot> oneshot_;
   std::optional<Twoshot> twoshot_;
   std::optional<Interpreter> interpreter_;

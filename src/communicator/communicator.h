@@ -20,6 +20,7 @@
 #include "src/communicator/channel_table.h"
 #include "src/communicator/engine.h"
 #include "src/communicator/host_stream.h"
+#include "src/communicator/quick_calls.h"
 #include "src/execute/board_layout.h"
 #include "src/execute/reduce_pool.h"
 #include "src/execute/wait.h"
@@ -75,6 +76,17 @@ class Communicator {
 
   // Runs one operation in the calling thread, after what is queued. The fast path.
   Status run(const Operation& operation);
+
+  // The call as it was done before, if it can be done so now: null while the engine exists, or when
+  // the communicator cannot be used.
+  const QuickCall* find_quick(const QuickKey& key) const {
+    const bool usable = !failure_.failed() && !finalized_.load(std::memory_order_acquire) &&
+                        !has_engine_.load(std::memory_order_acquire);
+    return usable ? quick_calls_.find(key) : nullptr;
+  }
+  // Does it; the buffers are ones that it accepts. As run().
+  Status run_quick(const QuickCall& quick, const void* in, void* out);
+  bool checks_buffers() const { return checks_buffers_; }
 
   // The work of a group on one communicator, as one state machine: its collectives in order, then
   // its point-to-point messages together. Starts counting when it first advances.
@@ -147,6 +159,9 @@ class Communicator {
   std::unique_ptr<ReducePool> reduce_pool_;  // with COMM_NTHREADS
 
   BoardState board_state_;
+  BoardView board_view_;
+  QuickCalls quick_calls_;
+  bool checks_buffers_ = true;
   uint64_t operations_ = 0;  // collectives begun
   Signature current_;        // of the last collective begun
   std::vector<uint64_t> p2p_sent_, p2p_received_;

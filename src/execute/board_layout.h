@@ -13,6 +13,7 @@
 namespace libcomm {
 
 inline constexpr size_t kLine = 64;
+inline constexpr size_t kPair = 128;  // processors fetch lines in pairs
 
 // What a rank says about one of its buffers: which commMemAlloc segment it lies in, if any.
 struct BufferNote {
@@ -23,10 +24,10 @@ struct BufferNote {
 
 // First page of a part. Counters only grow, over all operations of the communicator.
 struct BoardControl {
-  alignas(kLine) std::atomic<uint64_t> staged;    // windows whose input peers may read
-  alignas(kLine) std::atomic<uint64_t> reduced;   // windows whose share this rank has reduced
-  alignas(kLine) std::atomic<uint64_t> gathered;  // windows that this rank has collected whole
-  alignas(kLine) BufferNote in;  // of the operation whose first window is staged next
+  alignas(kPair) std::atomic<uint64_t> staged;    // windows whose input peers may read
+  alignas(kPair) std::atomic<uint64_t> reduced;   // windows whose share this rank has reduced
+  alignas(kPair) std::atomic<uint64_t> gathered;  // windows that this rank has collected whole
+  alignas(kPair) BufferNote in;  // of the operation whose first window is staged next
   BufferNote out;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);

@@ -17,8 +17,8 @@ Layout::Layout(const Schedule& schedule, const Operation& operation, int slices)
       element_(size_of(operation.type)),
       granule_(std::max<size_t>(1, kCacheLine / size_of(operation.type))),
       scratch_like_(schedule.scratch_like) {
-  in_ = {operation.count, operation.in_table.counts, operation.in_table.displs};
-  out_ = {operation.count, operation.out_table.counts, operation.out_table.displs};
+  in_ = {operation.count, operation.in_table().counts, operation.in_table().displs};
+  out_ = {operation.count, operation.out_table().counts, operation.out_table().displs};
   if (schedule.scratch_banks == 0) return;
   // A bank packs the blocks of the space it is like; what the schedule touches of each bank follows
   // that of the one before.

@@ -23,10 +23,6 @@ void copy_unless_same(void* dst, const void* src, size_t bytes) {
   if (dst != src && bytes > 0) std::memcpy(dst, src, bytes);
 }
 
-std::byte* at(const void* base, size_t offset) {
-  return static_cast<std::byte*>(const_cast<void*>(base)) + offset;
-}
-
 }  // namespace
 
 bool oneshot_knows(Collective collective) {
@@ -60,124 +56,144 @@ size_t oneshot_bytes(const Operation& operation, int nranks) {
   }
 }
 
-Oneshot::Oneshot(const BoardArgs& args)
-    : args_(args),
-      number_(++args_.state->oneshots),
-      // The low half is the number, never 0, so that a fresh slot matches nothing.
-      flag_(static_cast<uint64_t>(hash_of(args.signature)) << 32 | (number_ % 0xffffffffu + 1)),
-      bytes_(oneshot_bytes(*args.operation, static_cast<int>(args.board->ranks().size()))),
-      block_bytes_(args.operation->count * size_of(args.operation->type)) {}
-
-void Oneshot::publish() {
-  Board& board = *args_.board;
-  const int me = board.index();
-  const Operation& operation = *args_.operation;
+OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int rank, int nranks) {
+  OneshotCall call;
+  call.signature = signature_of(operation, 0);
+  call.kind = static_cast<uint64_t>(hash_of(call.signature)) << 32;
+  call.collective = operation.collective;
   const bool rooted = operation.collective == Collective::kBroadcast ||
                       operation.collective == Collective::kScatter;
-  OneshotSlot& slot = oneshot_slot(board.part(me), number_);
-  board.publish(args_.signature);
-  if (bytes_ > 0 && (!rooted || board.ranks()[static_cast<size_t>(me)] == operation.root))
-    std::memcpy(oneshot_data(slot, bytes_), operation.in, bytes_);
+  call.root = operation.root;
+  call.count = operation.count;
+  call.block_bytes = operation.count * size_of(operation.type);
+  call.bytes = oneshot_bytes(operation, nranks);
+  call.publishes = call.bytes > 0 && (!rooted || rank == operation.root);
+  call.kernel = kernel;
+  call.divisor = operation.average ? nranks : 1;
+  return call;
+}
+
+Oneshot::Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number, const void* in,
+                 void* out)
+    : view_(view),
+      call_(call),
+      number_(number),
+      exchange_(++view.state->oneshots),
+      // The low half is the exchange's number, never 0, so that a fresh slot matches nothing.
+      flag_(call.kind | (exchange_ % 0xffffffffu + 1)),
+      in_(static_cast<const std::byte*>(in)),
+      out_(static_cast<std::byte*>(out)) {}
+
+void Oneshot::publish() {
+  Signature signature = call_.signature;
+  signature.op = number_;
+  OneshotSlot& slot = slot_of(view_.me);
+  if (call_.publishes) std::memcpy(oneshot_data(slot, call_.bytes), in_, call_.bytes);
+  // Before the flag: who sees a wrong flag wants to know of what.
+  view_.board->publish(signature);
   slot.flag.store(flag_, std::memory_order_release);
-  const int n = static_cast<int>(board.ranks().size());
-  for (int i = 0; i < n; ++i)
-    if (i != me) board.wake(i, args_.share_cores);
+  view_.board->wake_others(view_.share_cores);
   published_ = true;
 }
 
-Status Oneshot::find_stuck_peer(bool* all_here) {
-  Board& board = *args_.board;
-  const int me = board.index();
-  const int n = static_cast<int>(board.ranks().size());
-  for (; next_peer_ < n; ++next_peer_) {
-    if (next_peer_ == me) continue;
-    const uint64_t flag =
-        oneshot_slot(board.part(next_peer_), number_).flag.load(std::memory_order_acquire);
+Oneshot::Peers Oneshot::look() {
+  for (; next_peer_ < view_.n; ++next_peer_) {
+    if (next_peer_ == view_.me) continue;
+    const uint64_t flag = slot_of(next_peer_).flag.load(std::memory_order_acquire);
     if (flag == flag_) continue;
-    if (static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_)) {
-      const auto rank = [&](int index) { return board.ranks()[static_cast<size_t>(index)]; };
-      return mismatch(rank(me), args_.signature, bytes_, rank(next_peer_),
-                      board.published(next_peer_), bytes_);
-    }
-    *all_here = false;
-    return Status::ok();
+    const bool same_exchange = static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_);
+    return same_exchange ? Peers::kElsewhere : Peers::kAwaited;
   }
-  *all_here = true;
-  return Status::ok();
+  return Peers::kHere;
 }
 
 // Where rank `index`'s contribution is: this rank's own stays in the user's buffer.
 const std::byte* Oneshot::data_of(int index) const {
-  if (index == args_.board->index()) return at(args_.operation->in, 0);
-  return oneshot_data(oneshot_slot(args_.board->part(index), number_), bytes_);
+  return index == view_.me ? in_ : oneshot_data(slot_of(index), call_.bytes);
 }
 
-void Oneshot::reduce_from(size_t offset, void* dst) {
+void Oneshot::reduce_from(size_t offset) {
   constexpr size_t kFew = 16;
-  const size_t n = args_.board->ranks().size();
+  const size_t n = static_cast<size_t>(view_.n);
   std::array<const void*, kFew> few;
   std::vector<const void*> many(n > kFew ? n : 0);
   const void** sources = n > kFew ? many.data() : few.data();
   for (size_t i = 0; i < n; ++i) sources[i] = data_of(static_cast<int>(i)) + offset;
   ReduceArgs work;
-  work.dst = dst;
+  work.dst = out_;
   work.sources = sources;
-  work.source_count = static_cast<int>(n);
-  work.count = args_.operation->count;
-  work.divisor = args_.operation->average ? static_cast<int>(n) : 1;
-  args_.kernel(work);
+  work.source_count = view_.n;
+  work.count = call_.count;
+  work.divisor = call_.divisor;
+  call_.kernel(work);
 }
 
 void Oneshot::take() {
-  const Operation& operation = *args_.operation;
-  const size_t me = static_cast<size_t>(args_.board->index());
-  const size_t n = args_.board->ranks().size();
-  const size_t root = static_cast<size_t>(operation.root);
-  switch (operation.collective) {
+  const size_t block = call_.block_bytes;
+  const size_t me = static_cast<size_t>(view_.me);
+  const bool is_root = view_.me == call_.root;
+  switch (call_.collective) {
     case Collective::kAllReduce:
-      reduce_from(0, operation.out);
+      reduce_from(0);
       break;
     case Collective::kReduce:
-      if (me == root) reduce_from(0, operation.out);
+      if (is_root) reduce_from(0);
       break;
     case Collective::kReduceScatter:
-      reduce_from(me * block_bytes_, operation.out);
+      reduce_from(me * block);
       break;
     case Collective::kAllGather:
     case Collective::kGather:
-      if (operation.collective == Collective::kGather && me != root) break;
-      for (size_t i = 0; i < n; ++i)
-        copy_unless_same(at(operation.out, i * block_bytes_), data_of(static_cast<int>(i)),
-                         block_bytes_);
+      if (call_.collective == Collective::kGather && !is_root) break;
+      for (int i = 0; i < view_.n; ++i)
+        copy_unless_same(out_ + static_cast<size_t>(i) * block, data_of(i), block);
       break;
     case Collective::kAllToAll:
-      for (size_t i = 0; i < n; ++i)
-        copy_unless_same(at(operation.out, i * block_bytes_),
-                         data_of(static_cast<int>(i)) + me * block_bytes_, block_bytes_);
+      for (int i = 0; i < view_.n; ++i)
+        copy_unless_same(out_ + static_cast<size_t>(i) * block, data_of(i) + me * block, block);
       break;
     case Collective::kBroadcast:
-      copy_unless_same(operation.out, data_of(static_cast<int>(root)), block_bytes_);
+      copy_unless_same(out_, data_of(call_.root), block);
       break;
     case Collective::kScatter:
-      copy_unless_same(operation.out, data_of(static_cast<int>(root)) + me * block_bytes_,
-                       block_bytes_);
+      copy_unless_same(out_, data_of(call_.root) + me * block, block);
       break;
     default:
       break;
   }
 }
 
-Status Oneshot::advance(Progress* progress) {
-  const bool first = !published_;
-  if (first) publish();
-  bool all_here = false;
-  COMM_TRY(find_stuck_peer(&all_here));
-  if (!all_here) {
-    *progress = first ? Progress::kMoved : Progress::kStuck;
-    return Status::ok();
+bool Oneshot::finish_within(int looks) {
+  if (!published_) publish();
+  for (int i = 0; i < looks; ++i) {
+    const Peers peers = look();
+    if (peers == Peers::kHere) {
+      take();
+      return true;
+    }
+    if (peers == Peers::kElsewhere) return false;
   }
-  take();
-  *progress = Progress::kDone;
+  return false;
+}
+
+Status Oneshot::advance(Progress* progress) {
+  *progress = published_ ? Progress::kStuck : Progress::kMoved;
+  if (!published_) publish();
+  switch (look()) {
+    case Peers::kAwaited:
+      return Status::ok();
+    case Peers::kElsewhere: {
+      Board& board = *view_.board;
+      const auto rank = [&](int index) { return board.ranks()[static_cast<size_t>(index)]; };
+      Signature mine = call_.signature;
+      mine.op = number_;
+      return mismatch(rank(view_.me), mine, call_.bytes, rank(next_peer_),
+                      board.published(next_peer_), call_.bytes);
+    }
+    case Peers::kHere:
+      take();
+      *progress = Progress::kDone;
+  }
   return Status::ok();
 }
 

@@ -12,44 +12,69 @@
 #include "src/execute/board_layout.h"
 #include "src/execute/execution.h"
 #include "src/execute/operation.h"
-#include "src/execute/reduce_pool.h"
 #include "src/reduce/reduce.h"
 
 namespace libcomm {
-
-struct BoardArgs {
-  Board* board = nullptr;
-  BoardState* state = nullptr;
-  const Operation* operation = nullptr;
-  Signature signature;
-  ReduceKernel kernel = nullptr;
-  ReducePool* pool = nullptr;
-  bool share_cores = false;  // more ranks on the host than cores: wake-ups must not be lost
-};
 
 // Bytes that one rank has to publish; the exchange applies when it is at most kOneshotBytes.
 size_t oneshot_bytes(const Operation& operation, int nranks);
 // Does the exchange know this collective?
 bool oneshot_knows(Collective collective);
 
+// What calls that repeat each other have in common. The group is the board's: index and rank are
+// the same.
+struct OneshotCall {
+  Signature signature;  // but for the number
+  uint64_t kind = 0;    // a hash of it, in the high half
+  Collective collective = Collective::kBarrier;
+  bool publishes = false;  // this rank's data
+  int root = 0;
+  size_t count = 0;
+  size_t block_bytes = 0;
+  size_t bytes = 0;  // published by one rank
+  ReduceKernel kernel = nullptr;
+  int divisor = 1;
+
+  static OneshotCall of(const Operation& operation, ReduceKernel kernel, int rank, int nranks);
+};
+
+// The board as an exchange needs it at every call.
+struct BoardView {
+  Board* board = nullptr;
+  BoardState* state = nullptr;
+  std::byte* const* parts = nullptr;
+  int me = 0;
+  int n = 1;
+  bool share_cores = false;  // more ranks on the host than cores: wake-ups must not be lost
+};
+
 class Oneshot final : public Execution {
  public:
-  explicit Oneshot(const BoardArgs& args);
+  // `call` outlives the exchange; `number` is the operation's.
+  Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number, const void* in,
+          void* out);
   Status advance(Progress* progress) override;
+  // Goes as far as it can, looking so many times in vain; true when that was to the end.
+  bool finish_within(int looks);
 
  private:
+  enum class Peers { kHere, kAwaited, kElsewhere };
+
   void publish();
-  Status find_stuck_peer(bool* all_here);
+  Peers look();
   void take();
-  void reduce_from(size_t offset, void* dst);
+  void reduce_from(size_t offset);
+  OneshotSlot& slot_of(int index) const { return oneshot_slot(view_.parts[index], exchange_); }
   const std::byte* data_of(int index) const;
 
-  BoardArgs args_;
-  uint64_t number_;
-  uint64_t flag_;
-  size_t bytes_;        // published by one rank
-  size_t block_bytes_;  // of one block
-  int next_peer_ = 0;   // all before it are here
+  const BoardView& view_;
+  const OneshotCall& call_;
+  const uint64_t number_;
+  const uint64_t exchange_;
+  const uint64_t flag_;
+  const std::byte* in_;
+  std::byte* out_;
+  int next_peer_ = 0;  // all before it are here
   bool published_ = false;
 };
 

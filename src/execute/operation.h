@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cstddef>
+#include <memory>
 #include <vector>
 
 #include "src/reduce/types.h"
@@ -18,6 +19,13 @@ struct BlockTable {
   bool empty() const { return counts.empty(); }
 };
 
+inline const BlockTable kNoTable;
+
+struct BlockTables {
+  BlockTable in;
+  BlockTable out;
+};
+
 struct Operation {
   Collective collective = Collective::kAllReduce;
   DataType type = DataType::kFloat32;
@@ -30,9 +38,12 @@ struct Operation {
   const void* in = nullptr;
   void* out = nullptr;
   std::array<unsigned char, 8> scalar{};  // one element of `type`
-  BlockTable in_table;
-  BlockTable out_table;
+  // Of the v-variants; null for the others, which are many and small and must be cheap to make.
+  std::shared_ptr<const BlockTables> tables;
   uint64_t table_hash = 0;
+
+  const BlockTable& in_table() const { return tables ? tables->in : kNoTable; }
+  const BlockTable& out_table() const { return tables ? tables->out : kNoTable; }
 };
 
 // What travels with the bytes. `number` counts operations from 1.

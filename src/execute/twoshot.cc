@@ -43,8 +43,7 @@ Twoshot::Range Twoshot::share(uint64_t window, int owner) const {
 
 void Twoshot::tell(std::atomic<uint64_t>& counter, uint64_t value) {
   counter.store(value, std::memory_order_release);
-  for (int i = 0; i < n_; ++i)
-    if (i != me_) args_.board->wake(i, args_.share_cores);
+  args_.board->wake_others(args_.share_cores);
 }
 
 // Says what this operation is and which of its buffers peers may use in place.

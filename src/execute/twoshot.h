@@ -16,9 +16,22 @@
 
 #include <vector>
 
-#include "src/execute/oneshot.h"
+#include "src/execute/board_layout.h"
+#include "src/execute/execution.h"
+#include "src/execute/operation.h"
+#include "src/execute/reduce_pool.h"
 
 namespace libcomm {
+
+struct BoardArgs {
+  Board* board = nullptr;
+  BoardState* state = nullptr;
+  const Operation* operation = nullptr;
+  Signature signature;
+  ReduceKernel kernel = nullptr;
+  ReducePool* pool = nullptr;
+  bool share_cores = false;  // more ranks on the host than cores: wake-ups must not be lost
+};
 
 class Twoshot final : public Execution {
  public:

@@ -10,12 +10,16 @@ namespace libcomm {
 namespace {
 
 // Turns of each phase. A turn of spinning looks at the channels and nothing else: a pause
-// instruction is up to 140 cycles, more than a small exchange takes. Nobody knows for certain that
-// a core is free (other programs, two ranks placed on one core), so even ranks with cores of their
-// own yield after some microseconds; where nobody else wants the core, a yield costs a fraction of
-// a microsecond.
+// instruction is up to 140 cycles, more than a small exchange takes.
+//
+// Ranks with cores of their own spin on for a while: giving the core to another program brings the
+// peer no nearer, and that program keeps it for milliseconds, for which the peer then waits, yields
+// in its turn, and so on. Unless the peer is on this very core, as the board can tell: it
+// cannot move before we yield. Without a board nobody can tell, so the yields begin early.
 constexpr unsigned kSpinsAlone = 300;
-constexpr unsigned kSpinsShared = 20;  // someone else needs this core
+constexpr Seconds kSpinOn{1e-3};
+constexpr unsigned kTurnsPerLook = 64;  // at the clock and at the cores
+constexpr unsigned kSpinsShared = 20;   // someone else needs this core
 constexpr unsigned kYieldsAlone = 8000;
 constexpr unsigned kYieldsShared = 200;
 constexpr int kBoardSleepUs = 2000;  // a lost wake-up costs at most this
@@ -61,11 +65,23 @@ Status Waiter::check_deadline() {
       context_.policy.timeout_seconds);
 }
 
+// Is it time to stop spinning? Yields at once to a peer on this core.
+bool Waiter::look_around() {
+  if (context_.board->crowded()) sched_yield();
+  const auto now = Clock::now();
+  if (spinning_since_ == Clock::time_point()) spinning_since_ = now;
+  return now - spinning_since_ >= kSpinOn;
+}
+
 Status Waiter::idle(const Execution& execution) {
   slow_ = false;
   if (context_.failure->failed()) return context_.failure->reason();
   const WaitPolicy& policy = context_.policy;
-  if (idle_++ == 0) since_ = Clock::time_point();
+  if (idle_++ == 0) {
+    since_ = spinning_since_ = Clock::time_point();
+    spun_on_ = false;
+    yielded_from_ = 0;
+  }
   const unsigned spins = policy.mode == WaitMode::kBlock ? 0
                          : policy.share_cores            ? kSpinsShared
                                                          : kSpinsAlone;
@@ -78,10 +94,16 @@ Status Waiter::idle(const Execution& execution) {
     relax();
     return Status::ok();
   }
+  if (policy.mode == WaitMode::kAdaptive && !policy.share_cores && context_.board != nullptr &&
+      !spun_on_) {
+    if ((idle_ - spins) % kTurnsPerLook == 1) spun_on_ = look_around();
+    if (!spun_on_) return Status::ok();
+    yielded_from_ = idle_;
+  }
   const unsigned yields = policy.mode == WaitMode::kBlock ? 0
                           : policy.share_cores            ? kYieldsShared
                                                           : kYieldsAlone;
-  if (idle_ <= spins + yields) {
+  if (idle_ <= std::max(spins, yielded_from_) + yields) {
     sched_yield();
     return Status::ok();
   }

@@ -68,6 +68,7 @@ class Waiter {
 
  private:
   void disarm();
+  bool look_around();
   Status check_deadline();
   void sleep(const Execution& execution);
 
@@ -77,6 +78,9 @@ class Waiter {
   bool armed_ = false;  // prepare_sleep() was called; the next idle() sleeps
   uint32_t ticket_ = 0;
   Clock::time_point since_{};
+  Clock::time_point spinning_since_{};
+  bool spun_on_ = false;       // the time for spinning is over
+  unsigned yielded_from_ = 0;  // idle_ when it ended
 };
 
 }  // namespace libcomm

@@ -6,7 +6,7 @@
 #include <string>
 
 #include "src/execute/layout.h"
-#include "src/execute/operation.h"
+#include "src/execute/oneshot.h"
 #include "src/reduce/reduce.h"
 #include "src/schedule/schedule.h"
 
@@ -25,7 +25,8 @@ struct Plan {
   std::string algorithm;
   std::string reason;  // why this one, for COMM_DEBUG=INFO
   ReduceKernel kernel = nullptr;
-  size_t window = 0;  // kTwoshot
+  OneshotCall oneshot;  // kOneshot
+  size_t window = 0;    // kTwoshot
   // kSchedule
   Schedule schedule;
   std::unique_ptr<Layout> layout;

@@ -32,14 +32,12 @@ bool reduces(Collective collective) {
   }
 }
 
-bool has_table(const Operation& operation) {
-  return !operation.in_table.empty() || !operation.out_table.empty();
-}
+bool has_table(const Operation& operation) { return operation.tables != nullptr; }
 
 size_t largest_block(const Operation& operation) {
   size_t most = operation.count;
-  for (size_t count : operation.in_table.counts) most = std::max(most, count);
-  for (size_t count : operation.out_table.counts) most = std::max(most, count);
+  for (size_t count : operation.in_table().counts) most = std::max(most, count);
+  for (size_t count : operation.out_table().counts) most = std::max(most, count);
   return most;
 }
 
@@ -111,19 +109,28 @@ Planner::Key Planner::key_of(const Operation& operation) {
           operation.root};
 }
 
-Result<std::shared_ptr<const Plan>> Planner::plan(const Operation& operation) {
-  if (has_table(operation)) return make(operation);
+Result<const Plan*> Planner::plan(const Operation& operation) {
+  if (has_table(operation)) {
+    COMM_ASSIGN(unkept_, make(operation));
+    return unkept_.get();
+  }
   const Key key = key_of(operation);
-  if (last_plan_ && key == last_key_) return last_plan_;
+  if (last_plan_ != nullptr && key == last_key_) return last_plan_;
   auto it = plans_.find(key);
   if (it == plans_.end()) {
     if (plans_.size() >= kMostPlans) plans_.clear();
+    last_plan_ = nullptr;
     COMM_ASSIGN(auto made, make(operation));
     it = plans_.emplace(key, std::move(made)).first;
   }
   last_key_ = key;
-  last_plan_ = it->second;
+  last_plan_ = it->second.get();
   return last_plan_;
+}
+
+Result<double> Planner::estimate(const Operation& operation) const {
+  COMM_ASSIGN(const auto plan, make(operation));
+  return plan->estimated_us;
 }
 
 int Planner::lanes_for(size_t bytes) const {
@@ -143,13 +150,13 @@ int Planner::slices_for(const Schedule& schedule, const Operation& operation) co
   return static_cast<int>(std::clamp<size_t>(slices, 1, kMostSlices));
 }
 
-Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) const {
-  auto plan = std::make_shared<Plan>();
+Result<std::unique_ptr<const Plan>> Planner::make(const Operation& operation) const {
+  auto plan = std::make_unique<Plan>();
   if (reduces(operation.collective))
     plan->kernel = find_reduce_kernel(operation.type, operation.op);
   if (shape_.nranks == 1) {
     plan->algorithm = "local";
-    return std::shared_ptr<const Plan>(std::move(plan));
+    return std::unique_ptr<const Plan>(std::move(plan));
   }
   const size_t bytes = largest_block(operation) * size_of(operation.type);
   const std::string& forced = choice_.forced(operation.collective);
@@ -162,6 +169,7 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
   if (fits && (forced == "oneshot" || (forced.empty() && published <= threshold))) {
     plan->route = Route::kOneshot;
     plan->algorithm = "oneshot";
+    plan->oneshot = OneshotCall::of(operation, plan->kernel, shape_.rank, shape_.nranks);
     plan->reason =
         forced.empty() ? fmt::format("{} bytes <= LL_THRESHOLD", published) : "COMM_ALGO";
   } else if (shape_.one_board && operation.collective == Collective::kAllReduce &&
@@ -213,7 +221,7 @@ Result<std::shared_ptr<const Plan>> Planner::make(const Operation& operation) co
   log_info(Subsys::kTuning, "{} of {} x {}: {} ({}), {} lanes, {} slices; because: {}",
            name_of(operation.collective), operation.count, name_of(operation.type), plan->algorithm,
            name_of(plan->route), plan->schedule.lanes.size(), plan->slices, plan->reason);
-  return std::shared_ptr<const Plan>(std::move(plan));
+  return std::unique_ptr<const Plan>(std::move(plan));
 }
 
 double estimate_us(const Operation& operation, const GroupShape& shape,

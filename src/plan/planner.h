@@ -31,8 +31,10 @@ class Planner {
   static Result<std::unique_ptr<Planner>> create(GroupShape shape,
                                                  std::shared_ptr<const Knobs> knobs);
 
-  // The pointer stays good while the caller holds it, whatever is planned later.
-  Result<std::shared_ptr<const Plan>> plan(const Operation& operation);
+  // The plan stays until the next call.
+  Result<const Plan*> plan(const Operation& operation);
+  // Microseconds that the operation would take; from any thread.
+  Result<double> estimate(const Operation& operation) const;
   const GroupShape& shape() const { return shape_; }
 
  private:
@@ -48,7 +50,7 @@ class Planner {
   Planner(GroupShape shape, std::shared_ptr<const Knobs> knobs)
       : shape_(std::move(shape)), knobs_(std::move(knobs)) {}
   static Key key_of(const Operation& operation);
-  Result<std::shared_ptr<const Plan>> make(const Operation& operation) const;
+  Result<std::unique_ptr<const Plan>> make(const Operation& operation) const;
   int lanes_for(size_t bytes) const;
   int slices_for(const Schedule& schedule, const Operation& operation) const;
 
@@ -56,8 +58,9 @@ class Planner {
   std::shared_ptr<const Knobs> knobs_;
   AlgorithmChoice choice_;
   Key last_key_{};
-  std::shared_ptr<const Plan> last_plan_;
-  std::unordered_map<Key, std::shared_ptr<const Plan>, KeyHash> plans_;
+  const Plan* last_plan_ = nullptr;     // of last_key_
+  std::unique_ptr<const Plan> unkept_;  // of the last operation with tables
+  std::unordered_map<Key, std::unique_ptr<const Plan>, KeyHash> plans_;
 };
 
 // Microseconds that the operation takes by the alpha-beta model (facts: docs/architecture.md).

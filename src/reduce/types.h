@@ -29,7 +29,10 @@ inline constexpr int kNumDataTypes = 12;
 enum class ReduceOp : uint8_t { kSum, kProd, kMax, kMin, kBand, kBor, kBxor };
 inline constexpr int kNumReduceOps = 7;
 
-size_t size_of(DataType type);
+constexpr size_t size_of(DataType type) {
+  constexpr uint8_t kSizes[kNumDataTypes] = {1, 1, 4, 4, 8, 8, 2, 4, 8, 2, 1, 1};
+  return kSizes[static_cast<size_t>(type)];
+}
 const char* name_of(DataType type);
 const char* name_of(ReduceOp op);
 bool is_integer(DataType type);

@@ -44,13 +44,13 @@ std::string take_turns(Rank& self) {
     auto& theirs = word<std::atomic<uint64_t>>(board, 1 - me, 0);
     if (me == 0) {
       mine.store(turn, std::memory_order_release);
-      board.wake(1, true);
+      board.wake_others(true);
     }
     const auto ready = [&] { return theirs.load(std::memory_order_acquire) >= turn; };
     if (std::string text = sleep_until(board, ready, &sleeps); !text.empty()) return text;
     if (me == 1) {
       mine.store(turn, std::memory_order_release);
-      board.wake(0, true);
+      board.wake_others(true);
     }
   }
   RANK_OK(self.barrier());

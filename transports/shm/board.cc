@@ -1,5 +1,7 @@
 #include "transports/shm/board.h"
 
+#include <sched.h>
+
 #include <bit>
 #include <cstring>
 
@@ -51,6 +53,22 @@ Signature ShmBoard::published(int index) const {
       return std::bit_cast<Signature>(words);
   }
   return {};  // half of one call and half of another would look like a mismatch
+}
+
+void ShmBoard::wake_others(bool fence) {
+  if (fence) full_fence();
+  for (size_t i = 0; i < controls_.size(); ++i)
+    if (i != my_index_) ring(controls_[i]->doorbell);
+}
+
+bool ShmBoard::crowded() {
+  const uint32_t core = static_cast<uint32_t>(::sched_getcpu()) + 1;
+  if (mine().doorbell.core.load(std::memory_order_relaxed) != core)
+    mine().doorbell.core.store(core, std::memory_order_relaxed);
+  for (size_t i = 0; i < controls_.size(); ++i)
+    if (i != my_index_ && controls_[i]->doorbell.core.load(std::memory_order_relaxed) == core)
+      return true;
+  return false;
 }
 
 Result<std::byte*> ShmBoard::map_segment(int index, uint64_t segment, uint64_t offset,

@@ -17,14 +17,14 @@ class ShmBoard final : public Board {
   std::span<const int> ranks() const override { return ranks_; }
   int index() const override { return static_cast<int>(my_index_); }
   std::byte* part(int index) const override { return parts_[static_cast<size_t>(index)]; }
+  std::span<std::byte* const> parts() const override { return parts_; }
   size_t part_bytes() const override { return memory_->layout().part_bytes; }
 
   void publish(const Signature& signature) override;
   Signature published(int index) const override;
 
-  void wake(int index, bool fence) override {
-    ring(controls_[static_cast<size_t>(index)]->doorbell, fence);
-  }
+  void wake_others(bool fence) override;
+  bool crowded() override;
   uint32_t prepare_sleep() override { return prepare_wait(mine().doorbell); }
   void sleep(uint32_t ticket, int microseconds) override {
     wait(mine().doorbell, ticket, microseconds);

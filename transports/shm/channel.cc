@@ -89,7 +89,8 @@ Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
   if (++slot_index_ == slot_count_) slot_index_ = 0;
   // The cursor is needed two segments from now: its line can come while this one travels.
   if (sent_ - released_ == slot_count_ - 1) __builtin_prefetch(&header_->released);
-  ring(*place_.peer_bell, place_.fence);
+  if (place_.fence) full_fence();
+  ring(*place_.peer_bell);
   return {};
 }
 
@@ -152,8 +153,10 @@ Status ShmRecvChannel::release() {
   if (++slot_index_ == slot_count_) slot_index_ = 0;
   header_->released.store(taken_, std::memory_order_release);
   if (place_.fence) full_fence();
-  if (header_->credit_wanted.load(std::memory_order_relaxed) != 0)
-    ring(*place_.peer_bell, place_.fence);
+  if (header_->credit_wanted.load(std::memory_order_relaxed) != 0) {
+    if (place_.fence) full_fence();
+    ring(*place_.peer_bell);
+  }
   return {};
 }
 

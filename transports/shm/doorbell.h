@@ -21,8 +21,7 @@ inline void full_fence() {
 // The slow half of ring(): bumps the futex word and wakes every sleeper.
 void ring_sleepers(Doorbell& bell);
 
-inline void ring(Doorbell& bell, bool fence) {
-  if (fence) full_fence();
+inline void ring(Doorbell& bell) {
   if (bell.sleepers.load(std::memory_order_relaxed) != 0) ring_sleepers(bell);
 }
 

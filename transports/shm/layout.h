@@ -19,6 +19,9 @@
 namespace libcomm::shm {
 
 inline constexpr size_t kLine = 64;  // bytes that move between cores at once
+// Processors fetch lines in pairs (Intel's spatial prefetcher): what must not travel with what
+// another rank reads starts a pair of its own.
+inline constexpr size_t kPair = 128;
 inline constexpr size_t kPage = 4096;
 inline constexpr int kMaxLanes = 128;
 inline constexpr size_t kMaxSlots = 8;
@@ -37,14 +40,15 @@ using Proof = std::array<uint64_t, 4>;
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(std::atomic<uint32_t>::is_always_lock_free);
 
-// Where a rank sleeps. One line, which stays shared in every cache while nobody sleeps.
-struct alignas(kLine) Doorbell {
+// Where a rank sleeps. A line that stays shared in every cache while nobody sleeps.
+struct alignas(kPair) Doorbell {
   std::atomic<uint32_t> rings;     // the futex word; grows with every wake-up
   std::atomic<uint32_t> sleepers;  // threads between prepare_sleep() and the end of sleep()
+  std::atomic<uint32_t> core;      // where its thread waited last, from 1; 0: it never had to
 };
 
 // A Signature under a sequence lock: odd while the owner writes it.
-struct alignas(kLine) PublishedSignature {
+struct alignas(kPair) PublishedSignature {
   std::atomic<uint32_t> version;
   std::atomic<uint64_t> words[4];
 };
