@@ -152,9 +152,10 @@ class Board {
   // for each that does not. `fence`: order the preceding store before those loads (needed where
   // ranks share cores; a wake-up lost without it costs the sleeper its time limit).
   virtual void wake_others(bool fence) = 0;
-  // Tells the others on which core this thread runs; true when one of them was last seen on it, so
-  // that it cannot go on while this one keeps the core.
-  virtual bool crowded() = 0;
+  // Tells the others on which core this thread runs, and returns it.
+  virtual int note_core() = 0;
+  // Where rank `index` noted that it runs; -1 when it never had to wait long enough to say.
+  virtual int core_of(int index) const = 0;
   // Sleeps until woken or `microseconds` have passed. prepare_sleep() first, then look once more at
   // what is awaited, then sleep(ticket).
   virtual uint32_t prepare_sleep() = 0;

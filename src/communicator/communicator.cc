@@ -12,8 +12,10 @@ namespace {
 
 // How long a broken connection waits for the monitor to say what really happened.
 constexpr int kNewsWaitMs = 500;
-// As many looks as ranks that share a core may spend before they let others have it.
-constexpr int kQuickLooks = 20;
+// Looks before a quick call goes the way of all others: a few microseconds, or as many as ranks
+// that share a core may spend before they let others have it.
+constexpr int kQuickLooks = 400;
+constexpr int kQuickLooksShared = 20;
 
 }  // namespace
 
@@ -104,7 +106,7 @@ uint64_t Communicator::next_p2p_number(int peer, bool is_send) {
 }
 
 WaitContext Communicator::wait_context() const {
-  return {wait_policy_, const_cast<FailureState*>(&failure_), shm_.board};
+  return {wait_policy_, const_cast<FailureState*>(&failure_), shm_.board, &crowding_};
 }
 
 Status Communicator::drive(Execution& execution) {
@@ -132,7 +134,8 @@ Status Communicator::run_quick(const QuickCall& quick, const void* in, void* out
   current_ = quick.call.signature;
   current_.op = operations_;
   Oneshot exchange(board_view_, quick.call, operations_, in, out);
-  if (exchange.finish_within(kQuickLooks)) return Status::ok();
+  const int looks = wait_policy_.share_cores ? kQuickLooksShared : kQuickLooks;
+  if (exchange.finish_within(looks)) return Status::ok();
   return drive(exchange);
 }
 
@@ -282,12 +285,17 @@ Status Communicator::destroy_op(int index) {
   return Status::ok();
 }
 
-Status Communicator::agree_on_window(size_t size) {
-  COMM_TRY(check_usable());
-  if (nranks_ == 1) return Status::ok();
+Status Communicator::agree_on_window(size_t size, SetupTurn turn) {
   std::vector<uint64_t> sizes(static_cast<size_t>(nranks_));
   sizes[static_cast<size_t>(rank_)] = size;
-  COMM_TRY(bootstrap_->all_gather(sizes.data(), sizeof(uint64_t)));
+  const auto exchange = [&]() -> Status {
+    COMM_TRY(turn->await(nullptr));
+    COMM_TRY(check_usable());
+    return nranks_ > 1 ? bootstrap_->all_gather(sizes.data(), sizeof(uint64_t)) : Status::ok();
+  };
+  const Status exchanged = exchange();
+  turn->over();
+  COMM_TRY(exchanged);
   for (int r = 0; r < nranks_; ++r)
     if (sizes[static_cast<size_t>(r)] != size)
       return error(Code::kInvalidUsage,

@@ -21,6 +21,7 @@
 #include "src/communicator/engine.h"
 #include "src/communicator/host_stream.h"
 #include "src/communicator/quick_calls.h"
+#include "src/communicator/setup_turns.h"
 #include "src/execute/board_layout.h"
 #include "src/execute/reduce_pool.h"
 #include "src/execute/wait.h"
@@ -63,11 +64,17 @@ class Communicator {
   static Result<std::shared_ptr<Communicator>> create(const Rendezvous& rendezvous, int rank,
                                                       int nranks, const CommOptions& options,
                                                       const std::atomic<bool>* cancel = nullptr);
-  // commSplit; collective over this communicator. Null when color is negative.
-  Result<std::shared_ptr<Communicator>> split(int color, int key, const CommOptions& options);
+  // Its place among this communicator's set-up calls, to be taken when the call is made.
+  SetupTurn take_setup_turn() { return setup_turns_.take(); }
+  // commSplit; collective over this communicator. Null when color is negative. `cancel` ends the
+  // wait from another thread, here and below, and outlives what is made.
+  Result<std::shared_ptr<Communicator>> split(int color, int key, const CommOptions& options,
+                                              SetupTurn turn,
+                                              const std::atomic<bool>* cancel = nullptr);
   // commShrink; called by the ranks that stay. `excluded` may be in any order.
   Result<std::shared_ptr<Communicator>> shrink(std::span<const int> excluded,
-                                               const CommOptions& options);
+                                               const CommOptions& options,
+                                               const std::atomic<bool>* cancel = nullptr);
 
   int rank() const { return rank_; }
   int nranks() const { return nranks_; }
@@ -120,7 +127,7 @@ class Communicator {
   const PreMulOp* find_op(int index) const;
 
   // Collective: kInvalidUsage when the ranks do not agree on the size of a window.
-  Status agree_on_window(size_t size);
+  Status agree_on_window(size_t size, SetupTurn turn);
 
   MemoryStats stats() const;
   Planner& planner() { return *planner_; }
@@ -133,7 +140,8 @@ class Communicator {
   static Result<std::shared_ptr<Communicator>> assemble(std::shared_ptr<Communicator> communicator,
                                                         const CommOptions& options);
   Result<std::shared_ptr<Communicator>> derive(std::span<const int> members, uint64_t tag,
-                                               const CommOptions& options);
+                                               const CommOptions& options,
+                                               const std::atomic<bool>* cancel);
   void on_news(News news, const Status& reason);
   // Working memory of the running operation.
   Status reserve_scratch(size_t bytes);
@@ -156,6 +164,7 @@ class Communicator {
   std::unique_ptr<ChannelTable> channels_;
   std::unique_ptr<Planner> planner_;
   WaitPolicy wait_policy_;
+  mutable Crowding crowding_;
   std::unique_ptr<ReducePool> reduce_pool_;  // with COMM_NTHREADS
 
   BoardState board_state_;
@@ -165,7 +174,9 @@ class Communicator {
   uint64_t operations_ = 0;  // collectives begun
   Signature current_;        // of the last collective begun
   std::vector<uint64_t> p2p_sent_, p2p_received_;
-  uint64_t splits_ = 0;
+  SetupTurns setup_turns_;
+  uint64_t splits_ = 0;  // changed in turn
+  std::mutex shrinks_mutex_;
   std::map<uint64_t, uint64_t> shrinks_;  // by who is left out
   AlignedBuffer scratch_;
   std::atomic<size_t> scratch_size_{0};

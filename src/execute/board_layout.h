@@ -32,17 +32,33 @@ struct BoardControl {
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
-// One of the two one-shot slots. The flag is the operation's number (low 32 bits are never 0) and a
-// hash of what the operation is; it is stored last. Small data shares its cache line.
+// One of the two one-shot slots. A flag is the operation's number (low 32 bits are never 0) and a
+// hash of what the operation is. Small data is spread over lines that each bring their flag along,
+// so that all of them travel at once; what is larger lies behind the lines, stored before the first
+// flag. The two never share memory: no data is ever taken for a flag.
 struct OneshotSlot {
-  alignas(kLine) std::atomic<uint64_t> flag;
-  std::byte small[kLine - sizeof(uint64_t)];  // larger data follows the slot
+  struct alignas(kLine) Line {
+    std::atomic<uint64_t> flag;
+    std::byte data[kLine - sizeof(uint64_t)];
+  };
+  static constexpr int kLines = 32;
+  static constexpr size_t kLineData = sizeof(Line::data);
+  static constexpr size_t kSmallBytes = kLines * kLineData;
+
+  Line lines[kLines];
+
+  std::byte* bulk() { return reinterpret_cast<std::byte*>(this + 1); }
+  // Lines that carry so much data; 1, for the flag, when the bulk does.
+  static int lines_for(size_t bytes) {
+    if (bytes <= kLineData || bytes > kSmallBytes) return 1;
+    return static_cast<int>((bytes + kLineData - 1) / kLineData);
+  }
 };
-static_assert(sizeof(OneshotSlot) == kLine);
+static_assert(sizeof(OneshotSlot) == OneshotSlot::kLines * kLine);
 
 inline constexpr size_t kControlBytes = 4096;
 inline constexpr size_t kOneshotBytes = size_t{256} << 10;  // most data of a one-shot exchange
-inline constexpr size_t kOneshotStride = kLine + kOneshotBytes;
+inline constexpr size_t kOneshotStride = sizeof(OneshotSlot) + kOneshotBytes;
 inline constexpr size_t kStagingBegin = size_t{1} << 20;
 inline constexpr int kWindowBuffers = 4;  // windows in flight
 static_assert(kControlBytes + 2 * kOneshotStride <= kStagingBegin);
@@ -53,10 +69,6 @@ inline BoardControl& board_control(std::byte* part) {
 inline OneshotSlot& oneshot_slot(std::byte* part, uint64_t number) {
   return *reinterpret_cast<OneshotSlot*>(part + kControlBytes + (number % 2) * kOneshotStride);
 }
-inline std::byte* oneshot_data(OneshotSlot& slot, size_t bytes) {
-  return bytes <= sizeof slot.small ? slot.small : reinterpret_cast<std::byte*>(&slot + 1);
-}
-
 // Where windows are staged, for `n` ranks and windows of `window` bytes: an input window, then the
 // reduced share, per buffer.
 struct Staging {

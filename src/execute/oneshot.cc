@@ -67,7 +67,9 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
   call.count = operation.count;
   call.block_bytes = operation.count * size_of(operation.type);
   call.bytes = oneshot_bytes(operation, nranks);
+  call.root_alone = rooted;
   call.publishes = call.bytes > 0 && (!rooted || rank == operation.root);
+  call.lines = OneshotSlot::lines_for(call.bytes);
   call.kernel = kernel;
   call.divisor = operation.average ? nranks : 1;
   return call;
@@ -87,38 +89,62 @@ Oneshot::Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number
 void Oneshot::publish() {
   Signature signature = call_.signature;
   signature.op = number_;
-  OneshotSlot& slot = slot_of(view_.me);
-  if (call_.publishes) std::memcpy(oneshot_data(slot, call_.bytes), in_, call_.bytes);
-  // Before the flag: who sees a wrong flag wants to know of what.
+  // Before the flags: who sees a wrong one wants to know of what.
   view_.board->publish(signature);
-  slot.flag.store(flag_, std::memory_order_release);
+  OneshotSlot& slot = slot_of(view_.me);
+  if (call_.publishes && call_.lines > 1) {
+    for (int i = 0; i < call_.lines; ++i) {
+      const size_t at = static_cast<size_t>(i) * OneshotSlot::kLineData;
+      OneshotSlot::Line& line = slot.lines[i];
+      if (i + 1 < call_.lines)
+        std::memcpy(line.data, in_ + at, OneshotSlot::kLineData);  // of a size that is known here
+      else
+        std::memcpy(line.data, in_ + at, call_.bytes - at);
+      line.flag.store(flag_, std::memory_order_release);
+    }
+  } else {
+    if (call_.publishes)
+      std::memcpy(call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : slot.bulk(), in_,
+                  call_.bytes);
+    slot.lines[0].flag.store(flag_, std::memory_order_release);
+  }
   view_.board->wake_others(view_.share_cores);
   published_ = true;
 }
 
 Oneshot::Peers Oneshot::look() {
-  for (; next_peer_ < view_.n; ++next_peer_) {
+  for (; next_peer_ < view_.n; ++next_peer_, next_line_ = 0) {
     if (next_peer_ == view_.me) continue;
-    const uint64_t flag = slot_of(next_peer_).flag.load(std::memory_order_acquire);
-    if (flag == flag_) continue;
-    const bool same_exchange = static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_);
-    return same_exchange ? Peers::kElsewhere : Peers::kAwaited;
+    const OneshotSlot& slot = slot_of(next_peer_);
+    for (const int lines = lines_of(next_peer_); next_line_ < lines; ++next_line_) {
+      const uint64_t flag = slot.lines[next_line_].flag.load(std::memory_order_acquire);
+      if (flag == flag_) continue;
+      const bool same_exchange = static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_);
+      return same_exchange ? Peers::kElsewhere : Peers::kAwaited;
+    }
   }
   return Peers::kHere;
 }
 
-// Where rank `index`'s contribution is: this rank's own stays in the user's buffer.
-const std::byte* Oneshot::data_of(int index) const {
-  return index == view_.me ? in_ : oneshot_data(slot_of(index), call_.bytes);
+// This rank's own stays in the user's buffer.
+const std::byte* Oneshot::data_of(int index, std::byte* room) const {
+  if (index == view_.me) return in_;
+  OneshotSlot& slot = slot_of(index);
+  const int lines = lines_of(index);
+  if (lines == 1) return call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : slot.bulk();
+  for (int i = 0; i < lines; ++i)
+    std::memcpy(room + static_cast<size_t>(i) * OneshotSlot::kLineData, slot.lines[i].data,
+                OneshotSlot::kLineData);
+  return room;
 }
 
-void Oneshot::reduce_from(size_t offset) {
+void Oneshot::reduce_from(const std::byte* const* data, size_t offset) {
   constexpr size_t kFew = 16;
   const size_t n = static_cast<size_t>(view_.n);
   std::array<const void*, kFew> few;
   std::vector<const void*> many(n > kFew ? n : 0);
   const void** sources = n > kFew ? many.data() : few.data();
-  for (size_t i = 0; i < n; ++i) sources[i] = data_of(static_cast<int>(i)) + offset;
+  for (size_t i = 0; i < n; ++i) sources[i] = data[i] + offset;
   ReduceArgs work;
   work.dst = out_;
   work.sources = sources;
@@ -129,34 +155,51 @@ void Oneshot::reduce_from(size_t offset) {
 }
 
 void Oneshot::take() {
+  const bool is_root = view_.me == call_.root;
+  const bool nothing = call_.collective == Collective::kBarrier ||
+                       (!is_root && (call_.collective == Collective::kReduce ||
+                                     call_.collective == Collective::kGather));
+  if (nothing) return;
+  constexpr size_t kFew = 8;
+  const size_t n = static_cast<size_t>(view_.n);
+  const bool is_few = n <= kFew;
+  std::byte few_rooms[kFew * OneshotSlot::kSmallBytes];
+  const std::byte* few[kFew] = {};
+  std::vector<std::byte> many_rooms(is_few || call_.lines == 1 ? 0 : n * OneshotSlot::kSmallBytes);
+  std::vector<const std::byte*> many(is_few ? 0 : n);
+  std::byte* rooms = is_few ? few_rooms : many_rooms.data();
+  const std::byte** data = is_few ? few : many.data();
+  for (size_t i = 0; i < n; ++i)
+    data[i] =
+        data_of(static_cast<int>(i), rooms + (call_.lines == 1 ? 0 : i) * OneshotSlot::kSmallBytes);
+  take_from(data);
+}
+
+void Oneshot::take_from(const std::byte* const* data) {
   const size_t block = call_.block_bytes;
   const size_t me = static_cast<size_t>(view_.me);
-  const bool is_root = view_.me == call_.root;
+  const size_t n = static_cast<size_t>(view_.n);
   switch (call_.collective) {
     case Collective::kAllReduce:
-      reduce_from(0);
-      break;
     case Collective::kReduce:
-      if (is_root) reduce_from(0);
+      reduce_from(data, 0);
       break;
     case Collective::kReduceScatter:
-      reduce_from(me * block);
+      reduce_from(data, me * block);
       break;
     case Collective::kAllGather:
     case Collective::kGather:
-      if (call_.collective == Collective::kGather && !is_root) break;
-      for (int i = 0; i < view_.n; ++i)
-        copy_unless_same(out_ + static_cast<size_t>(i) * block, data_of(i), block);
+      for (size_t i = 0; i < n; ++i) copy_unless_same(out_ + i * block, data[i], block);
       break;
     case Collective::kAllToAll:
-      for (int i = 0; i < view_.n; ++i)
-        copy_unless_same(out_ + static_cast<size_t>(i) * block, data_of(i) + me * block, block);
+      for (size_t i = 0; i < n; ++i)
+        copy_unless_same(out_ + i * block, data[i] + me * block, block);
       break;
     case Collective::kBroadcast:
-      copy_unless_same(out_, data_of(call_.root), block);
+      copy_unless_same(out_, data[call_.root], block);
       break;
     case Collective::kScatter:
-      copy_unless_same(out_, data_of(call_.root) + me * block, block);
+      copy_unless_same(out_, data[call_.root] + me * block, block);
       break;
     default:
       break;

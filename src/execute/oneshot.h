@@ -27,11 +27,13 @@ struct OneshotCall {
   Signature signature;  // but for the number
   uint64_t kind = 0;    // a hash of it, in the high half
   Collective collective = Collective::kBarrier;
-  bool publishes = false;  // this rank's data
+  bool publishes = false;   // this rank's data
+  bool root_alone = false;  // only the root publishes any
   int root = 0;
   size_t count = 0;
   size_t block_bytes = 0;
   size_t bytes = 0;  // published by one rank
+  int lines = 1;     // that carry flags
   ReduceKernel kernel = nullptr;
   int divisor = 1;
 
@@ -62,10 +64,16 @@ class Oneshot final : public Execution {
 
   void publish();
   Peers look();
+  int lines_of(int index) const {
+    return call_.root_alone && index != call_.root ? 1 : call_.lines;
+  }
   void take();
-  void reduce_from(size_t offset);
+  // `data`: every rank's contribution, by index.
+  void take_from(const std::byte* const* data);
+  void reduce_from(const std::byte* const* data, size_t offset);
   OneshotSlot& slot_of(int index) const { return oneshot_slot(view_.parts[index], exchange_); }
-  const std::byte* data_of(int index) const;
+  // Where rank `index`'s contribution is, in one piece; `room` for putting it together.
+  const std::byte* data_of(int index, std::byte* room) const;
 
   const BoardView& view_;
   const OneshotCall& call_;
@@ -75,6 +83,7 @@ class Oneshot final : public Execution {
   const std::byte* in_;
   std::byte* out_;
   int next_peer_ = 0;  // all before it are here
+  int next_line_ = 0;  // of its
   bool published_ = false;
 };
 

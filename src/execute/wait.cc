@@ -65,9 +65,9 @@ Status Waiter::check_deadline() {
       context_.policy.timeout_seconds);
 }
 
-// Is it time to stop spinning? Yields at once to a peer on this core.
+// Is it time to stop spinning?
 bool Waiter::look_around() {
-  if (context_.board->crowded()) sched_yield();
+  make_elbow_room(*context_.board, context_.crowding);
   const auto now = Clock::now();
   if (spinning_since_ == Clock::time_point()) spinning_since_ = now;
   return now - spinning_since_ >= kSpinOn;

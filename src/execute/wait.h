@@ -12,6 +12,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "src/execute/elbow_room.h"
 #include "src/execute/execution.h"
 
 namespace libcomm {
@@ -43,7 +44,8 @@ struct WaitPolicy {
 struct WaitContext {
   WaitPolicy policy;
   FailureState* failure = nullptr;
-  Board* board = nullptr;  // may be null
+  Board* board = nullptr;        // may be null
+  Crowding* crowding = nullptr;  // set with the board
 };
 
 class Waiter {

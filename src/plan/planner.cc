@@ -105,7 +105,9 @@ Planner::Key Planner::key_of(const Operation& operation) {
   return {operation.count,
           static_cast<uint32_t>(operation.collective) << 24 |
               static_cast<uint32_t>(operation.type) << 16 |
-              static_cast<uint32_t>(operation.op) << 8 | static_cast<uint32_t>(operation.average),
+              static_cast<uint32_t>(operation.op) << 8 |
+              static_cast<uint32_t>(operation.premultiply) << 1 |
+              static_cast<uint32_t>(operation.average),
           operation.root};
 }
 

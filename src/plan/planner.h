@@ -40,7 +40,7 @@ class Planner {
  private:
   struct Key {
     size_t count;
-    uint32_t what;  // collective, type, operator, average
+    uint32_t what;  // collective, type, operator, premultiplied, average: all that a peer is told
     int root;
     bool operator==(const Key&) const = default;
   };

@@ -61,14 +61,13 @@ void ShmBoard::wake_others(bool fence) {
     if (i != my_index_) ring(controls_[i]->doorbell);
 }
 
-bool ShmBoard::crowded() {
-  const uint32_t core = static_cast<uint32_t>(::sched_getcpu()) + 1;
-  if (mine().doorbell.core.load(std::memory_order_relaxed) != core)
-    mine().doorbell.core.store(core, std::memory_order_relaxed);
-  for (size_t i = 0; i < controls_.size(); ++i)
-    if (i != my_index_ && controls_[i]->doorbell.core.load(std::memory_order_relaxed) == core)
-      return true;
-  return false;
+int ShmBoard::note_core() {
+  const int core = ::sched_getcpu();
+  std::atomic<uint32_t>& noted = mine().doorbell.core;
+  // Peers read the line at every turn: written only when there is news.
+  if (noted.load(std::memory_order_relaxed) != static_cast<uint32_t>(core) + 1)
+    noted.store(static_cast<uint32_t>(core) + 1, std::memory_order_relaxed);
+  return core;
 }
 
 Result<std::byte*> ShmBoard::map_segment(int index, uint64_t segment, uint64_t offset,

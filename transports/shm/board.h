@@ -24,7 +24,12 @@ class ShmBoard final : public Board {
   Signature published(int index) const override;
 
   void wake_others(bool fence) override;
-  bool crowded() override;
+  int note_core() override;
+  int core_of(int index) const override {
+    return static_cast<int>(controls_[static_cast<size_t>(index)]->doorbell.core.load(
+               std::memory_order_relaxed)) -
+           1;
+  }
   uint32_t prepare_sleep() override { return prepare_wait(mine().doorbell); }
   void sleep(uint32_t ticket, int microseconds) override {
     wait(mine().doorbell, ticket, microseconds);
