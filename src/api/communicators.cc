@@ -36,8 +36,9 @@ Status finish_creation(comm* handle, const Create& create) {
 }
 
 // Creates a communicator now, in the background, or at the end of the group. *result is set at
-// once, except that a blocking creation that fails leaves it NULL.
-Status begin_creation(comm_t* result, const CommOptions& options, Create create) {
+// once, except that a blocking creation that fails leaves it NULL. `parent`: what it derives from.
+Status begin_creation(comm_t* result, const CommOptions& options, Create create,
+                      const Communicator* parent = nullptr) {
   COMM_ASSIGN(comm* const handle, new_handle());
   handle->blocking = options.blocking;
   *result = handle;
@@ -51,22 +52,23 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create)
           handle->stage.store(comm::Stage::kFailed, std::memory_order_release);
         }
       });
+      handle->in_background.store(true, std::memory_order_release);
       return Status(Code::kInProgress, "the communicator is being created");
     };
     if (!in_group()) return start();
-    add_creation(start);
+    add_creation(parent, start);
     return Status::ok();
   }
   auto run = [handle, result, create = std::move(create)] {
     Status status = finish_creation(handle, create);
     if (!status) {
-      free_handle(handle);
+      if (!handle->ending.exchange(true)) free_handle(handle);
       *result = nullptr;
     }
     return status;
   };
   if (!in_group()) return run();
-  add_creation(run);
+  add_creation(parent, run);
   return Status::ok();
 }
 
@@ -127,27 +129,43 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
   return Status::ok();
 }
 
-// Nobody else is inside the handle any more; takes its communicator out.
-std::shared_ptr<Communicator> take_over(comm* handle) {
+// Ends a handle that this call alone has taken on to end. `last_words` is what its communicator
+// does before it goes.
+template <typename LastWords>
+void end(comm* handle, LastWords&& last_words) {
   if (handle->starter.joinable()) handle->starter.join();
-  handle->stage.store(comm::Stage::kClosed, std::memory_order_release);
-  while (handle->users.load(std::memory_order_acquire) > 0)
+  if (handle->communicator != nullptr) {
+    handle->stage.store(comm::Stage::kClosing, std::memory_order_seq_cst);
+    last_words(*handle->communicator);
+  }
+  handle->stage.store(comm::Stage::kClosed, std::memory_order_seq_cst);
+  while (handle->users.load(std::memory_order_seq_cst) > 0)
     std::this_thread::sleep_for(std::chrono::microseconds(100));
-  return std::move(handle->communicator);
+  handle->communicator.reset();
+  free_handle(handle);
+}
+
+// The handle may be ended: its creation is over, or on a thread that end() waits for.
+Status find_handle_to_end(comm_t handle, comm** found) {
+  COMM_TRY(find_handle(handle, found));
+  if ((*found)->stage.load(std::memory_order_acquire) == comm::Stage::kStarting &&
+      !(*found)->in_background.load(std::memory_order_acquire))
+    return Status(
+        Code::kInvalidUsage,
+        "the communicator is being created by another call; it cannot be ended before that call "
+        "returns");
+  return Status::ok();
 }
 
 Status destroy(comm_t handle) {
   comm* real = nullptr;
-  COMM_TRY(find_handle(handle, &real));
-  if (real->starter.joinable()) real->starter.join();
-  Status status;
-  if (real->stage.load(std::memory_order_acquire) == comm::Stage::kLive) {
-    // Work that was queued is finished; a communicator that failed is only freed.
-    (void)real->communicator->drain();
-  }
-  take_over(real).reset();
-  free_handle(real);
-  return status;
+  COMM_TRY(find_handle_to_end(handle, &real));
+  if (real->ending.exchange(true))
+    return Status(Code::kInvalidArgument,
+                  "another thread destroys or aborts this communicator at this moment");
+  // Work that was queued is finished; a communicator that failed is only freed.
+  end(real, [](Communicator& communicator) { (void)communicator.drain(); });
+  return Status::ok();
 }
 
 Status abort(comm_t handle) {
@@ -155,17 +173,15 @@ Status abort(comm_t handle) {
   COMM_TRY(find_handle(handle, &real));
   real->cancel.store(true, std::memory_order_release);
   forget_in_group(real);
-  if (real->stage.load(std::memory_order_acquire) == comm::Stage::kStarting &&
-      !real->starter.joinable())
-    return Status(
-        Code::kInvalidUsage,
-        "the communicator is being created by another call; it cannot be aborted before that "
-        "call returns");
-  if (real->starter.joinable()) real->starter.join();
-  if (real->stage.load(std::memory_order_acquire) == comm::Stage::kLive)
-    real->communicator->abort("called commAbort");
-  take_over(real).reset();
-  free_handle(real);
+  COMM_TRY(find_handle_to_end(handle, &real));
+  constexpr const char* kWhy = "called commAbort";
+  if (!real->ending.exchange(true)) {
+    end(real, [](Communicator& communicator) { communicator.abort(kWhy); });
+    return Status::ok();
+  }
+  // Another call ends the handle already, and may be waiting for what this one cuts short.
+  HandleUse use(handle, HandleUse::Stages::kLiveOrClosing);
+  if (use.handle() != nullptr) use.communicator().abort(kWhy);
   return Status::ok();
 }
 
@@ -258,16 +274,17 @@ commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commCon
     auto parent = use.handle()->communicator;
     if (color == COMM_SPLIT_NOCOLOR) {
       // Nothing to hand out, but the others count on this rank's answer.
-      const auto answer = [parent, key, options]() -> Status {
-        return parent->split(COMM_SPLIT_NOCOLOR, key, options).status();
+      const auto answer = [parent, key, options, turn = parent->take_setup_turn()]() -> Status {
+        return parent->split(COMM_SPLIT_NOCOLOR, key, options, turn).status();
       };
       if (!in_group()) return answer();
-      add_creation(answer);
+      add_creation(parent.get(), answer);
       return Status::ok();
     }
-    return begin_creation(newcomm, options, [=](const std::atomic<bool>*) {
-      return parent->split(color, key, options);
-    });
+    const auto create = [=, turn = parent->take_setup_turn()](const std::atomic<bool>* cancel) {
+      return parent->split(color, key, options, turn, cancel);
+    };
+    return begin_creation(newcomm, options, create, parent.get());
   });
 }
 
@@ -300,12 +317,13 @@ commResult_t commShrink(comm_t comm, int* excludeRanksList, int excludeRanksCoun
     }
     COMM_ASSIGN(const CommOptions options, read_config(config, communicator.options()));
     auto parent = use.handle()->communicator;
-    return begin_creation(newcomm, options, [=](const std::atomic<bool>*) {
+    const auto create = [=](const std::atomic<bool>* cancel) {
       if (shrinkFlags == COMM_SHRINK_ABORT)
         if (Status revoked = parent->revoke(); !revoked)
           return Result<std::shared_ptr<Communicator>>(std::move(revoked));
-      return parent->shrink(excluded, options);
-    });
+      return parent->shrink(excluded, options, cancel);
+    };
+    return begin_creation(newcomm, options, create, parent.get());
   });
 }
 
@@ -324,7 +342,7 @@ commResult_t commGetAsyncError(comm_t comm, commResult_t* asyncError) {
       default:
         break;
     }
-    HandleUse use(comm);
+    HandleUse use(comm, HandleUse::Stages::kLiveOrClosing);
     if (!use.status()) return use.status();
     const Status state = use.communicator().state();
     *asyncError = static_cast<commResult_t>(state.code());

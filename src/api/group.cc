@@ -19,35 +19,60 @@ struct PendingWork {
   bool waits = false;  // an operation without a stream: the group's end waits for it
 };
 
+struct Creation {
+  const Communicator* parent;  // null: none
+  std::function<Status()> run;
+};
+
 struct GroupState {
   Status first_failure;
   std::vector<PendingWork> work;
-  std::vector<std::function<Status()>> creations;
+  std::vector<Creation> creations;
 };
 
 thread_local GroupState t_group;
 
 constexpr int kParallel = 1;  // among COMM_LAUNCH_MODE's choices
 
-Status run_creations(std::vector<std::function<Status()>> creations) {
-  std::vector<Status> results(creations.size());
+// One chain per parent, in the order of the calls.
+std::vector<std::vector<const Creation*>> chains_of(const std::vector<Creation>& creations) {
+  std::vector<std::vector<const Creation*>> chains;
+  for (const Creation& creation : creations) {
+    const auto same = [&](const auto& chain) {
+      return creation.parent != nullptr && chain.front()->parent == creation.parent;
+    };
+    const auto found = std::find_if(chains.begin(), chains.end(), same);
+    if (found == chains.end())
+      chains.push_back({&creation});
+    else
+      found->push_back(&creation);
+  }
+  return chains;
+}
+
+// The first failure, or the first kInProgress when there is none.
+void keep_first(Status status, Status* first) {
+  if (!status && (first->is_ok() || first->code() == Code::kInProgress)) *first = std::move(status);
+}
+
+Status run_creations(const std::vector<Creation>& creations) {
+  const auto chains = chains_of(creations);
+  std::vector<Status> results(chains.size());
+  const auto run_chain = [&](size_t i) {
+    for (const Creation* creation : chains[i]) keep_first(creation->run(), &results[i]);
+  };
   std::vector<std::thread> threads;
-  for (size_t i = 1; i < creations.size(); ++i)
-    threads.emplace_back([&, i] { results[i] = creations[i](); });
-  if (!creations.empty()) results[0] = creations[0]();
+  for (size_t i = 1; i < chains.size(); ++i) threads.emplace_back(run_chain, i);
+  if (!chains.empty()) run_chain(0);
   for (std::thread& thread : threads) thread.join();
-  for (Status& status : results)
-    if (!status && status.code() != Code::kInProgress) return std::move(status);
-  for (Status& status : results)
-    if (!status) return std::move(status);
-  return Status::ok();
+  Status first;
+  for (Status& status : results) keep_first(std::move(status), &first);
+  return first;
 }
 
 Status run_work(std::vector<PendingWork> all) {
   Status first;
-  const auto note = [&](Status status) {
-    if (!status && (first.is_ok() || first.code() == Code::kInProgress)) first = std::move(status);
-  };
+  const auto note = [&](Status status) { keep_first(std::move(status), &first); };
   // What has a stream, or must not block, goes to the engines; they work side by side.
   std::vector<PendingWork*> here, queued_and_awaited;
   for (PendingWork& work : all) {
@@ -117,8 +142,8 @@ void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream>
   }
 }
 
-void add_creation(std::function<Status()> create) {
-  t_group.creations.push_back(std::move(create));
+void add_creation(const Communicator* parent, std::function<Status()> create) {
+  t_group.creations.push_back({parent, std::move(create)});
 }
 
 void forget_in_group(comm* handle) {
@@ -136,7 +161,7 @@ Status group_end() {
   if (--t_group_depth > 0) return Status::ok();
   GroupState group = std::move(t_group);
   t_group = GroupState();
-  Status created = run_creations(std::move(group.creations));
+  Status created = run_creations(group.creations);
   if (!group.first_failure) return std::move(group.first_failure);
   if (!created && created.code() != Code::kInProgress) return created;
   Status done = run_work(std::move(group.work));

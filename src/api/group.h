@@ -19,9 +19,9 @@ inline bool in_group() { return t_group_depth > 0; }
 void note_group_failure(const Status& status);
 // Adds an operation of a checked communicator.
 void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream);
-// Adds the creation of a communicator; all of a group's creations run at once, on threads of their
-// own.
-void add_creation(std::function<Status()> create);
+// Adds the creation of a communicator, or another set-up call. Those of one parent run in the order
+// of the calls, those of different parents (or of none) side by side, on threads of their own.
+void add_creation(const Communicator* parent, std::function<Status()> create);
 
 // Drops what this thread's group holds of a communicator that is being aborted.
 void forget_in_group(comm* handle);

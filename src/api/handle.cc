@@ -80,6 +80,8 @@ Result<comm*> new_handle() {
   }
   handle->generation = fork_generation();
   handle->cancel.store(false);
+  handle->ending.store(false);
+  handle->in_background.store(false);
   handle->start_failure = Status::ok();
   handle->set_last_error("");
   handle->stage.store(comm::Stage::kStarting, std::memory_order_release);
@@ -121,17 +123,21 @@ Status find_handle(const comm* handle, comm** found) {
   return Status::ok();
 }
 
-HandleUse::HandleUse(const comm* handle) {
+HandleUse::HandleUse(const comm* handle, Stages stages) {
   comm* real = nullptr;
   status_ = find_handle(handle, &real);
   if (!status_) return;
   known_ = real;
-  real->users.fetch_add(1, std::memory_order_acq_rel);
+  real->users.fetch_add(1, std::memory_order_seq_cst);
   // Looked at again, now that closing waits for us.
-  const comm::Stage stage = real->stage.load(std::memory_order_acquire);
+  const comm::Stage stage = real->stage.load(std::memory_order_seq_cst);
   if (stage == comm::Stage::kLive) {
     handle_ = real;
     t_used_handle = real;
+    return;
+  }
+  if (stage == comm::Stage::kClosing && stages == Stages::kLiveOrClosing) {
+    handle_ = real;
     return;
   }
   switch (stage) {

@@ -18,16 +18,23 @@
 
 // The C API's opaque struct.
 struct comm {
-  enum class Stage : int { kFree, kStarting, kLive, kFailed, kClosed };
+  // kClosing: one call has taken it on to end this handle, and only commAbort and commGetAsyncError
+  // may still come in.
+  enum class Stage : int { kFree, kStarting, kLive, kFailed, kClosing, kClosed };
 
+  // A call counts itself in, then looks at the stage; who ends the handle stores the stage, then
+  // waits for the count. One of them sees the other because all four accesses are sequentially
+  // consistent. On x86 that costs a call nothing: its counting is a full barrier anyway.
   std::atomic<Stage> stage{Stage::kFree};
-  std::atomic<int> users{0};  // calls inside this handle right now
-  unsigned generation = 0;    // of fork, when it was made
+  std::atomic<int> users{0};        // calls inside this handle right now
+  std::atomic<bool> ending{false};  // some call ends this handle: the first one to set it
+  unsigned generation = 0;          // of fork, when it was made
   std::shared_ptr<libcomm::Communicator> communicator;
   bool blocking = true;
 
   // Creation in the background (blocking = 0).
   std::thread starter;
+  std::atomic<bool> in_background{false};  // `starter` is there, for the call that ends the handle
   std::atomic<bool> cancel{false};
 
   void set_last_error(std::string text);
@@ -56,9 +63,10 @@ void free_handle(comm* handle);
 // A call's use of a handle: keeps the communicator from being freed under it.
 class HandleUse {
  public:
+  enum class Stages { kLive, kLiveOrClosing };
   // kInvalidArgument: NULL, never made here, destroyed. kInvalidUsage: made before a fork, or still
   // being created. The failure of its creation, if it failed.
-  explicit HandleUse(const struct comm* handle);
+  explicit HandleUse(const struct comm* handle, Stages stages = Stages::kLive);
   ~HandleUse();
   HandleUse(const HandleUse&) = delete;
   HandleUse& operator=(const HandleUse&) = delete;
@@ -84,8 +92,8 @@ class QuickUse {
  public:
   explicit QuickUse(struct comm* handle) {
     if (handle == nullptr || handle != t_used_handle) return;
-    handle->users.fetch_add(1, std::memory_order_acq_rel);
-    const bool usable = handle->stage.load(std::memory_order_acquire) == comm::Stage::kLive &&
+    handle->users.fetch_add(1, std::memory_order_seq_cst);
+    const bool usable = handle->stage.load(std::memory_order_seq_cst) == comm::Stage::kLive &&
                         handle->generation == fork_generation() && handle->blocking;
     if (usable)
       handle_ = handle;

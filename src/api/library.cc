@@ -150,18 +150,29 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
           Code::kInvalidArgument,
           "a window begins at a multiple of {} bytes, {} does not; commMemAlloc's memory does",
           COMM_WIN_REQUIRED_ALIGNMENT, buff);
+    Communicator& communicator = use.communicator();
+    const SetupTurn turn = communicator.take_setup_turn();
     void* entry = nullptr;
-    const auto window = [communicator = use.handle()->communicator, size] {
-      return communicator->agree_on_window(size);
-    };
-    // In a group, the exchange waits for the group's end, as every collective step does.
-    if (in_group()) {
-      add_creation(window);
-    } else {
-      COMM_TRY(window());
+    if (!in_group()) {
+      COMM_TRY(communicator.agree_on_window(size, turn));
+      COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
+      *win = static_cast<commWindow_t>(entry);
+      return Status::ok();
     }
+    // In a group, the exchange waits for the group's end, as every collective step does; a window
+    // that is not agreed on is taken back then.
     COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
     *win = static_cast<commWindow_t>(entry);
+    const auto agree = [handle = use.handle(), kept = use.handle()->communicator, size, turn, win,
+                        entry]() -> Status {
+      Status status = kept->agree_on_window(size, turn);
+      if (!status) {
+        *win = nullptr;
+        (void)remove_registration(handle, entry, &comm::windows, "commWindowRegister");
+      }
+      return status;
+    };
+    add_creation(&communicator, agree);
     return Status::ok();
   });
 }

@@ -42,9 +42,10 @@ class Bootstrap {
       default;  // leaves in good order if leave() was not called; joins the thread
 
   // Joins the group as rank `rank` of `nranks`; collective; blocks until all are there, at most
-  // until BOOTSTRAP_TIMEOUT. `cancel`, when given, ends the wait when it becomes true (from another
-  // thread). kInvalidUsage: ranks disagree on nranks, or a rank is taken twice (both ranks get the
-  // text). kSystem: nobody serves the rendezvous, nothing reaches the peers, the deadline passed.
+  // until BOOTSTRAP_TIMEOUT. `cancel`, when given, outlives the group and ends this wait and its
+  // later exchanges when it becomes true (from another thread). kInvalidUsage: ranks disagree on
+  // nranks, or a rank is taken twice (both ranks get the text). kSystem: nobody serves the
+  // rendezvous, nothing reaches the peers, the deadline passed.
   static Result<std::unique_ptr<Bootstrap>> join(const Rendezvous& rendezvous, int rank, int nranks,
                                                  std::shared_ptr<const Knobs> knobs,
                                                  NewsCallback on_news,
@@ -52,10 +53,12 @@ class Bootstrap {
 
   // A group of some of this one's ranks: `members` are parent ranks in the new order, which must
   // hold this rank; `tag` distinguishes groups made one after the other. Called by the members only
-  // (others need not take part). Does not use the rendezvous. Works after a revoke.
+  // (others need not take part). Does not use the rendezvous. Works after a revoke. `cancel` is the
+  // new group's, as join()'s; this group's own ends the call too.
   virtual Result<std::unique_ptr<Bootstrap>> derive(std::span<const int> members, uint64_t tag,
                                                     std::shared_ptr<const Knobs> knobs,
-                                                    NewsCallback on_news) = 0;
+                                                    NewsCallback on_news,
+                                                    const std::atomic<bool>* cancel = nullptr) = 0;
 
   virtual int rank() const = 0;
   virtual int nranks() const = 0;
@@ -66,8 +69,10 @@ class Bootstrap {
 
   // data holds nranks blocks of bytes_each; this rank's block is filled in by the caller, the
   // others by the call. Collective, as all calls below up to barrier; they fail with the first
-  // abort or death.
-  virtual Status all_gather(void* data, size_t bytes_each) = 0;
+  // abort or death. `cancel`, beside the group's own, ends the call; a group in which that happened
+  // makes no exchange any more.
+  virtual Status all_gather(void* data, size_t bytes_each,
+                            const std::atomic<bool>* cancel = nullptr) = 0;
   // As all_gather, for texts of any length (at most 16 MiB each).
   virtual Result<std::vector<std::string>> all_gather_text(const std::string& mine) = 0;
   virtual Status barrier() = 0;

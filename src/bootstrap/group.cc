@@ -25,8 +25,8 @@ class SoloGroup final : public Bootstrap {
   SoloGroup(const Key& key, NewsCallback on_news) : key_(key), on_news_(std::move(on_news)) {}
 
   Result<std::unique_ptr<Bootstrap>> derive(std::span<const int> members, uint64_t tag,
-                                            std::shared_ptr<const Knobs>,
-                                            NewsCallback on_news) override {
+                                            std::shared_ptr<const Knobs>, NewsCallback on_news,
+                                            const std::atomic<bool>*) override {
     if (members.size() != 1 || members[0] != 0)
       return error(Code::kInvalidArgument, "a group of one rank has rank 0 as its only member");
     const Key key = hmac(key_, "libcomm derived group",
@@ -37,7 +37,7 @@ class SoloGroup final : public Bootstrap {
   int nranks() const override { return 1; }
   std::span<const unsigned char, 32> secret() const override { return key_; }
   std::string where(int) const override { return "this process"; }
-  Status all_gather(void*, size_t) override { return failure(); }
+  Status all_gather(void*, size_t, const std::atomic<bool>*) override { return failure(); }
   Result<std::vector<std::string>> all_gather_text(const std::string& mine) override {
     COMM_TRY(failure());
     return std::vector<std::string>{mine};
@@ -81,8 +81,9 @@ class SoloGroup final : public Bootstrap {
 
 class Group final : public Bootstrap {
  public:
-  Group(int rank, int nranks, const Key& key, std::shared_ptr<const Knobs> knobs)
-      : rank_(rank), nranks_(nranks), key_(key), knobs_(std::move(knobs)) {}
+  Group(int rank, int nranks, const Key& key, std::shared_ptr<const Knobs> knobs,
+        const std::atomic<bool>* cancel)
+      : rank_(rank), nranks_(nranks), key_(key), knobs_(std::move(knobs)), cancel_(cancel) {}
 
   ~Group() override {
     // In a forked child the thread is the parent's, and its mutex may be locked for ever.
@@ -151,7 +152,8 @@ class Group final : public Bootstrap {
 
   Result<std::unique_ptr<Bootstrap>> derive(std::span<const int> members, uint64_t tag,
                                             std::shared_ptr<const Knobs> knobs,
-                                            NewsCallback on_news) override;
+                                            NewsCallback on_news,
+                                            const std::atomic<bool>* cancel) override;
 
   int rank() const override { return rank_; }
   int nranks() const override { return nranks_; }
@@ -160,14 +162,16 @@ class Group final : public Bootstrap {
     return rank >= 0 && rank < nranks_ ? peers_[to_size(rank)].to_string() : "no rank";
   }
 
-  Status all_gather(void* data, size_t bytes_each) override {
+  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>* cancel) override {
     char* out = static_cast<char*>(data);
     const std::string mine(out + to_size(rank_) * bytes_each, bytes_each);
     if (bytes_each > kMaxBlockBytes)
       return error(Code::kInvalidArgument,
                    "all_gather of {} bytes per rank: at most {} are possible", bytes_each,
                    kMaxBlockBytes);
-    COMM_ASSIGN(const auto blocks, exchange(ExchangeKind::kGather, bytes_each, mine));
+    WaitLimits limits = own_limits();
+    limits.cancel_too = cancel;
+    COMM_ASSIGN(const auto blocks, exchange(ExchangeKind::kGather, bytes_each, mine, limits));
     for (int r = 0; r < nranks_; ++r)
       if (r != rank_ && bytes_each > 0)
         std::memcpy(out + to_size(r) * bytes_each, blocks[to_size(r)].data(), bytes_each);
@@ -214,7 +218,7 @@ class Group final : public Bootstrap {
   }
 
   WaitLimits own_limits() const {
-    return {Deadline::from_knob(knobs_->get_seconds(Knob::kBootstrapTimeout)), nullptr,
+    return {Deadline::from_knob(knobs_->get_seconds(Knob::kBootstrapTimeout)), cancel_,
             monitor_->alarm()};
   }
 
@@ -288,6 +292,7 @@ class Group final : public Bootstrap {
   const int nranks_;
   const Key key_;
   const std::shared_ptr<const Knobs> knobs_;
+  const std::atomic<bool>* const cancel_;  // may be null
   const unsigned generation_ = fork_generation();
   Endpoint endpoint_;
   std::vector<Peer> peers_;
@@ -299,7 +304,8 @@ class Group final : public Bootstrap {
 
 Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, uint64_t tag,
                                                  std::shared_ptr<const Knobs> knobs,
-                                                 NewsCallback on_news) {
+                                                 NewsCallback on_news,
+                                                 const std::atomic<bool>* cancel) {
   int self = -1;
   std::set<int> distinct;
   for (size_t i = 0; i < members.size(); ++i) {
@@ -323,13 +329,15 @@ Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, u
   if (members.size() == 1)
     return std::unique_ptr<Bootstrap>(std::make_unique<SoloGroup>(key, std::move(on_news)));
   const int size = static_cast<int>(members.size());
-  auto group = std::make_unique<Group>(self, size, key, knobs);
+  auto group = std::make_unique<Group>(self, size, key, knobs, cancel);
   COMM_TRY(group->open(std::move(on_news)));
   // No alarm: the members may well be what is left of a failed group.
-  const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), nullptr,
-                          -1};
-  if (Status status = group->assemble_through(*this, members, index, limits); !status)
+  const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), cancel,
+                          -1, cancel_};
+  if (Status status = group->assemble_through(*this, members, index, limits); !status) {
+    if (limits.cancelled()) return error(Code::kInvalidUsage, "initialisation was cancelled");
     return group->cause_of(std::move(status));
+  }
   return std::unique_ptr<Bootstrap>(std::move(group));
 }
 
@@ -354,7 +362,7 @@ Result<std::unique_ptr<Bootstrap>> Bootstrap::join(const Rendezvous& rendezvous,
     return std::unique_ptr<Bootstrap>(
         std::make_unique<SoloGroup>(meetings.group_key, std::move(on_news)));
   }
-  auto group = std::make_unique<Group>(rank, nranks, meetings.group_key, knobs);
+  auto group = std::make_unique<Group>(rank, nranks, meetings.group_key, knobs, cancel);
   COMM_TRY(group->open(std::move(on_news)));
   if (Status status = group->assemble_at(meetings, limits); !status) {
     if (limits.cancelled()) return error(Code::kInvalidUsage, "initialisation was cancelled");

@@ -14,12 +14,18 @@ namespace libcomm {
 
 struct WaitLimits {
   Deadline deadline;
-  const std::atomic<bool>* cancel = nullptr;  // polled every few milliseconds
-  int alarm = -1;                             // descriptor that becomes readable with bad news
+  const std::atomic<bool>* cancel = nullptr;      // polled every few milliseconds
+  int alarm = -1;                                 // descriptor that becomes readable with bad news
+  const std::atomic<bool>* cancel_too = nullptr;  // as `cancel`: of the group that one derives from
 
-  bool cancelled() const { return cancel != nullptr && cancel->load(std::memory_order_acquire); }
+  bool cancelled() const {
+    return (cancel != nullptr && cancel->load(std::memory_order_acquire)) ||
+           (cancel_too != nullptr && cancel_too->load(std::memory_order_acquire));
+  }
   // How long one poll(2) may last, in milliseconds.
-  int slice_ms() const { return deadline.poll_ms(cancel != nullptr ? 20 : 1000); }
+  int slice_ms() const {
+    return deadline.poll_ms(cancel != nullptr || cancel_too != nullptr ? 20 : 1000);
+  }
 };
 
 enum class Waited { kReady, kTimeout, kCancelled, kAlarm };

@@ -228,15 +228,25 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
 }
 
 Result<std::shared_ptr<Communicator>> Communicator::split(int color, int key,
-                                                          const CommOptions& options) {
-  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+                                                          const CommOptions& options,
+                                                          SetupTurn turn,
+                                                          const std::atomic<bool>* cancel) {
   struct Choice {
     int32_t color, key;
   };
   std::vector<Choice> choices(static_cast<size_t>(nranks_));
   choices[static_cast<size_t>(rank_)] = {color, key};
-  if (nranks_ > 1) COMM_TRY(bootstrap_->all_gather(choices.data(), sizeof(Choice)));
-  const uint64_t tag = ++splits_;
+  uint64_t tag = 0;
+  const auto exchange = [&]() -> Status {
+    COMM_TRY(turn->await(cancel));
+    if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+    if (nranks_ > 1) COMM_TRY(bootstrap_->all_gather(choices.data(), sizeof(Choice), cancel));
+    tag = ++splits_;
+    return Status::ok();
+  };
+  const Status exchanged = exchange();
+  turn->over();
+  COMM_TRY(exchanged);
   if (color < 0) return std::shared_ptr<Communicator>();
   std::vector<int> members;
   for (int r = 0; r < nranks_; ++r)
@@ -244,11 +254,12 @@ Result<std::shared_ptr<Communicator>> Communicator::split(int color, int key,
   std::stable_sort(members.begin(), members.end(), [&](int a, int b) {
     return choices[static_cast<size_t>(a)].key < choices[static_cast<size_t>(b)].key;
   });
-  return derive(members, tag, options);
+  return derive(members, tag, options, cancel);
 }
 
 Result<std::shared_ptr<Communicator>> Communicator::shrink(std::span<const int> excluded,
-                                                           const CommOptions& options) {
+                                                           const CommOptions& options,
+                                                           const std::atomic<bool>* cancel) {
   if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
   std::vector<int> members;
   // Ranks that shrank before without this one have counted differently, so the tag says who is left
@@ -261,13 +272,16 @@ Result<std::shared_ptr<Communicator>> Communicator::shrink(std::span<const int> 
       tag = (tag ^ static_cast<uint64_t>(r + 1)) * 0x9e3779b97f4a7c15u;
     }
   }
-  tag += ++shrinks_[tag];
-  return derive(members, tag, options);
+  {
+    std::lock_guard lock(shrinks_mutex_);
+    tag += ++shrinks_[tag];
+  }
+  return derive(members, tag, options, cancel);
 }
 
 Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> members,
-                                                           uint64_t tag,
-                                                           const CommOptions& options) {
+                                                           uint64_t tag, const CommOptions& options,
+                                                           const std::atomic<bool>* cancel) {
   COMM_ASSIGN(auto knobs, Knobs::load());
   std::shared_ptr<Communicator> child(new Communicator);
   Communicator* raw = child.get();
@@ -275,10 +289,11 @@ Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> 
   raw->rank_ = static_cast<int>(std::find(members.begin(), members.end(), rank_) - members.begin());
   raw->nranks_ = static_cast<int>(members.size());
   if (raw->nranks_ > 1) {
-    COMM_ASSIGN(raw->bootstrap_, bootstrap_->derive(members, tag, raw->knobs_,
-                                                    [raw](News news, const Status& reason) {
-                                                      raw->on_news(news, reason);
-                                                    }));
+    COMM_ASSIGN(
+        raw->bootstrap_,
+        bootstrap_->derive(
+            members, tag, raw->knobs_,
+            [raw](News news, const Status& reason) { raw->on_news(news, reason); }, cancel));
   }
   return assemble(std::move(child), options);
 }

@@ -33,14 +33,15 @@ class MemoryBootstrap final : public Bootstrap {
   MemoryBootstrap(Meeting& meeting, int rank) : meeting_(meeting), rank_(rank) {}
 
   Result<std::unique_ptr<Bootstrap>> derive(std::span<const int>, uint64_t,
-                                            std::shared_ptr<const Knobs>, NewsCallback) override {
+                                            std::shared_ptr<const Knobs>, NewsCallback,
+                                            const std::atomic<bool>*) override {
     return error(Code::kInternal, "not part of this double");
   }
   int rank() const override { return rank_; }
   int nranks() const override { return meeting_.nranks(); }
   std::span<const unsigned char, 32> secret() const override { return meeting_.shared_->secret; }
   std::string where(int) const override { return "here"; }
-  Status all_gather(void* data, size_t bytes_each) override {
+  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>*) override {
     auto* blocks = static_cast<std::byte*>(data);
     const size_t mine = static_cast<size_t>(rank_) * bytes_each;
     const size_t total = static_cast<size_t>(nranks()) * bytes_each;

@@ -74,7 +74,7 @@ std::vector<std::string> LoopbackHub::exchange(int rank, const std::string& mine
   return result_;
 }
 
-Status LoopbackBootstrap::all_gather(void* data, size_t bytes_each) {
+Status LoopbackBootstrap::all_gather(void* data, size_t bytes_each, const std::atomic<bool>*) {
   auto* bytes = static_cast<char*>(data);
   const std::string mine(bytes + static_cast<size_t>(rank_) * bytes_each, bytes_each);
   const std::vector<std::string> all = hub_->exchange(rank_, mine);

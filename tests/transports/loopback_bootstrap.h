@@ -45,14 +45,15 @@ class LoopbackBootstrap final : public Bootstrap {
       : hub_(std::move(hub)), rank_(rank) {}
 
   Result<std::unique_ptr<Bootstrap>> derive(std::span<const int>, uint64_t,
-                                            std::shared_ptr<const Knobs>, NewsCallback) override {
+                                            std::shared_ptr<const Knobs>, NewsCallback,
+                                            const std::atomic<bool>*) override {
     return error(Code::kInternal, "the loopback bootstrap has no derived groups");
   }
   int rank() const override { return rank_; }
   int nranks() const override { return hub_->nranks(); }
   std::span<const unsigned char, 32> secret() const override { return secret_; }
   std::string where(int) const override { return "127.0.0.1"; }
-  Status all_gather(void* data, size_t bytes_each) override;
+  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>*) override;
   Result<std::vector<std::string>> all_gather_text(const std::string& mine) override {
     return hub_->exchange(rank_, mine);
   }
