@@ -1,0 +1,305 @@
+// What this machine can do at best, measured between two processes: no collective between two ranks
+// can be faster than its share of these.
+//
+//   limits [--sizes BYTES,...] [--budget-us US]
+//
+// Prints "@limit NAME SIZE MICROSECONDS":
+//   line_exchange      both processes write a flag in a cache line of their own and see the other's
+//   allreduce_floor    float sum with both inputs and both outputs shared: each process reduces one
+//                      half and writes it to both outputs; from a cache line exchange to the next
+//   memcpy_alone       a copy by one process while the other is idle
+//   memcpy_both        a copy by each process at once, between separate memory
+//   socket_latency     one way over TCP on 127.0.0.1: half a ping-pong of one byte
+//   socket_one_way     SIZE bytes in one direction, until their arrival is acknowledged by one byte
+//   socket_both_ways   SIZE bytes in each direction at once
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <new>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "benchmarks/harness/launch.h"
+#include "benchmarks/peers/limits_kernels.h"
+#include "benchmarks/peers/settings.h"
+
+namespace peers {
+namespace {
+
+constexpr size_t kLine = 64;
+constexpr size_t kPage = 4096;
+constexpr size_t kStreamFrom = size_t{8} << 20;  // both ways are tried from here on
+constexpr int kMostCalls = 20000;
+
+struct alignas(2 * kLine) Flag {
+  std::atomic<uint64_t> value{0};
+};
+
+// What both processes map.
+struct Shared {
+  Flag flags[2];
+  std::atomic<double> times[2];
+  std::atomic<int> port{0};
+};
+
+double now_us() {
+  const auto now = std::chrono::steady_clock::now().time_since_epoch();
+  return std::chrono::duration<double, std::micro>(now).count();
+}
+
+[[noreturn]] void die(const char* what) {
+  std::fprintf(stderr, "limits: %s: %s\n", what, std::strerror(errno));
+  std::_Exit(1);
+}
+
+char* map_shared(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  if (memory == MAP_FAILED) die("mmap");
+  return static_cast<char*>(memory);
+}
+
+// The two processes stay apart: each on a core of its own, where there are two.
+void bind_to_core(int index) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0 || CPU_COUNT(&allowed) < 2) return;
+  for (int cpu = 0, seen = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &allowed) || seen++ != index) continue;
+    cpu_set_t own;
+    CPU_ZERO(&own);
+    CPU_SET(cpu, &own);
+    sched_setaffinity(0, sizeof own, &own);
+    return;
+  }
+}
+
+// One of the two processes.
+class Process {
+ public:
+  Process(int index, Shared* shared, char* memory, const Settings& settings)
+      : index_(index), shared_(shared), memory_(memory), settings_(settings) {}
+
+  int run();
+
+ private:
+  void exchange();
+  // Times fn, called equally often in both processes; the longer time per call.
+  template <typename Fn>
+  double time_calls(Fn fn);
+  template <typename Fn>
+  double time_calls(int calls, Fn fn);
+  double longer(double own);
+  void print(const char* name, size_t bytes, double time) const;
+
+  void measure_all_reduce(size_t bytes);
+  void measure_copies(size_t bytes);
+  void connect();
+  void transfer(const char* send, size_t to_send, char* recv, size_t to_receive);
+  void measure_sockets(size_t bytes);
+
+  int index_;
+  Shared* shared_;
+  char* memory_;
+  const Settings& settings_;
+  uint64_t turn_ = 0;
+  int socket_ = -1;
+};
+
+void Process::exchange() {
+  ++turn_;
+  shared_->flags[index_].value.store(turn_, std::memory_order_release);
+  for (int spins = 0; shared_->flags[1 - index_].value.load(std::memory_order_acquire) < turn_;
+       ++spins) {
+    if (spins > 100000) sched_yield();  // one core, or a busy machine
+  }
+}
+
+double Process::longer(double own) {
+  shared_->times[index_].store(own, std::memory_order_relaxed);
+  exchange();
+  const double most = std::max(shared_->times[0].load(std::memory_order_relaxed),
+                               shared_->times[1].load(std::memory_order_relaxed));
+  exchange();  // read by both before the next time overwrites it
+  return most;
+}
+
+template <typename Fn>
+double Process::time_calls(int calls, Fn fn) {
+  exchange();
+  const double start = now_us();
+  for (int i = 0; i < calls; ++i) fn();
+  return longer((now_us() - start) / calls);
+}
+
+template <typename Fn>
+double Process::time_calls(Fn fn) {
+  fn();
+  double guess = 0;
+  int calls = 1;
+  for (;; calls *= 4) {
+    guess = time_calls(calls, fn);
+    if (guess * calls >= settings_.budget_us / 10 || calls >= kMostCalls) break;
+  }
+  const double wanted = std::clamp(settings_.budget_us / std::max(guess, 0.001), 3.0,
+                                   static_cast<double>(kMostCalls));
+  return time_calls(static_cast<int>(wanted), fn);
+}
+
+void Process::print(const char* name, size_t bytes, double time) const {
+  if (index_ != 0) return;
+  std::printf("@limit %s %zu %.4f\n", name, bytes, time);
+  std::fflush(stdout);
+}
+
+void Process::measure_all_reduce(size_t bytes) {
+  const size_t count = bytes / sizeof(float);
+  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
+  auto* a = reinterpret_cast<float*>(memory_);
+  auto* b = reinterpret_cast<float*>(memory_ + stride);
+  auto* x = reinterpret_cast<float*>(memory_ + 2 * stride);
+  auto* y = reinterpret_cast<float*>(memory_ + 3 * stride);
+  const size_t middle = count / 2 / 16 * 16;  // whole cache lines
+  const size_t first = index_ == 0 ? 0 : middle;
+  const size_t own = index_ == 0 ? middle : count - middle;
+  double time = time_calls([&] {
+    exchange();  // inputs are there
+    sum_to_both(a + first, b + first, x + first, y + first, own);
+    exchange();  // outputs are there
+  });
+  if (bytes >= kStreamFrom && own % 16 == 0) {
+    time = std::min(time, time_calls([&] {
+                      exchange();
+                      sum_to_both_streaming(a + first, b + first, x + first, y + first, own);
+                      exchange();
+                    }));
+  }
+  print("allreduce_floor", bytes, time);
+}
+
+void Process::measure_copies(size_t bytes) {
+  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
+  char* from = memory_ + static_cast<size_t>(index_) * 2 * stride;
+  char* to = from + stride;
+  const auto copy = [&] {
+    std::memcpy(to, from, bytes);
+    asm volatile("" ::: "memory");  // every copy counts
+  };
+  // The idle process asks for the flag rarely enough not to be seen.
+  print("memcpy_alone", bytes, time_calls([&] {
+          if (index_ == 0) copy();
+        }));
+  print("memcpy_both", bytes, time_calls(copy));
+}
+
+void Process::connect() {
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  auto* const general = reinterpret_cast<sockaddr*>(&address);
+  if (index_ == 0) {
+    const int listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (listener < 0 || bind(listener, general, sizeof address) != 0 || listen(listener, 1) != 0 ||
+        getsockname(listener, general, &length) != 0) {
+      die("listen");
+    }
+    shared_->port = ntohs(address.sin_port);
+    exchange();
+    socket_ = accept4(listener, nullptr, nullptr, SOCK_CLOEXEC);
+    close(listener);
+    if (socket_ < 0) die("accept");
+  } else {
+    exchange();
+    address.sin_port = htons(static_cast<uint16_t>(shared_->port.load()));
+    socket_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (socket_ < 0 || ::connect(socket_, general, sizeof address) != 0) die("connect");
+  }
+  const int on = 1;
+  if (setsockopt(socket_, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on) != 0 ||
+      fcntl(socket_, F_SETFL, O_NONBLOCK) != 0) {
+    die("set up socket");
+  }
+}
+
+// Sends and receives at once.
+void Process::transfer(const char* send, size_t to_send, char* recv, size_t to_receive) {
+  while (to_send > 0 || to_receive > 0) {
+    const ssize_t sent = to_send > 0 ? ::send(socket_, send, to_send, MSG_NOSIGNAL) : 0;
+    if (sent < 0 && errno != EAGAIN) die("send");
+    if (sent > 0) {
+      send += sent;
+      to_send -= static_cast<size_t>(sent);
+    }
+    const ssize_t got = to_receive > 0 ? ::recv(socket_, recv, to_receive, 0) : 0;
+    if (got == 0 && to_receive > 0) die("the other process left");
+    if (got < 0 && errno != EAGAIN) die("recv");
+    if (got > 0) {
+      recv += got;
+      to_receive -= static_cast<size_t>(got);
+    }
+  }
+}
+
+void Process::measure_sockets(size_t bytes) {
+  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
+  char* send = memory_ + static_cast<size_t>(index_) * 2 * stride;
+  char* recv = send + stride;
+  print("socket_one_way", bytes, time_calls([&] {
+          if (index_ == 0) transfer(send, bytes, recv, 0), transfer(send, 0, recv, 1);
+          if (index_ == 1) transfer(send, 0, recv, bytes), transfer(send, 1, recv, 0);
+        }));
+  print("socket_both_ways", bytes, time_calls([&] { transfer(send, bytes, recv, bytes); }));
+}
+
+int Process::run() {
+  bind_to_core(index_);
+  // All pages exist before anything is timed, and both processes know them.
+  const size_t own = (settings_.most_bytes() + kPage) * 2;
+  std::memset(memory_ + static_cast<size_t>(index_) * own, 0, own);
+  exchange();
+  for (size_t at = 0; at < 2 * own; at += kPage) {
+    [[maybe_unused]] const char seen = static_cast<volatile char*>(memory_)[at];
+  }
+  print("line_exchange", 0, time_calls([&] { exchange(); }));
+  for (const size_t bytes : settings_.sizes) {
+    measure_all_reduce(bytes);
+    measure_copies(bytes);
+  }
+  connect();
+  char byte = 0;
+  print("socket_latency", 0, time_calls([&] {
+                               if (index_ == 0)
+                                 transfer(&byte, 1, &byte, 0), transfer(&byte, 0, &byte, 1);
+                               if (index_ == 1)
+                                 transfer(&byte, 0, &byte, 1), transfer(&byte, 1, &byte, 0);
+                             }) / 2);
+  for (const size_t bytes : settings_.sizes) measure_sockets(bytes);
+  close(socket_);
+  return 0;
+}
+
+}  // namespace
+}  // namespace peers
+
+int main(int argc, char** argv) {
+  const peers::Settings settings = peers::parse_settings(argc, argv);
+  auto* shared = new (peers::map_shared(sizeof(peers::Shared))) peers::Shared;
+  char* memory = peers::map_shared((settings.most_bytes() + peers::kPage) * 4);
+  return bench::run_local_processes("limits", 2, [&](int index, bench::Relay&) {
+    return peers::Process(index, shared, memory, settings).run();
+  });
+}
