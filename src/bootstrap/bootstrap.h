@@ -80,7 +80,8 @@ class Bootstrap {
   // An authenticated connection to `peer`, non-blocking and close-on-exec. Blocks until the peer's
   // monitor thread has proved itself; the peer need not be in a call.
   virtual Result<UniqueFd> connect(int peer, Purpose purpose, uint32_t index) = 0;
-  // The other end, once it has arrived; an invalid fd before that. Never blocks.
+  // The other end, once it has arrived; an invalid fd before that. Never blocks. kRemote when the
+  // peer left a while ago: it is not going to arrive.
   virtual Result<UniqueFd> try_accept(int peer, Purpose purpose, uint32_t index) = 0;
 
   // Same-host peers in other processes: the monitor thread also watches their pidfds.
@@ -89,6 +90,12 @@ class Bootstrap {
   // Tells every rank, this one's callback included. Any thread. The reason names this rank when it
   // names nobody.
   virtual void raise(News news, const Status& reason) = 0;
+
+  // How many ranks are known to have left in good order, and whether `peer` is one of them. What
+  // such a rank did before is there when this is known, but for what is still on a network. Any
+  // thread.
+  virtual size_t departures() const { return 0; }
+  virtual bool has_left(int /*peer*/) const { return false; }
 
   // This rank leaves in good order: its connections closing is no longer news to the others.
   virtual void leave() = 0;

@@ -19,6 +19,9 @@ namespace {
 uint32_t to_u32(int value) { return static_cast<uint32_t>(value); }
 size_t to_size(int value) { return static_cast<size_t>(value); }
 
+// How long the connection of a rank that has left may still be under way.
+constexpr double kArrivalGrace = 0.5;
+
 // A group of one: nobody to talk to.
 class SoloGroup final : public Bootstrap {
  public:
@@ -186,19 +189,27 @@ class Group final : public Bootstrap {
   }
 
   Status barrier() override { return exchange(ExchangeKind::kBarrier, 0, "").status(); }
+    if (has_left(peer)) return gone(peer);
 
   Result<UniqueFd> connect(int peer, Purpose purpose, uint32_t index) override {
     COMM_TRY(check_peer(peer));
     WaitLimits limits = own_limits();
     auto fd = dial_peer(peer, static_cast<uint16_t>(purpose), index, limits);
-    if (!fd) COMM_TRY(monitor_->failure());
+    if (fd) return fd;
+    COMM_TRY(monitor_->failure());
+    if (has_left(peer)) return gone(peer);
     return fd;
   }
 
   Result<UniqueFd> try_accept(int peer, Purpose purpose, uint32_t index) override {
     COMM_TRY(check_peer(peer));
     UniqueFd fd = monitor_->try_take(peer, static_cast<uint16_t>(purpose), index);
-    if (!fd) COMM_TRY(monitor_->failure());
+    if (fd) return fd;
+    COMM_TRY(monitor_->failure());
+    const auto since = monitor_->left_since(peer);
+    if (since.has_value() && since->count() > kArrivalGrace) return gone(peer);
+  size_t departures() const override { return monitor_->departures(); }
+  bool has_left(int peer) const override { return monitor_->left_since(peer).has_value(); }
     return fd;
   }
 
@@ -208,6 +219,10 @@ class Group final : public Bootstrap {
     if (generation_ == fork_generation()) monitor_->leave();
   }
   int sockets() const override { return monitor_->sockets() + tree_.sockets(); }
+  static Status gone(int peer) {
+    return error(Code::kRemote, "rank {} has left the group", peer).with_peer(peer);
+  }
+
   int threads() const override { return 1; }
 
  private:

@@ -18,6 +18,8 @@ namespace {
 
 // How long a ring stays open after a rank left: ranks mostly leave together, and then nobody needs
 // it.
+// How long those who got a goodbye keep it to themselves, for the same reason.
+constexpr double kTellAfter = 0.2;
 constexpr double kMendAfter = 0.2;
 // How long watch_process() calls are collected before the ring of this host is closed.
 constexpr double kWatchSettles = 0.03;
@@ -162,6 +164,8 @@ Monitor::Link& Monitor::adopt(int peer, UniqueFd fd, bool welcomed) {
   auto [at, fresh] = links_.insert_or_assign(number, Link{peer, std::move(fd), {}, {}, welcomed});
   Link& link = at->second;
   if (peer == kRootLink) return link;
+  for (const auto& [rank, since] : departed_)
+    if (rank != peer) send_on(link, encode_left(rank));
   if (welcomed) send_on(link, encode_news(NewsType::kWelcome, Status()));
   if (failure_.has_value()) send_on(link, failure_message_);
   if (revoke_message_.has_value()) send_on(link, *revoke_message_);
@@ -229,7 +233,7 @@ void Monitor::read_link(int fd, Calls* calls) {
       if (peer == kRootLink) return;
       // A peer that never took the link up was leaving while it was opened.
       if (!welcomed)
-        peer_left(peer);
+        peer_left(peer, kTellAfter);
       else if (!left_.contains(peer))
         declare_dead(peer, "its connection closed", calls);
       return;
@@ -258,7 +262,10 @@ void Monitor::take_news(int from, const ParsedNews& news, Calls* calls) {
     case NewsType::kWelcome:
       return;
     case NewsType::kGoodbye:
-      peer_left(from);
+      peer_left(from, kTellAfter);
+      return;
+    case NewsType::kLeft:
+      if (news.left != rank_) peer_left(news.left, 0);
       return;
     case NewsType::kAbort:
     case NewsType::kDeath:
@@ -324,10 +331,31 @@ void Monitor::call(const Calls& calls) {
 
 // ---- Leaving, and closing the rings around those who left ------------------------------------
 
-void Monitor::peer_left(int peer) {
+void Monitor::peer_left(int peer, double tell_after) {
+  if (departed_.emplace(peer, Clock::now()).second) {
+    departures_.store(departed_.size(), std::memory_order_release);
+    if (untold_.empty() || tell_after == 0) tell_at_ = Deadline::after(Seconds(tell_after));
+    untold_.push_back(peer);
+  }
   if (!left_.insert(peer).second) return;
   mend_at_ = Deadline::after(Seconds(kMendAfter));
   mend_due_ = true;
+void Monitor::tell_departures() {
+  for (const int peer : std::exchange(untold_, {})) {
+    const std::string message = encode_left(peer);
+    for (auto& [fd, link] : links_)
+      if (link.peer != kRootLink && link.peer != peer) send_on(link, message);
+  }
+}
+
+std::optional<Seconds> Monitor::left_since(int peer) const {
+  std::lock_guard lock(mutex_);
+  if (failure_.has_value()) return std::nullopt;
+  const auto at = departed_.find(peer);
+  if (at == departed_.end()) return std::nullopt;
+  return Seconds(Clock::now() - at->second);
+}
+
   changed_.notify_all();
 }
 
@@ -503,6 +531,12 @@ int Monitor::tick(Calls* calls) {
       wait_ms = at->second.poll_ms(wait_ms);
       ++at;
     }
+  if (!untold_.empty()) {
+    if (tell_at_.passed())
+      tell_departures();
+    else
+      wait_ms = tell_at_.poll_ms(wait_ms);
+  }
   }
   if (repair_.has_value() && repair_->deadline.passed()) next_address();
   if (repair_.has_value()) wait_ms = repair_->deadline.poll_ms(wait_ms);

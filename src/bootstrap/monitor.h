@@ -6,9 +6,11 @@
 // without it.
 //
 // Leaving in good order: goodbye goes out on every link and the thread ends at once. Whoever gets
-// it no longer takes the end of that rank's links for a death, and the ring closes around it.
+// it no longer takes the end of that rank's links for a death, the ring closes around it, and those
+// who are still there after a moment tell each other that it has left.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <map>
 #include <memory>
@@ -63,6 +65,11 @@ class Monitor {
   void raise(News news, Status reason);
   void leave();
 
+  // How many ranks are known to have left in good order; how long ago `peer` did, if it did. Once
+  // the group has failed nobody left in good order.
+  size_t departures() const { return departures_.load(std::memory_order_acquire); }
+  std::optional<Seconds> left_since(int peer) const;
+
   int sockets() const;
 
  private:
@@ -105,7 +112,8 @@ class Monitor {
   bool spread(NewsType type, const Status& reason);
   void send_on(Link& link, const std::string& message);
   void flush(Link& link);
-  void peer_left(int peer);
+  void peer_left(int peer, double tell_after);
+  void tell_departures();
   void mend_rings();
   void start_repair(int peer);
   void step_repair();
@@ -127,8 +135,12 @@ class Monitor {
   Doorkeeper door_;
   std::map<Parked, std::vector<UniqueFd>> parked_;
   std::vector<Peer> peers_;
-  std::unordered_map<int, Link> links_;  // by descriptor
-  std::set<int> left_;                   // said goodbye, or are no longer to be reached
+  std::unordered_map<int, Link> links_;        // by descriptor
+  std::set<int> left_;                         // said goodbye, or are no longer to be reached
+  std::map<int, Clock::time_point> departed_;  // said goodbye, to this rank or to another
+  std::atomic<size_t> departures_{0};          // how many
+  std::vector<int> untold_;                    // of these, who has not been told on
+  Deadline tell_at_;
   std::vector<int> all_ranks_;
   std::vector<int> host_ranks_;  // this rank and those whose processes are watched
   Deadline mend_at_;             // when the rings are looked at; never: nothing changed

@@ -17,6 +17,14 @@ std::string encode_news(NewsType type, const Status& reason) {
   return bytes.append(text);
 }
 
+std::string encode_left(int rank) {
+  NewsWire wire{};
+  wire.type = static_cast<uint16_t>(NewsType::kLeft);
+  wire.rank = -1;
+  wire.peer = rank;
+  return std::string(reinterpret_cast<const char*>(&wire), sizeof wire);
+}
+
 ParsedNews parse_news(std::string_view bytes, int nranks) {
   ParsedNews parsed;
   NewsWire wire;
@@ -26,9 +34,10 @@ ParsedNews parse_news(std::string_view bytes, int nranks) {
   const bool failure = wire.type >= static_cast<uint16_t>(NewsType::kAbort) &&
                        wire.type <= static_cast<uint16_t>(NewsType::kRevoke);
   if (wire.type < static_cast<uint16_t>(NewsType::kAbort) ||
-      wire.type > static_cast<uint16_t>(NewsType::kWelcome) || wire.text_bytes > kMaxNewsText ||
+      wire.type > static_cast<uint16_t>(NewsType::kLeft) || wire.text_bytes > kMaxNewsText ||
       !rank_ok(wire.rank) || !rank_ok(wire.peer) || wire.code < 0 ||
-      wire.code >= static_cast<int32_t>(Code::kInProgress) || failure != (wire.code != 0)) {
+      wire.code >= static_cast<int32_t>(Code::kInProgress) || failure != (wire.code != 0) ||
+      (wire.type == static_cast<uint16_t>(NewsType::kLeft) && wire.peer < 0)) {
     parsed.state = ParsedNews::kMalformed;
     return parsed;
   }
@@ -36,6 +45,7 @@ ParsedNews parse_news(std::string_view bytes, int nranks) {
   parsed.state = ParsedNews::kMessage;
   parsed.type = static_cast<NewsType>(wire.type);
   parsed.bytes = sizeof wire + wire.text_bytes;
+  if (parsed.type == NewsType::kLeft) parsed.left = wire.peer;
   if (failure) {
     // It will be printed: one line, whatever the peer wrote.
     std::string text(bytes.substr(sizeof wire, wire.text_bytes));

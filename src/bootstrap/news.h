@@ -15,6 +15,7 @@ enum class NewsType : uint16_t {
   kRevoke = 3,
   kGoodbye = 4,  // the sender leaves in good order
   kWelcome = 5,  // the sender has taken up a link that it accepted
+  kLeft = 6,     // a rank, named as the peer, has left in good order; passed on by all
 };
 
 constexpr size_t kMaxNewsText = 1024;
@@ -30,12 +31,14 @@ struct NewsWire {
 static_assert(sizeof(NewsWire) == 24);
 
 std::string encode_news(NewsType type, const Status& reason);
+std::string encode_left(int rank);
 
 // The outcome of looking for a message at the front of `bytes`.
 struct ParsedNews {
   enum { kIncomplete, kMalformed, kMessage } state = kIncomplete;
   NewsType type{};
   Status reason;
+  int left = -1;     // kLeft: who
   size_t bytes = 0;  // used up by the message
 };
 ParsedNews parse_news(std::string_view bytes, int nranks);

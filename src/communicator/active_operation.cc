@@ -113,6 +113,10 @@ Status ActiveOperation::advance(Progress* progress) {
   return running_->advance(progress);
 }
 
+void ActiveOperation::awaited_peers(std::vector<int>* peers) const {
+  if (running_ != nullptr) running_->awaited_peers(peers);
+}
+
 void ActiveOperation::wait_handles(std::vector<WaitHandle>* handles) const {
   if (running_ != nullptr) running_->wait_handles(handles);
 }

@@ -19,6 +19,7 @@ class ActiveOperation final : public Execution {
   // `operation` outlives this object. Counts the operation; does what needs no peer.
   Status start(Communicator& communicator, const Operation& operation);
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
   // The exchange that carried it out, if it was a one-shot of the caller's own buffers.
   const OneshotCall* oneshot_call() const {

@@ -54,6 +54,11 @@ Status Batch::advance(Progress* progress) {
   return p2p_->advance(progress);
 }
 
+void Batch::awaited_peers(std::vector<int>* peers) const {
+  if (active_) active_->awaited_peers(peers);
+  if (p2p_) p2p_->awaited_peers(peers);
+}
+
 void Batch::wait_handles(std::vector<WaitHandle>* handles) const {
   if (active_) active_->wait_handles(handles);
   if (p2p_) p2p_->wait_handles(handles);

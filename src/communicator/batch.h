@@ -16,6 +16,7 @@ class Batch final : public Execution {
  public:
   Batch(Communicator& communicator, std::vector<Operation> operations);
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
 
  private:

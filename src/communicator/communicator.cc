@@ -17,6 +17,14 @@ constexpr int kNewsWaitMs = 500;
 constexpr int kQuickLooks = 400;
 constexpr int kQuickLooksShared = 20;
 
+Status left_early(int peer) {
+  return error(Code::kRemote,
+               "rank {} left (commDestroy) before it had done its part; a rank may leave when all "
+               "operations that it has a part in are over",
+               peer)
+      .with_peer(peer);
+}
+
 }  // namespace
 
 Communicator::~Communicator() {
@@ -43,8 +51,12 @@ void Communicator::on_news(News news, const Status& reason) {
 Status Communicator::fail(Status status) {
   // A connection that breaks is often the echo of something that the monitor is about to hear.
   if (status.code() == Code::kRemote) {
-    for (int i = 0; i < kNewsWaitMs && !failure_.failed(); ++i)
+    const auto has_left = [&] {
+      return status.peer() >= 0 && bootstrap_ && bootstrap_->has_left(status.peer());
+    };
+    for (int i = 0; i < kNewsWaitMs && !failure_.failed() && !has_left(); ++i)
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    if (has_left()) status = left_early(status.peer());
   }
   if (!failure_.failed()) {
     Status reason = std::move(status).at_rank(rank_).in_op(operations_);
@@ -71,6 +83,23 @@ Status Communicator::check_mismatch() {
     if (!port->channel->peek(&segment)) continue;
     if (segment.ready && segment.signature.op == current_.op && !(segment.signature == current_))
       return mismatch(rank_, current_, 0, peer, segment.signature, segment.bytes);
+  }
+  return Status::ok();
+}
+
+// Over sockets the end of the connection tells, after the last bytes. Memory holds them already
+// when the goodbye is heard, so one more look at it, by the caller, is all that is needed.
+Status Communicator::check_departures(const Execution& execution) {
+  const size_t departures = bootstrap_ ? bootstrap_->departures() : 0;
+  if (departures != std::exchange(departures_seen_, departures) || departures == 0)
+    return Status::ok();
+  const std::vector<int>& group_of = shm_.group_of;
+  std::vector<int> peers;
+  execution.awaited_peers(&peers);
+  for (const int peer : peers) {
+    if (group_of[static_cast<size_t>(peer)] == group_of[static_cast<size_t>(rank_)] &&
+        bootstrap_->has_left(peer))
+      return left_early(peer);
   }
   return Status::ok();
 }
@@ -220,9 +249,11 @@ Status drive_all(std::span<const DrivenBatch> batches) {
     if (Status status = waiter.idle(*left.front().execution); !status)
       return give_up(left.front(), std::move(status));
     if (waiter.is_slow()) {
-      for (const DrivenBatch& batch : left)
-        if (Status status = batch.communicator->check_mismatch(); !status)
-          return give_up(batch, std::move(status));
+      for (const DrivenBatch& batch : left) {
+        Status status = batch.communicator->check_mismatch();
+        if (status) status = batch.communicator->check_departures(*batch.execution);
+        if (!status) return give_up(batch, std::move(status));
+      }
     }
   }
 }

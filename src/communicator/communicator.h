@@ -110,6 +110,8 @@ class Communicator {
   Status fail(Status status);
   // Looks for peers that are in a different call with the same number; slow.
   Status check_mismatch();
+  // Of an execution that is stuck: has a rank left that it waits for? Slow.
+  Status check_departures(const Execution& execution);
 
   // The first failure, kInProgress while the engine works for a non-blocking communicator, or OK.
   Status state() const;
@@ -168,6 +170,7 @@ class Communicator {
   std::unique_ptr<ReducePool> reduce_pool_;  // with COMM_NTHREADS
 
   BoardState board_state_;
+  size_t departures_seen_ = 0;  // by check_departures()
   BoardView board_view_;
   QuickCalls quick_calls_;
   bool checks_buffers_ = true;

@@ -22,6 +22,8 @@ class Execution {
  public:
   virtual ~Execution() = default;
   virtual Status advance(Progress* progress) = 0;
+  // Who must do something before this can go on; only called after kStuck. Empty: not known.
+  virtual void awaited_peers(std::vector<int>* peers) const { (void)peers; }
   // What a waiter may sleep on; only called after kStuck.
   virtual void wait_handles(std::vector<WaitHandle>* handles) const { (void)handles; }
 };

@@ -9,6 +9,7 @@ namespace {
 // A message that is being sent while its lane goes on.
 struct Pending {
   SendPort* port;
+  int peer;
   const std::byte* src;
   size_t bytes;
   size_t issued = 0;       // bytes given to the channel
@@ -52,6 +53,17 @@ class Interpreter::LaneRun {
       ready_ = false;
       next();
     }
+  }
+
+  void awaited_peers(std::vector<int>* peers) const {
+    for (const Pending& message : pending_) peers->push_back(message.peer);
+    if (!ready_ || in_ == nullptr) return;
+    Segment segment;
+    if (!in_->channel->peek(&segment)) return;
+    if (!segment.ready)
+      peers->push_back(step_.peer);
+    else if (out_ != nullptr)
+      peers->push_back(step_.peer2);
   }
 
   void wait_handles(std::vector<WaitHandle>* handles) const {
@@ -158,11 +170,11 @@ class Interpreter::LaneRun {
     }
     switch (step_.kind) {
       case StepKind::kSend:
-        post(out_, src_, bytes_, false);
+        post(out_, step_.peer, src_, bytes_, false);
         *done = true;
         return flush(moved);
       case StepKind::kSignal:
-        post(out_, nullptr, 0, true);
+        post(out_, step_.peer, nullptr, 0, true);
         *done = true;
         return flush(moved);
       case StepKind::kCopy:
@@ -292,7 +304,7 @@ class Interpreter::LaneRun {
       COMM_TRY(in_->channel->release());
       *went = true;
     }
-    post(out_, dst_ + offset_, bytes, false);
+    post(out_, step_.peer2, dst_ + offset_, bytes, false);
     return Status::ok();
   }
 
@@ -317,16 +329,20 @@ class Interpreter::LaneRun {
     ++out_->accepted;
     // A slot that is not the peer's memory may still have to leave this process.
     if ((out_->channel->capabilities() & kMapped) == 0)
-      pending_.push_back(
-          {.port = out_, .src = nullptr, .bytes = 0, .given = true, .finish_at = out_->accepted});
+      pending_.push_back({.port = out_,
+                          .peer = step_.peer2,
+                          .src = nullptr,
+                          .bytes = 0,
+                          .given = true,
+                          .finish_at = out_->accepted});
     *went = true;
     return Status::ok();
   }
 
   // ---- sends in flight ----
 
-  void post(SendPort* port, const std::byte* src, size_t bytes, bool signal) {
-    pending_.push_back({.port = port, .src = src, .bytes = bytes, .signal = signal});
+  void post(SendPort* port, int peer, const std::byte* src, size_t bytes, bool signal) {
+    pending_.push_back({.port = port, .peer = peer, .src = src, .bytes = bytes, .signal = signal});
   }
 
   // Gives the channels what they take and forgets what is finished.
@@ -457,6 +473,11 @@ Status Interpreter::advance(Progress* progress) {
   }
   *progress = finished ? Progress::kDone : moved ? Progress::kMoved : Progress::kStuck;
   return Status::ok();
+}
+
+void Interpreter::awaited_peers(std::vector<int>* peers) const {
+  for (const auto& lane : lanes_)
+    if (!lane->finished()) lane->awaited_peers(peers);
 }
 
 void Interpreter::wait_handles(std::vector<WaitHandle>* handles) const {

@@ -36,6 +36,7 @@ class Interpreter final : public Execution {
   explicit Interpreter(const InterpreterArgs& args);
   ~Interpreter() override;
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
 
  private:

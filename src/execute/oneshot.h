@@ -56,6 +56,10 @@ class Oneshot final : public Execution {
   Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number, const void* in,
           void* out);
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override {
+    if (next_peer_ < view_.n)
+      peers->push_back(view_.board->ranks()[static_cast<size_t>(next_peer_)]);
+  }
   // Goes as far as it can, looking so many times in vain; true when that was to the end.
   bool finish_within(int looks);
 

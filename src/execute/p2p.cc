@@ -120,6 +120,11 @@ Status P2pBatch::advance(Progress* progress) {
   return Status::ok();
 }
 
+void P2pBatch::awaited_peers(std::vector<int>* peers) const {
+  for (const auto& [peer, flow] : sends_) peers->push_back(peer);
+  for (const auto& [peer, flow] : recvs_) peers->push_back(peer);
+}
+
 void P2pBatch::wait_handles(std::vector<WaitHandle>* handles) const {
   for (const auto& [peer, flow] : sends_)
     if (flow.port != nullptr) handles->push_back(flow.port->channel->wait_handle());

@@ -26,6 +26,7 @@ class P2pBatch final : public Execution {
   // Pairs the messages to oneself; kInvalidUsage when one has no partner.
   Status settle_self();
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
 
  private:

@@ -173,6 +173,30 @@ bool Twoshot::reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Pee
   return true;
 }
 
+// Whose counters are short of what the next stage(), reduce() or gather() needs.
+void Twoshot::awaited_peers(std::vector<int>* peers) const {
+  const auto reusable = [](uint64_t number) {
+    return number < kWindowBuffers ? 0 : number - kWindowBuffers + 1;
+  };
+  uint64_t staged = 0, reduced = 0, gathered = 0;
+  if (staged_ < windows_) reduced = reusable(first_ + staged_);
+  if (reduced_ < staged_) {
+    staged = first_ + reduced_ + 1;
+    gathered = reusable(first_ + reduced_);
+  }
+  if (gathered_ < reduced_) reduced = std::max(reduced, first_ + gathered_ + 1);
+  for (int i = 0; i < n_; ++i) {
+    if (i == me_) continue;
+    const BoardControl& control = board_control(peers_[static_cast<size_t>(i)].part);
+    const auto is_short = [](const std::atomic<uint64_t>& counter, uint64_t needed) {
+      return counter.load(std::memory_order_acquire) < needed;
+    };
+    if (is_short(control.staged, staged) || is_short(control.reduced, reduced) ||
+        is_short(control.gathered, gathered))
+      peers->push_back(args_.board->ranks()[static_cast<size_t>(i)]);
+  }
+}
+
 // A buffer may be used again kWindowBuffers windows later, when its readers are done.
 bool Twoshot::can_stage() {
   const uint64_t number = first_ + staged_;

@@ -38,6 +38,7 @@ class Twoshot final : public Execution {
   // `window`: wanted bytes per window; the same on all ranks.
   Twoshot(const BoardArgs& args, size_t window);
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override;
 
  private:
   struct Peer {
