@@ -71,6 +71,8 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   communicator.current_ = signature;
 
   Board* board = communicator.shm_.board;
+  if (communicator.board_state_.unverified && plan_->route != Route::kOneshot)
+    unverified_ = &communicator.board_view_;
   switch (plan_->route) {
     case Route::kLocal:
       break;
@@ -109,6 +111,11 @@ Status ActiveOperation::advance(Progress* progress) {
   if (running_ == nullptr) {
     *progress = Progress::kDone;
     return Status::ok();
+  }
+  if (unverified_ != nullptr) {
+    COMM_TRY(check_oneshots(*unverified_, progress));
+    if (*progress == Progress::kStuck) return Status::ok();
+    unverified_ = nullptr;
   }
   return running_->advance(progress);
 }

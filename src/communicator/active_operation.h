@@ -36,7 +36,8 @@ class ActiveOperation final : public Execution {
   std::optional<Oneshot> oneshot_;
   std::optional<Twoshot> twoshot_;
   std::optional<Interpreter> interpreter_;
-  Execution* running_ = nullptr;  // null: nothing (more) to do
+  Execution* running_ = nullptr;           // null: nothing (more) to do
+  const BoardView* unverified_ = nullptr;  // set until check_oneshots() is satisfied
   unsigned char barrier_in_ = 0, barrier_out_ = 0;
 };
 

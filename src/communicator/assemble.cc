@@ -213,13 +213,15 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
   shape.min_lanes =
       std::min(pick(self.options_.min_lanes, knobs.get_int(Knob::kMinNrings)), shape.max_lanes);
   self.checks_buffers_ = !knobs.get_bool(Knob::kChecksDisable);
-  if (Board* board = self.shm_.board; board != nullptr)
+  if (Board* board = self.shm_.board; board != nullptr) {
+    self.board_state_.exchanged.resize(board->ranks().size());
     self.board_view_ = {board,
                         &self.board_state_,
                         board->parts().data(),
                         board->index(),
                         static_cast<int>(board->ranks().size()),
                         self.wait_policy_.share_cores};
+  }
   if (nranks > 1 && knobs.get_int(Knob::kNthreads) > 0)
     self.reduce_pool_ =
         std::make_unique<ReducePool>(static_cast<int>(knobs.get_int(Knob::kNthreads)));

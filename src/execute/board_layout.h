@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "transports/transport.h"
 
@@ -24,18 +25,19 @@ struct BufferNote {
 
 // First page of a part. Counters only grow, over all operations of the communicator.
 struct BoardControl {
-  alignas(kPair) std::atomic<uint64_t> staged;    // windows whose input peers may read
-  alignas(kPair) std::atomic<uint64_t> reduced;   // windows whose share this rank has reduced
-  alignas(kPair) std::atomic<uint64_t> gathered;  // windows that this rank has collected whole
+  alignas(kPair) std::atomic<uint64_t> exchanged;  // one-shot exchanges that this rank has ended
+  alignas(kPair) std::atomic<uint64_t> staged;     // windows whose input peers may read
+  alignas(kPair) std::atomic<uint64_t> reduced;    // windows whose share this rank has reduced
+  alignas(kPair) std::atomic<uint64_t> gathered;   // windows that this rank has collected whole
   alignas(kPair) BufferNote in;  // of the operation whose first window is staged next
   BufferNote out;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
-// One of the two one-shot slots. A flag is the operation's number (low 32 bits are never 0) and a
-// hash of what the operation is. Small data is spread over lines that each bring their flag along,
-// so that all of them travel at once; what is larger lies behind the lines, stored before the first
-// flag. The two never share memory: no data is ever taken for a flag.
+// What a rank has for the others in one one-shot exchange. A flag is the exchange's number (low 32
+// bits, never 0) and a hash of all calls so far. Small data is spread over lines that each bring
+// their flag along, so that all of them travel at once; what is larger lies in the bulk, stored
+// before the first flag. The two never share memory: no data is ever taken for a flag.
 struct OneshotSlot {
   struct alignas(kLine) Line {
     std::atomic<uint64_t> flag;
@@ -46,29 +48,38 @@ struct OneshotSlot {
   static constexpr size_t kSmallBytes = kLines * kLineData;
 
   Line lines[kLines];
+  // Of the call, for naming a mismatch; read after the flag of that number was seen.
+  alignas(kPair) std::atomic<uint64_t> signature[sizeof(Signature) / sizeof(uint64_t)];
 
-  std::byte* bulk() { return reinterpret_cast<std::byte*>(this + 1); }
   // Lines that carry so much data; 1, for the flag, when the bulk does.
   static int lines_for(size_t bytes) {
     if (bytes <= kLineData || bytes > kSmallBytes) return 1;
     return static_cast<int>((bytes + kLineData - 1) / kLineData);
   }
 };
-static_assert(sizeof(OneshotSlot) == OneshotSlot::kLines * kLine);
+static_assert(sizeof(OneshotSlot) == OneshotSlot::kLines * kLine + kPair);
 
 inline constexpr size_t kControlBytes = 4096;
 inline constexpr size_t kOneshotBytes = size_t{256} << 10;  // most data of a one-shot exchange
-inline constexpr size_t kOneshotStride = sizeof(OneshotSlot) + kOneshotBytes;
+// Exchanges that a rank may be ahead of one that still reads: few for the bulk, which should stay
+// in a cache.
+inline constexpr int kOneshotSlots = 8;
+inline constexpr int kOneshotBulks = 2;
+inline constexpr size_t kBulkBegin = kControlBytes + kOneshotSlots * sizeof(OneshotSlot);
 inline constexpr size_t kStagingBegin = size_t{1} << 20;
 inline constexpr int kWindowBuffers = 4;  // windows in flight
-static_assert(kControlBytes + 2 * kOneshotStride <= kStagingBegin);
+static_assert(kBulkBegin + kOneshotBulks * kOneshotBytes <= kStagingBegin);
 
 inline BoardControl& board_control(std::byte* part) {
   return *reinterpret_cast<BoardControl*>(part);
 }
-inline OneshotSlot& oneshot_slot(std::byte* part, uint64_t number) {
-  return *reinterpret_cast<OneshotSlot*>(part + kControlBytes + (number % 2) * kOneshotStride);
+inline OneshotSlot& oneshot_slot(std::byte* part, uint64_t exchange) {
+  return reinterpret_cast<OneshotSlot*>(part + kControlBytes)[exchange % kOneshotSlots];
 }
+inline std::byte* oneshot_bulk(std::byte* part, uint64_t exchange) {
+  return part + kBulkBegin + (exchange % kOneshotBulks) * kOneshotBytes;
+}
+
 // Where windows are staged, for `n` ranks and windows of `window` bytes: an input window, then the
 // reduced share, per buffer.
 struct Staging {
@@ -89,11 +100,14 @@ struct Staging {
   std::byte* result(std::byte* part, uint64_t index) const { return input(part, index) + window; }
 };
 
-// This rank's view of how far the exchanges of its communicator have come; equal on all ranks
-// between operations.
+// This rank's view of how far the exchanges of its communicator have come.
 struct BoardState {
   uint64_t oneshots = 0;
   uint64_t windows = 0;
+  uint64_t calls = 0;  // a hash of all one-shot calls so far, equal on all ranks
+  // The last of them ended here before every rank was known to be in the same call.
+  bool unverified = false;
+  std::vector<uint64_t> exchanged;  // of the others, by index, when last looked at
 };
 
 }  // namespace libcomm

@@ -1,6 +1,8 @@
 #include "src/execute/oneshot.h"
 
+#include <algorithm>
 #include <array>
+#include <bit>
 #include <cstring>
 #include <vector>
 
@@ -59,7 +61,7 @@ size_t oneshot_bytes(const Operation& operation, int nranks) {
 OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int rank, int nranks) {
   OneshotCall call;
   call.signature = signature_of(operation, 0);
-  call.kind = static_cast<uint64_t>(hash_of(call.signature)) << 32;
+  call.kind = hash_of(call.signature);
   call.collective = operation.collective;
   const bool rooted = operation.collective == Collective::kBroadcast ||
                       operation.collective == Collective::kScatter;
@@ -67,7 +69,11 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
   call.count = operation.count;
   call.block_bytes = operation.count * size_of(operation.type);
   call.bytes = oneshot_bytes(operation, nranks);
+  const bool to_root =
+      operation.collective == Collective::kReduce || operation.collective == Collective::kGather;
   call.root_alone = rooted;
+  call.awaits_all = to_root ? rank == operation.root : !rooted;
+  call.awaits_root = rooted && rank != operation.root;
   call.publishes = call.bytes > 0 && (!rooted || rank == operation.root);
   call.lines = OneshotSlot::lines_for(call.bytes);
   call.kernel = kernel;
@@ -75,16 +81,71 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
   return call;
 }
 
+namespace {
+
+using Words = std::array<uint64_t, sizeof(Signature) / sizeof(uint64_t)>;
+
+uint64_t flag_of(uint64_t calls, uint64_t exchange) {
+  // The low half is the exchange's number, never 0, so that a fresh slot matches nothing.
+  return (calls & ~uint64_t{0xffffffff}) | (exchange % 0xffffffffu + 1);
+}
+
+void sign(OneshotSlot& slot, const Signature& signature) {
+  const auto words = std::bit_cast<Words>(signature);
+  for (size_t i = 0; i < words.size(); ++i)
+    slot.signature[i].store(words[i], std::memory_order_relaxed);
+}
+
+Signature signed_in(const OneshotSlot& slot) {
+  Words words;
+  for (size_t i = 0; i < words.size(); ++i)
+    words[i] = slot.signature[i].load(std::memory_order_relaxed);
+  return std::bit_cast<Signature>(words);
+}
+
+// Rank `index` has come to `exchange` by other calls: names the first that differs, as far as the
+// slots still tell.
+Status went_elsewhere(const BoardView& view, int index, uint64_t exchange) {
+  const auto rank = [&](int i) { return view.board->ranks()[static_cast<size_t>(i)]; };
+  uint64_t n = exchange >= kOneshotSlots ? exchange - kOneshotSlots + 1 : 1;
+  for (; n < exchange; ++n) {
+    const Signature mine = signed_in(oneshot_slot(view.parts[view.me], n));
+    const Signature theirs = signed_in(oneshot_slot(view.parts[index], n));
+    if (!(mine == theirs)) break;
+  }
+  return mismatch(rank(view.me), signed_in(oneshot_slot(view.parts[view.me], n)), 0, rank(index),
+                  signed_in(oneshot_slot(view.parts[index], n)), 0);
+}
+
+}  // namespace
+
 Oneshot::Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number, const void* in,
                  void* out)
     : view_(view),
       call_(call),
       number_(number),
       exchange_(++view.state->oneshots),
-      // The low half is the exchange's number, never 0, so that a fresh slot matches nothing.
-      flag_(call.kind | (exchange_ % 0xffffffffu + 1)),
+      flag_(flag_of(view.state->calls = (view.state->calls ^ call.kind) * 0x9e3779b97f4a7c15u,
+                    exchange_)),
       in_(static_cast<const std::byte*>(in)),
       out_(static_cast<std::byte*>(out)) {}
+
+// The slot's last user is `kOneshotSlots` exchanges back, the bulk's `kOneshotBulks`.
+bool Oneshot::may_publish() {
+  const bool in_bulk = call_.publishes && call_.bytes > OneshotSlot::kSmallBytes;
+  const uint64_t back = static_cast<uint64_t>(in_bulk ? kOneshotBulks : kOneshotSlots);
+  if (exchange_ <= back) return true;
+  const uint64_t needed = exchange_ - back;
+  std::vector<uint64_t>& exchanged = view_.state->exchanged;
+  for (; next_peer_ < view_.n; ++next_peer_) {
+    uint64_t& theirs = exchanged[static_cast<size_t>(next_peer_)];
+    if (next_peer_ == view_.me || theirs >= needed) continue;
+    theirs = board_control(view_.parts[next_peer_]).exchanged.load(std::memory_order_acquire);
+    if (theirs < needed) return false;
+  }
+  next_peer_ = 0;
+  return true;
+}
 
 void Oneshot::publish() {
   Signature signature = call_.signature;
@@ -92,6 +153,7 @@ void Oneshot::publish() {
   // Before the flags: who sees a wrong one wants to know of what.
   view_.board->publish(signature);
   OneshotSlot& slot = slot_of(view_.me);
+  sign(slot, signature);
   if (call_.publishes && call_.lines > 1) {
     for (int i = 0; i < call_.lines; ++i) {
       const size_t at = static_cast<size_t>(i) * OneshotSlot::kLineData;
@@ -104,24 +166,36 @@ void Oneshot::publish() {
     }
   } else {
     if (call_.publishes)
-      std::memcpy(call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : slot.bulk(), in_,
-                  call_.bytes);
+      std::memcpy(call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : bulk_of(view_.me),
+                  in_, call_.bytes);
     slot.lines[0].flag.store(flag_, std::memory_order_release);
   }
   view_.board->wake_others(view_.share_cores);
   published_ = true;
 }
 
+Oneshot::Peers Oneshot::look_at(int index) {
+  const OneshotSlot& slot = slot_of(index);
+  for (const int lines = lines_of(index); next_line_ < lines; ++next_line_) {
+    const uint64_t flag = slot.lines[next_line_].flag.load(std::memory_order_acquire);
+    if (flag == flag_) continue;
+    const bool same_exchange = static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_);
+    return same_exchange ? Peers::kElsewhere : Peers::kAwaited;
+  }
+  next_line_ = 0;
+  // It began this exchange after it had ended the one before.
+  uint64_t& exchanged = view_.state->exchanged[static_cast<size_t>(index)];
+  exchanged = std::max(exchanged, exchange_ - 1);
+  return Peers::kHere;
+}
+
 Oneshot::Peers Oneshot::look() {
-  for (; next_peer_ < view_.n; ++next_peer_, next_line_ = 0) {
+  if (call_.awaits_root) return look_at(next_peer_ = call_.root);
+  if (!call_.awaits_all) return Peers::kHere;
+  for (; next_peer_ < view_.n; ++next_peer_) {
     if (next_peer_ == view_.me) continue;
-    const OneshotSlot& slot = slot_of(next_peer_);
-    for (const int lines = lines_of(next_peer_); next_line_ < lines; ++next_line_) {
-      const uint64_t flag = slot.lines[next_line_].flag.load(std::memory_order_acquire);
-      if (flag == flag_) continue;
-      const bool same_exchange = static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_);
-      return same_exchange ? Peers::kElsewhere : Peers::kAwaited;
-    }
+    const Peers peers = look_at(next_peer_);
+    if (peers != Peers::kHere) return peers;
   }
   return Peers::kHere;
 }
@@ -131,7 +205,8 @@ const std::byte* Oneshot::data_of(int index, std::byte* room) const {
   if (index == view_.me) return in_;
   OneshotSlot& slot = slot_of(index);
   const int lines = lines_of(index);
-  if (lines == 1) return call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : slot.bulk();
+  if (lines == 1)
+    return call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : bulk_of(index);
   for (int i = 0; i < lines; ++i)
     std::memcpy(room + static_cast<size_t>(i) * OneshotSlot::kLineData, slot.lines[i].data,
                 OneshotSlot::kLineData);
@@ -206,12 +281,23 @@ void Oneshot::take_from(const std::byte* const* data) {
   }
 }
 
+void Oneshot::end() {
+  take();
+  board_control(view_.parts[view_.me]).exchanged.store(exchange_, std::memory_order_release);
+  view_.state->unverified = !call_.awaits_all;
+  // Whoever needs nothing from this rank now may wait for its slot later.
+  if (!call_.awaits_all || call_.root_alone) view_.board->wake_others(view_.share_cores);
+}
+
 bool Oneshot::finish_within(int looks) {
-  if (!published_) publish();
   for (int i = 0; i < looks; ++i) {
+    if (!published_) {
+      if (!may_publish()) continue;
+      publish();
+    }
     const Peers peers = look();
     if (peers == Peers::kHere) {
-      take();
+      end();
       return true;
     }
     if (peers == Peers::kElsewhere) return false;
@@ -220,23 +306,38 @@ bool Oneshot::finish_within(int looks) {
 }
 
 Status Oneshot::advance(Progress* progress) {
-  *progress = published_ ? Progress::kStuck : Progress::kMoved;
-  if (!published_) publish();
+  *progress = Progress::kStuck;
+  if (!published_) {
+    if (!may_publish()) return Status::ok();
+    publish();
+    *progress = Progress::kMoved;
+  }
   switch (look()) {
     case Peers::kAwaited:
       return Status::ok();
-    case Peers::kElsewhere: {
-      Board& board = *view_.board;
-      const auto rank = [&](int index) { return board.ranks()[static_cast<size_t>(index)]; };
-      Signature mine = call_.signature;
-      mine.op = number_;
-      return mismatch(rank(view_.me), mine, call_.bytes, rank(next_peer_),
-                      board.published(next_peer_), call_.bytes);
-    }
+    case Peers::kElsewhere:
+      return went_elsewhere(view_, next_peer_, exchange_);
     case Peers::kHere:
-      take();
+      end();
       *progress = Progress::kDone;
   }
+  return Status::ok();
+}
+
+Status check_oneshots(const BoardView& view, Progress* progress) {
+  const uint64_t exchange = view.state->oneshots;
+  const uint64_t mine = flag_of(view.state->calls, exchange);
+  *progress = Progress::kStuck;
+  for (int i = 0; i < view.n; ++i) {
+    const uint64_t flag =
+        oneshot_slot(view.parts[i], exchange).lines[0].flag.load(std::memory_order_acquire);
+    if (flag == mine) continue;
+    if (static_cast<uint32_t>(flag) == static_cast<uint32_t>(mine))
+      return went_elsewhere(view, i, exchange);
+    return Status::ok();
+  }
+  view.state->unverified = false;
+  *progress = Progress::kDone;
   return Status::ok();
 }
 

@@ -1,9 +1,13 @@
 // One-shot exchange: a whole small collective through the board.
 //
-// Every rank writes what the others need into its slot, flag last; waits for the flags of all; and
-// takes what it needs. Two slots in turn are enough: a rank that starts exchange n+2 has seen every
-// flag of n+1, and a rank sets that flag only after it has read the slots of n. Every rank waits
-// for every other in every collective, rooted ones too, for that reason.
+// Every rank writes what others need into its slot, flag last; waits for the flags of those that it
+// needs something from; and takes it. Who needs nothing (the root of a broadcast, the others of a
+// reduction) goes on at once. Slots are used in turn: before a rank writes exchange n + k into the
+// slot of n it makes sure that all have ended n, which it mostly knows from what it saw of them
+// since.
+//
+// A flag holds a hash of all calls so far, so that ranks that went different ways find out at the
+// next exchange, or, before a call that goes another way, by OneshotCheck.
 //
 // It is the fused form of the algorithm `oneshot`: reductions combine ranks 0, 1, 2, ... in order,
 // rounded once.
@@ -29,6 +33,8 @@ struct OneshotCall {
   Collective collective = Collective::kBarrier;
   bool publishes = false;   // this rank's data
   bool root_alone = false;  // only the root publishes any
+  bool awaits_all = true;   // this rank needs something from every other
+  bool awaits_root = false;
   int root = 0;
   size_t count = 0;
   size_t block_bytes = 0;
@@ -66,8 +72,11 @@ class Oneshot final : public Execution {
  private:
   enum class Peers { kHere, kAwaited, kElsewhere };
 
+  bool may_publish();
   void publish();
   Peers look();
+  Peers look_at(int index);
+  void end();
   int lines_of(int index) const {
     return call_.root_alone && index != call_.root ? 1 : call_.lines;
   }
@@ -76,6 +85,7 @@ class Oneshot final : public Execution {
   void take_from(const std::byte* const* data);
   void reduce_from(const std::byte* const* data, size_t offset);
   OneshotSlot& slot_of(int index) const { return oneshot_slot(view_.parts[index], exchange_); }
+  std::byte* bulk_of(int index) const { return oneshot_bulk(view_.parts[index], exchange_); }
   // Where rank `index`'s contribution is, in one piece; `room` for putting it together.
   const std::byte* data_of(int index, std::byte* room) const;
 
@@ -90,5 +100,9 @@ class Oneshot final : public Execution {
   int next_line_ = 0;  // of its
   bool published_ = false;
 };
+
+// Before an operation that does not go through the slots: have all ranks made the same one-shot
+// calls? kDone when they have, kStuck while one is not as far.
+Status check_oneshots(const BoardView& view, Progress* progress);
 
 }  // namespace libcomm

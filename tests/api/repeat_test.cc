@@ -1,8 +1,10 @@
 // Calls that repeat one another: what a communicator remembers of a small call must not let a wrong
 // one through, nor one call pass for another.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <array>
+#include <string>
 #include <vector>
 
 #include "tests/collectives/world.h"
@@ -43,6 +45,58 @@ TEST(Repeats, GiveEachCallItsOwnResult) {
                                    commSum, root, rank.comm, nullptr));
           rank.expect(at_root == (rank.rank == root ? total : -1), "a wrong reduction");
         }
+      }
+    });
+  }
+}
+
+TEST(Repeats, LetRanksRunAheadOfSlowOnes) {
+  // Who needs nothing from the others goes on at once; what it left for them must stay until they
+  // have come for it, however late.
+  constexpr int kCalls = world::kSanitized ? 60 : 200;
+  for (const auto kind : {world::Kind::kThreads, world::Kind::kProcesses}) {
+    world::run({.nranks = 3, .kind = kind}, [&](Rank& rank) {
+      std::vector<float> in(3 * 20000), out(3 * 20000);
+      unsigned random = 7 + static_cast<unsigned>(rank.rank);
+      for (int i = 0; i < kCalls; ++i) {
+        random = random * 1664525 + 1013904223;
+        if (random >> 28 == 0) usleep((random >> 12) & 0xfff);
+        const size_t count = std::array<size_t, 4>{1, 100, 1000, 20000}[(i / 3) % 4];
+        const int root = i % 3;
+        const auto fill = [&](float base) {
+          for (size_t k = 0; k < in.size(); ++k) in[k] = base + static_cast<float>(k % 97);
+        };
+        fill(static_cast<float>(100 * rank.rank + i));
+        const bool is_root = rank.rank == root;
+        const size_t last = count - 1;
+        const auto tail = static_cast<float>(last % 97);
+        const auto at_root = static_cast<float>(100 * root + i);
+        const char* wrong = "";
+        switch ((i / 5) % 4) {
+          case 0:
+            COMM_OK(rank, commBroadcast(in.data(), out.data(), count, commFloat, root, rank.comm,
+                                        nullptr));
+            if (out[last] != at_root + tail) wrong = "broadcast";
+            break;
+          case 1:
+            COMM_OK(rank, commReduce(in.data(), out.data(), count, commFloat, commSum, root,
+                                     rank.comm, nullptr));
+            if (is_root && out[last] != static_cast<float>(300 + 3 * i) + 3 * tail)
+              wrong = "reduce";
+            break;
+          case 2:
+            COMM_OK(rank,
+                    commGather(in.data(), out.data(), count, commFloat, root, rank.comm, nullptr));
+            if (is_root && out[2 * count + last] != static_cast<float>(200 + i) + tail)
+              wrong = "gather";
+            break;
+          default:
+            COMM_OK(rank,
+                    commScatter(in.data(), out.data(), count, commFloat, root, rank.comm, nullptr));
+            const size_t mine = static_cast<size_t>(rank.rank) * count + last;
+            if (out[last] != at_root + static_cast<float>(mine % 97)) wrong = "scatter";
+        }
+        rank.require(*wrong == 0, std::string("call ") + std::to_string(i) + ": a wrong " + wrong);
       }
     });
   }
