@@ -33,10 +33,6 @@ def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
 
@@ -95,7 +91,7 @@ def _case(results: Results, case: Case) -> str:
         row.append(results.contenders[case][best].title if best else "-")
         rows.append(row)
     text = f"## {str(case)[0].upper()}{str(case)[1:]}\n\n" + _table(header, rows)
-    skips = [f"- {results.contenders[case][key].title}: {_cell(reason)}"
+    skips = [f"- {results.contenders[case][key].title}: {reason}"
              for (one, key), reason in results.skips.items() if one == case]
     return text + ("\n" + "\n".join(skips) + "\n" if skips else "")
 
