@@ -7,6 +7,7 @@
 #include "src/api/group.h"
 #include "src/api/handle.h"
 #include "src/api/streams.h"
+#include "src/execute/p2p.h"
 
 namespace libcomm {
 namespace {
@@ -20,6 +21,7 @@ Status issue(comm* handle, Operation operation, cudaStream_t stream) {
     add_to_group(handle, std::move(operation), std::move(host_stream));
     return Status::ok();
   }
+  COMM_TRY(check_self_messages(communicator.rank(), {&operation, 1}));
   if (!host_stream && handle->blocking) return communicator.run(operation);
   std::vector<std::shared_ptr<HostStream>> streams;
   if (host_stream) streams.push_back(std::move(host_stream));

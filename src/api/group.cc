@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <thread>
+#include "src/base/thread.h"
+#include "src/execute/p2p.h"
 
 #include "src/plan/planner.h"
 
@@ -77,6 +79,10 @@ Status run_work(std::vector<PendingWork> all) {
   std::vector<PendingWork*> here, queued_and_awaited;
   for (PendingWork& work : all) {
     const bool asynchronous = !work.streams.empty() || !work.handle->blocking;
+  // What is wrong here alone is found before anything starts: a communicator that has started would
+  // fail on all ranks.
+  for (const PendingWork& work : all)
+    COMM_TRY(check_self_messages(work.handle->communicator->rank(), work.operations));
     if (!asynchronous) {
       here.push_back(&work);
       continue;

@@ -26,7 +26,7 @@ Status Batch::advance_collectives(Progress* progress) {
   return Status::ok();
 }
 
-Status Batch::start_messages() {
+void Batch::start_messages() {
   p2p_.emplace(communicator_.rank_, communicator_.channels_.get(),
                communicator_.planner_->shape().segment_bytes);
   for (Operation& operation : messages_) {
@@ -36,7 +36,7 @@ Status Batch::start_messages() {
     message.operation = std::move(operation);
     p2p_->add(std::move(message));
   }
-  return p2p_->settle_self();
+  p2p_->settle_self();
 }
 
 Status Batch::advance(Progress* progress) {
@@ -50,7 +50,7 @@ Status Batch::advance(Progress* progress) {
     *progress = Progress::kDone;
     return Status::ok();
   }
-  if (!p2p_) COMM_TRY(start_messages());
+  if (!p2p_) start_messages();
   return p2p_->advance(progress);
 }
 

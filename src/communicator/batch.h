@@ -21,7 +21,7 @@ class Batch final : public Execution {
 
  private:
   Status advance_collectives(Progress* progress);
-  Status start_messages();
+  void start_messages();
 
   Communicator& communicator_;
   std::vector<Operation> collectives_;

@@ -15,33 +15,72 @@ void P2pBatch::add(P2pMessage message) {
   const bool is_send = transfer.message.operation.is_send;
   if (peer == rank_) {
     (is_send ? self_sends_ : self_recvs_).push_back(std::move(transfer));
-  } else if (transfer.bytes > 0) {
-    if (is_send) {
-      sends_[peer].queue.push_back(std::move(transfer));
-    } else {
-      recvs_[peer].queue.push_back(std::move(transfer));
-    }
+  } else if (is_send) {
+    sends_[peer].queue.push_back(std::move(transfer));
+  } else {
+    recvs_[peer].queue.push_back(std::move(transfer));
   }
 }
 
-Status P2pBatch::settle_self() {
-  if (self_sends_.size() != self_recvs_.size()) {
+Status check_self_messages(int rank, std::span<const Operation> operations) {
+  std::vector<const Operation*> sends, receives;
+  for (const Operation& operation : operations)
+    if (operation.collective == Collective::kSendRecv && operation.root == rank)
+      (operation.is_send ? sends : receives).push_back(&operation);
+  if (sends.size() != receives.size()) {
     return error(Code::kInvalidUsage,
                  "rank {} sends {} and receives {} messages to itself in this group; each send to "
                  "oneself needs its receive in the same commGroupStart/commGroupEnd",
-                 rank_, self_sends_.size(), self_recvs_.size());
+                 rank, sends.size(), receives.size());
   }
+  for (size_t i = 0; i < sends.size(); ++i) {
+    const Signature from = signature_of(*sends[i], 0);
+    const Signature to = signature_of(*receives[i], 0);
+    if (!(from == to))
+      return error(Code::kInvalidUsage,
+                   "rank {} sends {} to itself, but receives {} from itself; the two must be equal",
+                   rank, describe(from), describe(to));
+  }
+  return Status::ok();
+}
+
+void P2pBatch::settle_self() {
   for (size_t i = 0; i < self_sends_.size(); ++i) {
     const Transfer& from = self_sends_[i];
     const Transfer& to = self_recvs_[i];
-    if (from.bytes != to.bytes)
-      return mismatch(rank_, to.message.signature, to.bytes, rank_, from.message.signature,
-                      from.bytes);
     if (from.bytes > 0 && from.message.operation.in != to.message.operation.out)
       std::memmove(to.message.operation.out, from.message.operation.in, from.bytes);
   }
   self_sends_.clear();
   self_recvs_.clear();
+}
+
+// Gives the channel what it takes of a message. One of no bytes is one empty segment, so that the
+// two calls are compared all the same.
+Status P2pBatch::give(Transfer& transfer, SendPort& port, bool* moved) {
+  const auto* src = static_cast<const std::byte*>(transfer.message.operation.in);
+  const bool direct = transfer.bytes > 0 && (port.channel->capabilities() & kDirectSend) != 0;
+  do {
+    const size_t bytes = std::min(segment_bytes_, transfer.bytes - transfer.done);
+    bool went = false;
+    if (direct) {
+      COMM_TRY(port.channel->post(transfer.message.signature, src + transfer.done, bytes, &went));
+    } else {
+      std::byte* slot = nullptr;
+      COMM_TRY(port.channel->reserve(&slot));
+      if (slot != nullptr) {
+        if (bytes > 0) copy_bytes(slot, src + transfer.done, bytes, false);
+        COMM_TRY(port.channel->commit(transfer.message.signature, bytes));
+        went = true;
+      }
+    }
+    if (!went) return Status::ok();
+    ++port.accepted;
+    transfer.done += bytes;
+    *moved = true;
+  } while (transfer.done < transfer.bytes);
+  transfer.given = true;
+  transfer.finish_at = port.accepted;
   return Status::ok();
 }
 
@@ -50,31 +89,9 @@ Status P2pBatch::advance_send(int peer, Outgoing& flow, bool* moved) {
     COMM_ASSIGN(flow.port, ports_->send_port(peer, kP2pLane));
   }
   SendPort& port = *flow.port;
-  const bool direct = (port.channel->capabilities() & kDirectSend) != 0;
   for (Transfer& transfer : flow.queue) {
-    const auto* src = static_cast<const std::byte*>(transfer.message.operation.in);
-    while (transfer.done < transfer.bytes) {
-      const size_t bytes = std::min(segment_bytes_, transfer.bytes - transfer.done);
-      bool went = false;
-      if (direct) {
-        COMM_TRY(port.channel->post(transfer.message.signature, src + transfer.done, bytes, &went));
-      } else {
-        std::byte* slot = nullptr;
-        COMM_TRY(port.channel->reserve(&slot));
-        if (slot != nullptr) {
-          copy_bytes(slot, src + transfer.done, bytes, false);
-          COMM_TRY(port.channel->commit(transfer.message.signature, bytes));
-          went = true;
-        }
-      }
-      if (!went) break;
-      ++port.accepted;
-      transfer.done += bytes;
-      *moved = true;
-    }
-    if (transfer.done < transfer.bytes) break;
-    if (!transfer.given) transfer.finish_at = port.accepted;
-    transfer.given = true;
+    if (!transfer.given) COMM_TRY(give(transfer, port, moved));
+    if (!transfer.given) break;
   }
   COMM_TRY(port.channel->progress(&port.completed));
   while (!flow.queue.empty() && flow.queue.front().given &&

@@ -6,6 +6,7 @@
 
 #include <deque>
 #include <map>
+#include <span>
 #include <vector>
 
 #include "src/execute/execution.h"
@@ -18,13 +19,17 @@ struct P2pMessage {
   Signature signature;
 };
 
+// Of the operations of one group: does each message of `rank` to itself have a partner that fits?
+// kInvalidUsage when not. To be asked before anything of the group starts.
+Status check_self_messages(int rank, std::span<const Operation> operations);
+
 class P2pBatch final : public Execution {
  public:
   P2pBatch(int rank, Ports* ports, size_t segment_bytes)
       : rank_(rank), ports_(ports), segment_bytes_(segment_bytes) {}
   void add(P2pMessage message);
-  // Pairs the messages to oneself; kInvalidUsage when one has no partner.
-  Status settle_self();
+  // Carries out the messages to oneself, which check_self_messages() has looked at.
+  void settle_self();
   Status advance(Progress* progress) override;
   void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
@@ -45,6 +50,7 @@ class P2pBatch final : public Execution {
     RecvPort* port = nullptr;
     std::deque<Transfer> queue;
   };
+  Status give(Transfer& transfer, SendPort& port, bool* moved);
   Status advance_send(int peer, Outgoing& flow, bool* moved);
   Status advance_recv(int peer, Incoming& flow, bool* moved);
 

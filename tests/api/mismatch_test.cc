@@ -106,6 +106,9 @@ const Mismatch kMismatches[] = {
     {"LargePairsOfAllToAll", all_to_all_v<80000, 1>, all_to_all_v<80000, 0>, {"alltoallv"}},
     {"MessageSizes", send_all<20>, receive<21>, {"sendrecv", "20", "21"}},
     {"LargeMessageSizes", send_all<500000>, receive<400000>, {"sendrecv", "500000", "400000"}},
+    {"EmptyMessageToAReceive", send_all<0>, receive<5>, {"sendrecv", "count 0", "count 5"}},
+    {"MessageToAnEmptyReceive", send_all<5>, receive<0>, {"sendrecv", "count 0", "count 5"}},
+    {"LargeMessageToAnEmptyReceive", send_all<500000>, receive<0>, {"sendrecv", "count 0"}},
     {"MessageTypes", send_all<20>, receive<20, commInt32>, {"float32", "int32"}},
 };
 
@@ -142,6 +145,59 @@ TEST_P(Mismatched, AreNamedInSharedMemory) {
 TEST_P(Mismatched, AreNamedOverSockets) {
   check({.nranks = 2, .environment = {{"COMM_SHM_DISABLE", "1"}}});
   check({.nranks = 3, .kind = Kind::kProcesses, .environment = {{"COMM_SHM_DISABLE", "1"}}});
+}
+
+// A call that is wrong on one rank alone fails there, before anything starts: the communicator goes
+// on.
+TEST(MessageToOneself, WithoutAPartnerDoesNotHurtTheCommunicator) {
+  for (const int nranks : {1, 2}) {
+    world::run({.nranks = nranks}, [](Rank& rank) {
+      float from[4] = {1, 2, 3, 4}, to[4] = {};
+      const auto send = [&](size_t count) {
+        return commSend(from, count, commFloat, rank.rank, rank.comm, nullptr);
+      };
+      const auto receive = [&](size_t count) {
+        return commRecv(to, count, commFloat, rank.rank, rank.comm, nullptr);
+      };
+      COMM_FAILS(rank, send(4), commInvalidUsage, "itself");
+      COMM_FAILS(rank, receive(4), commInvalidUsage, "itself");
+      COMM_OK(rank, commGroupStart());
+      COMM_OK(rank, send(4));
+      COMM_OK(rank, commAllReduce(from, to, 4, commFloat, commSum, rank.comm, nullptr));
+      COMM_FAILS(rank, commGroupEnd(), commInvalidUsage, "sends 1 and receives 0");
+      COMM_OK(rank, commGroupStart());
+      COMM_OK(rank, send(4));
+      COMM_OK(rank, receive(3));
+      COMM_FAILS(rank, commGroupEnd(), commInvalidUsage, "count 4", "count 3");
+      COMM_OK(rank, commGroupStart());
+      COMM_OK(rank, send(4));
+      COMM_OK(rank, receive(4));
+      COMM_OK(rank, commGroupEnd());
+      rank.expect(to[3] == 4, "the message to itself did not arrive");
+      COMM_OK(rank, commAllReduce(from, to, 4, commFloat, commSum, rank.comm, nullptr));
+      rank.expect(to[3] == 4.0f * static_cast<float>(rank.nranks), "a wrong sum afterwards");
+    });
+  }
+}
+
+TEST(EmptyMessages, AreMatchedLikeOthers) {
+  for (const char* shm : {"0", "1"}) {
+    world::run({.nranks = 2, .environment = {{"COMM_SHM_DISABLE", shm}}}, [](Rank& rank) {
+      const int peer = 1 - rank.rank;
+      float from[2] = {5, 6}, to[2] = {};
+      for (int round = 0; round < 40; ++round) {  // more than a channel has slots
+        COMM_OK(rank, commGroupStart());
+        for (const size_t count : {0u, 2u, 0u}) {
+          COMM_OK(rank, commSend(count == 0 ? nullptr : from, count, commFloat, peer, rank.comm,
+                                 nullptr));
+          COMM_OK(rank,
+                  commRecv(count == 0 ? nullptr : to, count, commFloat, peer, rank.comm, nullptr));
+        }
+        COMM_OK(rank, commGroupEnd());
+      }
+      rank.expect(to[1] == 6, "wrong values");
+    });
+  }
 }
 
 }  // namespace
