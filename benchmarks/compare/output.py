@@ -33,6 +33,8 @@ class Output:
     rows: list[Row] = field(default_factory=list)
     skips: dict[str, str] = field(default_factory=dict)
     """Why, by collective."""
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the table should know."""
     limits: dict[tuple[str, int], float] = field(default_factory=dict)
     """Microseconds, by name and size."""
 
@@ -63,6 +65,8 @@ def _apply(output: Output, words: list[str]) -> None:
         output.library = " ".join(words[1:])
     elif kind == "@skip" and len(words) > 1:
         output.skips[words[1]] = " ".join(words[2:])
+    elif kind == "@note":
+        output.notes.append(" ".join(words[1:]))
     elif kind == "@limit":
         _, name, size, time = words
         output.limits[name, int(size)] = _time(time)

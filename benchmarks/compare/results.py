@@ -59,6 +59,8 @@ class Results:
         self.contenders[case][contender.key] = contender
         if output.library:
             self.libraries[contender.library] = output.library
+        for text in output.notes:
+            self.note(f"{case}: {contender.title}: {text}")
         for collective, reason in output.skips.items():
             if collective == case.collective:
                 self.skips[case, contender.key] = reason
@@ -69,6 +71,11 @@ class Results:
             self._bytes[case, row.size] = row.bytes
             if row.wrong == 0:
                 self._times[case, contender.key, row.size][number] = row.microseconds
+
+    def note(self, text: str) -> None:
+        """Once, however often it is said."""
+        if text not in self.notes:
+            self.notes.append(text)
 
     def cases(self) -> list[Case]:
         """In the order in which they came."""

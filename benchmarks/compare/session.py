@@ -74,8 +74,8 @@ class Session:
             reason = f"{driver} is not there: its library was not found when the drivers were built"
         elif launcher and not shutil.which(launcher):
             reason = f"no {launcher}"
-        if reason and (note := f"{library} did not run: {reason}") not in self.results.notes:
-            self.results.notes.append(note)
+        if reason:
+            self.results.note(f"{library} did not run: {reason}")
         return not reason
 
     def _in_turn(self, number: int) -> list[Start]:
@@ -109,6 +109,10 @@ class Session:
         if wrong:
             self._fail(start, number, finished, progress,
                        f"gave wrong results at {', '.join(wrong)}")
+        elif not finished.ok and start.contender.is_peer and not missing:
+            # A peer that stumbles on its way out has measured all the same.
+            self.results.note(f"{start.case}: {start.contender.title}: after its last row: "
+                              f"{finished.complaint(self._options.limit_s)}")
         elif not finished.ok:
             self._fail(start, number, finished, progress)
         elif missing and start.case.collective not in output.skips:
@@ -134,18 +138,14 @@ class Session:
         for key, time in parse(finished.out).limits.items():
             self.results.limits[key][number] = time
         if not finished.ok:
-            self._note(f"limits {finished.complaint(self._options.limit_s)}: "
+            self.results.note(f"limits {finished.complaint(self._options.limit_s)}: "
                        f"{last_line(finished.err)}")
 
     def _measure_kernels(self, number: int) -> None:
         program = self._options.programs.parent / "bin" / "reduce_bench"
         if not program.exists():
-            self._note(f"the kernels were not measured: no {program} (libbenchmark-dev)")
+            self.results.note(f"the kernels were not measured: no {program} (libbenchmark-dev)")
             return
         finished = self._runner.run(kernels.command(program), {}, self._options.limit_s)
         for name, time in kernels.parse(finished.out).items():
             self.results.kernels[name][number] = time
-
-    def _note(self, text: str) -> None:
-        if text not in self.results.notes:
-            self.results.notes.append(text)

@@ -44,6 +44,7 @@ class Library {
 //   @library VERSION
 //   @row COLLECTIVE TYPE SIZE BYTES ITERATIONS MICROSECONDS WRONG
 //   @skip COLLECTIVE REASON
+//   @note TEXT
 // SIZE is what was asked for, BYTES the larger buffer of the call, WRONG the number of wrong
 // elements on the rank with most. Returns an exit status: 0 when every value was right.
 int run_loop(Library& library, const Settings& settings);

@@ -10,12 +10,14 @@ class ParserTest(unittest.TestCase):
         output = parse("@library Open MPI 4.1.4\n"
                        "@row allreduce float 8 12 20000 0.3125 0\n"
                        "@skip reducescatter not on 3 ranks\n"
+                       "@note it was slow to leave\n"
                        "@limit line_exchange 0 0.055\n")
         self.assertEqual(output.library, "Open MPI 4.1.4")
         row, = output.rows
         self.assertEqual((row.collective, row.type, row.size, row.bytes),
                          ("allreduce", "float", 8, 12))
         self.assertEqual((row.iterations, row.microseconds, row.wrong), (20000, 0.3125, 0))
+        self.assertEqual(output.notes, ["it was slow to leave"])
         self.assertEqual(output.skips, {"reducescatter": "not on 3 ranks"})
         self.assertEqual(output.limits, {("line_exchange", 0): 0.055})
 

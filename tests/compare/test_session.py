@@ -92,6 +92,25 @@ class SessionTest(unittest.TestCase):
         self.assertEqual(failure.complaint, "gave wrong results at 64 B")
         self.assertIsNone(session.results.ratio(TCP2, 64))
 
+    def test_a_note_of_a_driver_is_told_once_and_is_no_failure(self):
+        self.driver("libcomm_driver", GOOD)
+        self.driver("gloo_driver", GOOD + "; echo @note slow to leave")
+        session = self.session()
+        self.run_all(session)
+        self.assertEqual(session.results.failures, [])
+        notes = [note for note in session.results.notes if "slow" in note]
+        self.assertEqual(notes, ["allreduce, tcp, 2 ranks: Gloo: slow to leave"])
+
+    def test_a_peer_may_stumble_on_its_way_out_and_we_may_not(self):
+        self.driver("libcomm_driver", GOOD + "; exit 9")
+        self.driver("gloo_driver", GOOD + "; exit 9")
+        session = self.session()
+        self.run_all(session)
+        self.assertEqual({failure.contender for failure in session.results.failures}, {"libcomm"})
+        self.assertIn("allreduce, tcp, 2 ranks: Gloo: after its last row: exit status 9",
+                      session.results.notes)
+        self.assertEqual(len(session.results.times(TCP2, "gloo", 64)), 3)
+
     def test_a_skipped_collective_is_no_failure(self):
         self.driver("libcomm_driver", GOOD)
         self.driver("gloo_driver", "echo '@skip allreduce cannot'")
