@@ -1,21 +1,20 @@
 #include "benchmarks/peers/collectives.h"
 
 #include <algorithm>
-#include <array>
+#include <iterator>
 
 namespace peers {
 namespace {
 
-constexpr std::array<const char*, 9> kNames = {"allreduce", "allgather", "reducescatter",
-                                               "broadcast", "reduce",    "alltoall",
-                                               "gather",    "scatter",   "sendrecv"};
+constexpr const char* kNames[] = {"allreduce", "allgather", "reducescatter", "broadcast", "reduce",
+                                  "alltoall",  "gather",    "scatter",       "sendrecv"};
 
 }  // namespace
 
 const char* name_of(Collective collective) { return kNames[static_cast<size_t>(collective)]; }
 
 std::optional<Collective> find_collective(const std::string& name) {
-  for (size_t i = 0; i < kNames.size(); ++i) {
+  for (size_t i = 0; i < std::size(kNames); ++i) {
     if (name == kNames[i]) return static_cast<Collective>(i);
   }
   return std::nullopt;

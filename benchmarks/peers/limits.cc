@@ -104,6 +104,9 @@ class Process {
   double time_calls(int calls, Fn fn);
   double longer(double own);
   void print(const char* name, size_t bytes, double time) const;
+  float* floats_at(size_t offset) {
+    return static_cast<float*>(static_cast<void*>(memory_ + offset));
+  }
 
   void measure_all_reduce(size_t bytes);
   void measure_copies(size_t bytes);
@@ -168,10 +171,10 @@ void Process::print(const char* name, size_t bytes, double time) const {
 void Process::measure_all_reduce(size_t bytes) {
   const size_t count = bytes / sizeof(float);
   const size_t stride = (bytes + kPage - 1) / kPage * kPage;
-  auto* a = reinterpret_cast<float*>(memory_);
-  auto* b = reinterpret_cast<float*>(memory_ + stride);
-  auto* x = reinterpret_cast<float*>(memory_ + 2 * stride);
-  auto* y = reinterpret_cast<float*>(memory_ + 3 * stride);
+  auto* a = floats_at(0);
+  auto* b = floats_at(stride);
+  auto* x = floats_at(2 * stride);
+  auto* y = floats_at(3 * stride);
   const size_t middle = count / 2 / 16 * 16;  // whole cache lines
   const size_t first = index_ == 0 ? 0 : middle;
   const size_t own = index_ == 0 ? middle : count - middle;
