@@ -113,7 +113,7 @@ Status ActiveOperation::advance(Progress* progress) {
     return Status::ok();
   }
   if (unverified_ != nullptr) {
-    COMM_TRY(check_oneshots(*unverified_, progress));
+    COMM_TRY(check_oneshots(*unverified_, progress, &unverified_peer_));
     if (*progress == Progress::kStuck) return Status::ok();
     unverified_ = nullptr;
   }
@@ -121,7 +121,11 @@ Status ActiveOperation::advance(Progress* progress) {
 }
 
 void ActiveOperation::awaited_peers(std::vector<int>* peers) const {
-  if (running_ != nullptr) running_->awaited_peers(peers);
+  if (unverified_ != nullptr) {
+    if (unverified_peer_ >= 0) peers->push_back(unverified_peer_);
+  } else if (running_ != nullptr) {
+    running_->awaited_peers(peers);
+  }
 }
 
 void ActiveOperation::wait_handles(std::vector<WaitHandle>* handles) const {

@@ -38,6 +38,7 @@ class ActiveOperation final : public Execution {
   std::optional<Interpreter> interpreter_;
   Execution* running_ = nullptr;           // null: nothing (more) to do
   const BoardView* unverified_ = nullptr;  // set until check_oneshots() is satisfied
+  int unverified_peer_ = -1;               // whom it waits for
   unsigned char barrier_in_ = 0, barrier_out_ = 0;
 };
 

@@ -324,7 +324,7 @@ Status Oneshot::advance(Progress* progress) {
   return Status::ok();
 }
 
-Status check_oneshots(const BoardView& view, Progress* progress) {
+Status check_oneshots(const BoardView& view, Progress* progress, int* awaited) {
   const uint64_t exchange = view.state->oneshots;
   const uint64_t mine = flag_of(view.state->calls, exchange);
   *progress = Progress::kStuck;
@@ -334,6 +334,7 @@ Status check_oneshots(const BoardView& view, Progress* progress) {
     if (flag == mine) continue;
     if (static_cast<uint32_t>(flag) == static_cast<uint32_t>(mine))
       return went_elsewhere(view, i, exchange);
+    *awaited = view.board->ranks()[static_cast<size_t>(i)];
     return Status::ok();
   }
   view.state->unverified = false;

@@ -102,7 +102,7 @@ class Oneshot final : public Execution {
 };
 
 // Before an operation that does not go through the slots: have all ranks made the same one-shot
-// calls? kDone when they have, kStuck while one is not as far.
-Status check_oneshots(const BoardView& view, Progress* progress);
+// calls? kDone when they have, kStuck while one, *awaited, is not as far.
+Status check_oneshots(const BoardView& view, Progress* progress, int* awaited);
 
 }  // namespace libcomm
