@@ -262,6 +262,10 @@ commResult_t commAlltoAll(const void* sendbuff, void* recvbuff, size_t count,
 
 commResult_t commGather(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
                         int root, comm_t comm, cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kGather, datatype, 0, root, count), sendbuff, recvbuff,
+            stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kGather, n, &o));
@@ -276,6 +280,10 @@ commResult_t commGather(const void* sendbuff, void* recvbuff, size_t count, comm
 
 commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count,
                          commDataType_t datatype, int root, comm_t comm, cudaStream_t stream) {
+  commResult_t result;
+  if (quick(comm, QuickKey::of(Collective::kScatter, datatype, 0, root, count), sendbuff, recvbuff,
+            stream, &result))
+    return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     const size_t n = ranks_of(c);
     COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kScatter, n, &o));

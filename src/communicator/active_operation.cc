@@ -73,6 +73,13 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   Board* board = communicator.shm_.board;
   if (communicator.board_state_.unverified && plan_->route != Route::kOneshot)
     unverified_ = &communicator.board_view_;
+  const BoardArgs on_board{board,
+                           &communicator.board_state_,
+                           operation_,
+                           signature,
+                           plan_->kernel,
+                           communicator.reduce_pool_.get(),
+                           communicator.wait_policy_.share_cores};
   switch (plan_->route) {
     case Route::kLocal:
       break;
@@ -81,10 +88,10 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
                                    communicator.operations_, operation_->in, operation_->out);
       break;
     case Route::kTwoshot:
-      running_ = &twoshot_.emplace(
-          BoardArgs{board, &communicator.board_state_, operation_, signature, plan_->kernel,
-                    communicator.reduce_pool_.get(), communicator.wait_policy_.share_cores},
-          plan_->window);
+      running_ = &twoshot_.emplace(on_board, plan_->window);
+      break;
+    case Route::kWindows:
+      running_ = &windowed_copy_.emplace(on_board, plan_->window);
       break;
     case Route::kSchedule: {
       if (board != nullptr) board->publish(signature);

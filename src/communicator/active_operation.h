@@ -8,6 +8,7 @@
 #include "src/execute/interpreter.h"
 #include "src/execute/oneshot.h"
 #include "src/execute/twoshot.h"
+#include "src/execute/windowed_copy.h"
 #include "src/plan/plan.h"
 
 namespace libcomm {
@@ -35,6 +36,7 @@ class ActiveOperation final : public Execution {
   const Plan* plan_ = nullptr;  // the planner's; nothing else is planned meanwhile
   std::optional<Oneshot> oneshot_;
   std::optional<Twoshot> twoshot_;
+  std::optional<WindowedCopy> windowed_copy_;
   std::optional<Interpreter> interpreter_;
   Execution* running_ = nullptr;           // null: nothing (more) to do
   const BoardView* unverified_ = nullptr;  // set until check_oneshots() is satisfied

@@ -50,6 +50,14 @@ void QuickCalls::remember(const Operation& operation, const OneshotCall& call, i
       kept.in_bytes = all;
       kept.in_place = mine;
       break;
+    case Collective::kGather:
+      kept.out_bytes = is_root ? all : 0;
+      kept.in_place = -mine;
+      break;
+    case Collective::kScatter:
+      kept.in_bytes = is_root ? all : 0;
+      kept.in_place = mine;
+      break;
     case Collective::kAllToAll:
       kept.in_bytes = kept.out_bytes = all;
       kept.in_place = PTRDIFF_MAX;  // there is no such thing

@@ -7,8 +7,10 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "transports/shm/memory.h"
 #include "transports/transport.h"
 
 namespace libcomm {
@@ -16,11 +18,22 @@ namespace libcomm {
 inline constexpr size_t kLine = 64;
 inline constexpr size_t kPair = 128;  // processors fetch lines in pairs
 
-// What a rank says about one of its buffers: which commMemAlloc segment it lies in, if any.
+// What a rank says about one of its buffers: which commMemAlloc segment it lies in, if any. The tag
+// tells of which operation, by its first window: a rank whose buffer is not in a segment may be in
+// a later operation when a slow peer looks, one whose buffer is waits until all have used it.
 struct BufferNote {
-  uint64_t mapped;  // 1: peers use the buffer in place
+  std::atomic<uint64_t> tag;
   uint64_t segment;
   uint64_t offset;
+
+  void set(uint64_t first_window, const std::optional<SegmentRef>& place) {
+    segment = place ? place->segment : 0;
+    offset = place ? place->offset : 0;
+    tag.store(first_window * 2 + (place ? 1 : 0), std::memory_order_release);
+  }
+  bool is_mapped(uint64_t first_window) const {
+    return tag.load(std::memory_order_acquire) == first_window * 2 + 1;
+  }
 };
 
 // First page of a part. Counters only grow, over all operations of the communicator.

@@ -2,8 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
-
-#include "transports/shm/memory.h"
+#include <optional>
 
 namespace libcomm {
 namespace {
@@ -50,19 +49,15 @@ void Twoshot::tell(std::atomic<uint64_t>& counter, uint64_t value) {
 void Twoshot::announce() {
   Board& board = *args_.board;
   BoardControl& control = board_control(peers_[static_cast<size_t>(me_)].part);
-  const auto note = [&](const void* buffer, bool* mapped) {
-    BufferNote result{};
-    if (!board.segments_mappable()) return result;
-    if (const auto segment = find_segment(buffer, bytes_)) {
-      if (board.share_segment(segment->segment)) {
-        result = {1, segment->segment, segment->offset};
-        *mapped = true;
-      }
-    }
-    return result;
+  const auto tell = [&](const void* buffer, BufferNote* note) {
+    std::optional<SegmentRef> place;
+    if (board.segments_mappable()) place = find_segment(buffer, bytes_);
+    if (place && !board.share_segment(place->segment)) place.reset();
+    note->set(first_, place);
+    return place.has_value();
   };
-  control.in = note(in_, &in_mapped_);
-  control.out = note(out_, &out_mapped_);
+  in_mapped_ = tell(in_, &control.in);
+  out_mapped_ = tell(out_, &control.out);
   board.publish(args_.signature);
   announced_ = true;
 }
@@ -79,10 +74,10 @@ Status Twoshot::meet_peers() {
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, bytes_, rank,
                       theirs, bytes_);
     const BoardControl& control = board_control(peer.part);
-    if (control.in.mapped == 1) {
+    if (control.in.is_mapped(first_)) {
       COMM_ASSIGN(peer.in, board.map_segment(i, control.in.segment, control.in.offset, bytes_));
     }
-    if (control.out.mapped == 1) {
+    if (control.out.is_mapped(first_)) {
       COMM_ASSIGN(peer.out, board.map_segment(i, control.out.segment, control.out.offset, bytes_));
     } else {
       all_out_mapped_ = false;

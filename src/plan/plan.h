@@ -16,6 +16,7 @@ enum class Route {
   kLocal,     // one rank: a copy at most
   kOneshot,   // fused, through the board
   kTwoshot,   // fused, through the board
+  kWindows,   // fused, through the board: a large copy
   kSchedule,  // the interpreter over channels
 };
 const char* name_of(Route route);
@@ -26,7 +27,7 @@ struct Plan {
   std::string reason;  // why this one, for COMM_DEBUG=INFO
   ReduceKernel kernel = nullptr;
   OneshotCall oneshot;  // kOneshot
-  size_t window = 0;    // kTwoshot
+  size_t window = 0;    // kTwoshot, kWindows
   // kSchedule
   Schedule schedule;
   std::unique_ptr<Layout> layout;

@@ -6,6 +6,7 @@
 #include "algorithms/registry.h"
 #include "src/base/log.h"
 #include "src/execute/oneshot.h"
+#include "src/execute/windowed_copy.h"
 #include "src/plan/split_runs.h"
 
 namespace libcomm {
@@ -18,6 +19,7 @@ constexpr size_t kMostInFlight = 8;  // chunks per lane of a two-way algorithm
 // the order of reduction, which must not depend on what carries the bytes.
 constexpr size_t kPieceBytes = size_t{256} << 10;
 constexpr size_t kWindowBytes = size_t{512} << 10;
+constexpr size_t kCopyWindowBytes = size_t{128} << 10;
 
 bool reduces(Collective collective) {
   switch (collective) {
@@ -78,6 +80,8 @@ const char* name_of(Route route) {
       return "oneshot on the board";
     case Route::kTwoshot:
       return "twoshot on the board";
+    case Route::kWindows:
+      return "oneshot by windows on the board";
     case Route::kSchedule:
       return "channels";
   }
@@ -180,6 +184,12 @@ Result<std::unique_ptr<const Plan>> Planner::make(const Operation& operation) co
     plan->algorithm = "twoshot";
     plan->window = kWindowBytes;
     plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", bytes) : "COMM_ALGO";
+  } else if (shape_.one_board && windowed_copy_knows(operation.collective) &&
+             (forced == "oneshot" || forced.empty())) {
+    plan->route = Route::kWindows;
+    plan->algorithm = "oneshot";
+    plan->window = kCopyWindowBytes;
+    plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", published) : "COMM_ALGO";
   } else {
     // A barrier over channels is an all-reduce of one byte.
     const bool barrier = operation.collective == Collective::kBarrier;

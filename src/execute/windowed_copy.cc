@@ -1,0 +1,209 @@
+#include "src/execute/windowed_copy.h"
+
+#include <algorithm>
+#include <optional>
+
+#include "src/reduce/reduce.h"
+
+namespace libcomm {
+namespace {
+
+// From here on an output is not going to be in the cache when the caller reads it.
+constexpr size_t kStreamBytes = size_t{16} << 20;
+
+}  // namespace
+
+bool windowed_copy_knows(Collective collective) {
+  switch (collective) {
+    case Collective::kAllGather:
+    case Collective::kBroadcast:
+    case Collective::kGather:
+    case Collective::kScatter:
+    case Collective::kAllToAll:
+      return true;
+    default:
+      return false;
+  }
+}
+
+WindowedCopy::WindowedCopy(const BoardArgs& args, size_t window)
+    : args_(args),
+      n_(static_cast<int>(args.board->ranks().size())),
+      me_(args.board->index()),
+      block_bytes_(args.operation->count * size_of(args.operation->type)),
+      block_per_peer_(args.operation->collective == Collective::kScatter ||
+                      args.operation->collective == Collective::kAllToAll),
+      staging_(Staging::fit(args.board->part_bytes(), n_, window)),
+      slice_bytes_(staging_.window / (block_per_peer_ ? static_cast<size_t>(n_) : 1)),
+      first_(args.state->windows),
+      windows_((block_bytes_ + slice_bytes_ - 1) / slice_bytes_),
+      in_(static_cast<const std::byte*>(args.operation->in)),
+      out_(static_cast<std::byte*>(args.operation->out)),
+      peers_(static_cast<size_t>(n_)) {
+  const bool many_blocks = args.operation->collective == Collective::kAllGather ||
+                           args.operation->collective == Collective::kGather ||
+                           args.operation->collective == Collective::kAllToAll;
+  stream_ = block_bytes_ * (many_blocks ? static_cast<size_t>(n_) : 1) >= kStreamBytes;
+  args_.state->windows += windows_;
+  for (int i = 0; i < n_; ++i) peers_[static_cast<size_t>(i)].part = args_.board->part(i);
+}
+
+bool WindowedCopy::offers(int rank) const {
+  switch (args_.operation->collective) {
+    case Collective::kBroadcast:
+    case Collective::kScatter:
+      return rank == args_.operation->root;
+    case Collective::kGather:
+      return rank != args_.operation->root;
+    default:
+      return true;
+  }
+}
+
+bool WindowedCopy::takes_from(int rank) const {
+  switch (args_.operation->collective) {
+    case Collective::kBroadcast:
+    case Collective::kScatter:
+      return rank == args_.operation->root;
+    case Collective::kGather:
+      return me_ == args_.operation->root;
+    default:
+      return true;
+  }
+}
+
+WindowedCopy::Slice WindowedCopy::slice(uint64_t window) const {
+  const size_t begin = window * slice_bytes_;
+  return {begin, std::min(slice_bytes_, block_bytes_ - begin)};
+}
+
+// Says what this operation is and whether peers may use the input in place.
+void WindowedCopy::announce() {
+  Board& board = *args_.board;
+  const size_t blocks = block_per_peer_ ? static_cast<size_t>(n_) : 1;
+  std::optional<SegmentRef> place;
+  if (offers(me_) && board.segments_mappable()) {
+    place = find_segment(in_, blocks * block_bytes_);
+    if (place && !board.share_segment(place->segment)) place.reset();
+  }
+  in_mapped_ = place.has_value();
+  mine().in.set(first_, place);
+  board.publish(args_.signature);
+  announced_ = true;
+}
+
+// Once all peers have begun: compares what they are doing and maps what they offer. A peer that is
+// in a later operation by now has compared this one itself.
+Status WindowedCopy::meet_peers() {
+  Board& board = *args_.board;
+  for (int i = 0; i < n_; ++i) {
+    if (i == me_) continue;
+    Peer& peer = peers_[static_cast<size_t>(i)];
+    const Signature theirs = board.published(i);
+    if (theirs.op <= args_.signature.op && !(theirs == args_.signature))
+      return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, block_bytes_,
+                      board.ranks()[static_cast<size_t>(i)], theirs, block_bytes_);
+    const BufferNote& note = board_control(peer.part).in;
+    if (offers(i) && takes_from(i) && note.is_mapped(first_)) {
+      const size_t blocks = block_per_peer_ ? static_cast<size_t>(n_) : 1;
+      COMM_ASSIGN(peer.in, board.map_segment(i, note.segment, note.offset, blocks * block_bytes_));
+    }
+  }
+  met_ = true;
+  return Status::ok();
+}
+
+void WindowedCopy::stage() {
+  const Slice part = slice(staged_);
+  if (offers(me_) && !in_mapped_) {
+    std::byte* to = staging_.input(peers_[static_cast<size_t>(me_)].part, first_ + staged_);
+    if (block_per_peer_) {
+      for (int i = 0; i < n_; ++i) {
+        const size_t block = static_cast<size_t>(i);
+        if (i != me_)
+          copy_bytes(to + block * slice_bytes_, in_ + block * block_bytes_ + part.begin, part.bytes,
+                     false);
+      }
+    } else {
+      copy_bytes(to, in_ + part.begin, part.bytes, false);
+    }
+  }
+  ++staged_;
+  mine().staged.store(first_ + staged_, std::memory_order_release);
+  args_.board->wake_others(args_.share_cores);
+}
+
+void WindowedCopy::take_from(int index, const Slice& part) {
+  const size_t source = static_cast<size_t>(index);
+  const size_t me = static_cast<size_t>(me_);
+  // Where the block is among those that the source offers, and among those that this rank collects.
+  const size_t block = block_per_peer_ ? me : 0;
+  const Collective collective = args_.operation->collective;
+  const bool collects = collective != Collective::kBroadcast && collective != Collective::kScatter;
+  std::byte* to = out_ + (collects ? source * block_bytes_ : 0) + part.begin;
+  const Peer& peer = peers_[source];
+  const std::byte* whole = index == me_ ? in_ : peer.in;
+  const std::byte* from = whole != nullptr
+                              ? whole + block * block_bytes_ + part.begin
+                              : staging_.input(peer.part, first_ + taken_) + block * slice_bytes_;
+  if (from != to) copy_bytes(to, from, part.bytes, stream_);
+}
+
+void WindowedCopy::take() {
+  const Slice part = slice(taken_);
+  // Begin after this rank, so that not all ranks read the same memory at once.
+  for (int k = 1; k <= n_; ++k) {
+    const int i = (me_ + k) % n_;
+    if (takes_from(i)) take_from(i, part);
+  }
+  ++taken_;
+  // Both: the windows of other operations count on either.
+  mine().reduced.store(first_ + taken_, std::memory_order_release);
+  mine().gathered.store(first_ + taken_, std::memory_order_release);
+  args_.board->wake_others(args_.share_cores);
+}
+
+bool WindowedCopy::reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen,
+                           uint64_t value) {
+  for (int i = 0; i < n_; ++i) {
+    Peer& peer = peers_[static_cast<size_t>(i)];
+    if (i == me_ || peer.*seen >= value) continue;
+    peer.*seen = (board_control(peer.part).*counter).load(std::memory_order_acquire);
+    if (peer.*seen < value) return false;
+  }
+  return true;
+}
+
+bool WindowedCopy::can_stage() {
+  const uint64_t number = first_ + staged_;
+  return staged_ < windows_ &&
+         (number < kWindowBuffers ||
+          reached(&BoardControl::reduced, &Peer::reduced, number - kWindowBuffers + 1));
+}
+
+bool WindowedCopy::can_take() {
+  return taken_ < staged_ && reached(&BoardControl::staged, &Peer::staged, first_ + taken_ + 1);
+}
+
+Status WindowedCopy::advance(Progress* progress) {
+  *progress = Progress::kMoved;
+  if (!announced_) announce();
+  // Two windows ahead, so that peers find their data when they look.
+  if (staged_ - taken_ < 2 && can_stage()) {
+    stage();
+  } else if (can_take()) {
+    if (!met_) COMM_TRY(meet_peers());
+    take();
+  } else if (taken_ < windows_ ||
+             (in_mapped_ && !reached(&BoardControl::reduced, &Peer::reduced, first_ + windows_))) {
+    *progress = Progress::kStuck;
+    return Status::ok();
+  }
+  const bool done =
+      taken_ == windows_ &&
+      (!in_mapped_ || reached(&BoardControl::reduced, &Peer::reduced, first_ + windows_));
+  if (done) *progress = Progress::kDone;
+  return Status::ok();
+}
+
+}  // namespace libcomm

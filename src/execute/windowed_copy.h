@@ -1,0 +1,70 @@
+// Windowed copy: a large collective that only moves data, through the board, pipelined over
+// windows.
+//
+// It is the one-shot exchange, window by window: an all-gather, broadcast, gather, scatter or
+// all-to-all in which every rank
+//   stages  copies a window of what it has for the others into its part of the board,
+//   takes   what it needs of the same window from the others' parts into its output.
+// A window is the same slice of every block that a rank offers: all of them where each peer takes
+// another one (scatter, all-to-all), else its only one. Up to kWindowBuffers windows are in flight.
+// A rank whose input lies in a commMemAlloc segment does not stage: peers take from it in place,
+// and it waits until they have.
+#pragma once
+
+#include <vector>
+
+#include "src/execute/twoshot.h"
+
+namespace libcomm {
+
+// Does it know this collective?
+bool windowed_copy_knows(Collective collective);
+
+class WindowedCopy final : public Execution {
+ public:
+  // `window`: wanted bytes per window; the same on all ranks.
+  WindowedCopy(const BoardArgs& args, size_t window);
+  Status advance(Progress* progress) override;
+
+ private:
+  struct Peer {
+    std::byte* part = nullptr;
+    uint64_t staged = 0, reduced = 0;  // last seen
+    const std::byte* in = nullptr;     // its input, when used in place
+  };
+  struct Slice {
+    size_t begin, bytes;  // of a block
+  };
+
+  void announce();
+  Status meet_peers();
+  bool offers(int rank) const;
+  bool takes_from(int rank) const;
+  Slice slice(uint64_t window) const;
+  void stage();
+  void take();
+  void take_from(int index, const Slice& slice);
+  bool reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen, uint64_t value);
+  bool can_stage();
+  bool can_take();
+  BoardControl& mine() const { return board_control(peers_[static_cast<size_t>(me_)].part); }
+
+  BoardArgs args_;
+  int n_;
+  int me_;
+  size_t block_bytes_;
+  bool block_per_peer_;  // a rank offers a block for each rank, not one for all
+  Staging staging_;
+  size_t slice_bytes_;
+  uint64_t first_;    // number of the first window, over all operations
+  uint64_t windows_;  // of this operation
+  uint64_t staged_ = 0, taken_ = 0;
+  const std::byte* in_;
+  std::byte* out_;
+  bool in_mapped_ = false;
+  bool announced_ = false, met_ = false;
+  bool stream_;
+  std::vector<Peer> peers_;
+};
+
+}  // namespace libcomm
