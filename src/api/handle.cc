@@ -4,6 +4,7 @@
 #include <deque>
 
 #include "src/base/fd.h"
+#include "src/base/fork_mutex.h"
 
 void comm::set_last_error(std::string text) {
   std::lock_guard lock(mutex);
@@ -33,7 +34,7 @@ struct Slab {
 struct Table {
   std::array<std::atomic<Slab*>, kMostSlabs> slabs{};
   std::atomic<size_t> slab_count{0};
-  std::mutex mutex;
+  ForkMutex mutex;
   size_t used_of_last = kSlabHandles;
   std::deque<comm*> resting;
 };
@@ -42,6 +43,8 @@ Table& table() {
   static Table* instance = new Table;  // outlives every static destructor
   return *instance;
 }
+// Made while the library is loaded: a fork must not find it half made.
+[[maybe_unused]] const Table& g_made_early = table();
 
 bool is_handle(const comm* handle) {
   Table& t = table();

@@ -2,31 +2,53 @@
 
 #include <mutex>
 #include <unordered_map>
+#include <utility>
 
 #include "src/api/errors.h"
+#include "src/base/fd.h"
+#include "src/base/fork_mutex.h"
 
 namespace libcomm {
 namespace {
 
+using Streams = std::unordered_map<cudaStream_t, std::shared_ptr<HostStream>>;
+
 // Live streams by handle. Never destroyed, so that calls at process exit find it.
-struct StreamTable {
-  std::mutex mutex;
-  std::unordered_map<cudaStream_t, std::shared_ptr<HostStream>> streams;
+class StreamTable {
+ public:
+  // Made while the library is loaded: a fork must not find it half made.
+  static StreamTable& instance() {
+    static StreamTable* const table = new StreamTable;
+    return *table;
+  }
+
+  ForkMutex mutex;
+  // To be called with the mutex.
+  Streams& streams() {
+    if (generation_ != fork_generation()) {
+      // A forked child: these are the parent's, their mutexes may be locked for ever.
+      (void)new Streams(std::exchange(streams_, {}));
+      generation_ = fork_generation();
+    }
+    return streams_;
+  }
+
+ private:
+  Streams streams_;
+  unsigned generation_ = fork_generation();
 };
 
-StreamTable& table() {
-  static StreamTable* instance = new StreamTable;
-  return *instance;
-}
+[[maybe_unused]] const StreamTable& g_made_early = StreamTable::instance();
 
 }  // namespace
 
 Result<std::shared_ptr<HostStream>> find_stream(cudaStream_t stream) {
   if (stream == nullptr) return std::shared_ptr<HostStream>();
-  StreamTable& t = table();
-  std::lock_guard lock(t.mutex);
-  const auto it = t.streams.find(stream);
-  if (it == t.streams.end())
+  StreamTable& table = StreamTable::instance();
+  std::lock_guard lock(table.mutex);
+  const Streams& streams = table.streams();
+  const auto it = streams.find(stream);
+  if (it == streams.end())
     return error(
         Code::kInvalidArgument,
         "stream {} is neither NULL nor a live stream from commHostStreamCreate; this library "
@@ -55,9 +77,9 @@ commResult_t commHostStreamCreate(cudaStream_t* stream) {
     if (stream == nullptr) return Status(Code::kInvalidArgument, "stream is NULL");
     auto made = std::make_shared<HostStream>();
     *stream = reinterpret_cast<cudaStream_t>(made.get());
-    StreamTable& t = table();
-    std::lock_guard lock(t.mutex);
-    t.streams[*stream] = std::move(made);
+    StreamTable& table = StreamTable::instance();
+    std::lock_guard lock(table.mutex);
+    table.streams()[*stream] = std::move(made);
     return Status::ok();
   });
 }
@@ -80,9 +102,9 @@ commResult_t commHostStreamDestroy(cudaStream_t stream) {
   return guarded(nullptr, [&]() -> Status {
     COMM_ASSIGN(const auto found, need_stream(stream));
     Status status = found->synchronize();
-    StreamTable& t = table();
-    std::lock_guard lock(t.mutex);
-    t.streams.erase(stream);
+    StreamTable& table = StreamTable::instance();
+    std::lock_guard lock(table.mutex);
+    table.streams().erase(stream);
     return status;
   });
 }

@@ -1,9 +1,14 @@
 #include "src/bootstrap/handshake.h"
 
+// SHA-256 by OpenSSL's plain functions: the ones that replace them keep locks and state per thread,
+// which a process that forks while another thread is inside them leaves locked in the child.
+#define OPENSSL_SUPPRESS_DEPRECATED
 #include <openssl/crypto.h>
-#include <openssl/hmac.h>
-#include <openssl/rand.h>
+#include <openssl/sha.h>
+#include <sys/random.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <vector>
 
@@ -15,6 +20,17 @@ namespace {
 template <typename T>
 std::span<const unsigned char> bytes_of(const T& value) {
   return {reinterpret_cast<const unsigned char*>(&value), sizeof value};
+}
+
+Mac sha256(std::initializer_list<std::span<const unsigned char>> parts) {
+  SHA256_CTX context;
+  SHA256_Init(&context);
+  for (std::span<const unsigned char> part : parts)
+    SHA256_Update(&context, part.data(), part.size());
+  Mac digest{};
+  SHA256_Final(digest.data(), &context);
+  OPENSSL_cleanse(&context, sizeof context);
+  return digest;
 }
 
 constexpr std::string_view kCalleeLabel = "libcomm handshake 1 callee";
@@ -52,10 +68,19 @@ Mac hmac(std::span<const unsigned char> key, std::string_view label,
   text.push_back(0);
   for (std::span<const unsigned char> part : parts)
     text.insert(text.end(), part.begin(), part.end());
-  Mac mac{};
-  unsigned length = 0;
-  ::HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()), text.data(), text.size(),
-         mac.data(), &length);
+  // RFC 2104: H(key ^ opad | H(key ^ ipad | text)), the key as a block of the hash.
+  std::array<unsigned char, SHA256_CBLOCK> block{};
+  if (key.size() > block.size()) {
+    const Mac digest = sha256({key});
+    std::copy(digest.begin(), digest.end(), block.begin());
+  } else {
+    std::copy(key.begin(), key.end(), block.begin());
+  }
+  for (unsigned char& byte : block) byte ^= 0x36;
+  const Mac inner = sha256({block, text});
+  for (unsigned char& byte : block) byte ^= 0x36 ^ 0x5c;
+  const Mac mac = sha256({block, inner});
+  OPENSSL_cleanse(block.data(), block.size());
   OPENSSL_cleanse(text.data(), text.size());
   return mac;
 }
@@ -65,8 +90,12 @@ bool equal_secret(std::span<const unsigned char> a, std::span<const unsigned cha
 }
 
 Status random_bytes(std::span<unsigned char> out) {
-  if (RAND_bytes(out.data(), static_cast<int>(out.size())) != 1)
-    return error(Code::kSystem, "the system gives no random bytes (RAND_bytes failed)");
+  for (size_t done = 0; done < out.size();) {
+    const ssize_t got = ::getrandom(out.data() + done, out.size() - done, 0);
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return system_error(errno, "the system gives no random bytes (getrandom)");
+    done += static_cast<size_t>(got);
+  }
   return Status::ok();
 }
 

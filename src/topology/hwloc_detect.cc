@@ -11,6 +11,7 @@
 #include <mutex>
 #include <tuple>
 
+#include "src/base/fork_mutex.h"
 #include "src/topology/affinity.h"
 #include "src/topology/cpu_list.h"
 #include "src/topology/topology.h"
@@ -39,12 +40,12 @@ const char* variable(const char* name) {
   return value != nullptr && *value != '\0' ? value : nullptr;
 }
 
-// Loads hwloc's view; `source` receives where from.
-// One at a time: hwloc's use of libudev is not for several threads at once (seen by
-// ThreadSanitizer).
+// hwloc's use of libudev is not for several threads at once (seen by ThreadSanitizer).
+ForkMutex g_loading;
+
+// Loads hwloc's view; `source` receives where from. One at a time.
 Result<HwlocTopology> load(std::string* source) {
-  static std::mutex loading;
-  const std::lock_guard lock(loading);
+  const std::lock_guard lock(g_loading);
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) return system_error(errno, "hwloc_topology_init");
   HwlocTopology topology(raw);

@@ -2,6 +2,7 @@
 #include "src/bootstrap/handshake.h"
 
 #include <gtest/gtest.h>
+#include <openssl/hmac.h>
 #include <sys/socket.h>
 
 #include <cstring>
@@ -166,6 +167,23 @@ TEST(UniqueId, IsToldFromGarbage) {
     ASSERT_FALSE(refused) << i;
     EXPECT_EQ(refused.status().code(), Code::kInvalidArgument);
     EXPECT_NE(refused.status().message().find("commGetUniqueId"), std::string::npos);
+  }
+}
+
+// With OpenSSL's as the reference; keys of more than a block are hashed first.
+TEST(Hmac, IsTheStandardOne) {
+  for (const size_t key_bytes :
+       {size_t{0}, size_t{1}, size_t{32}, size_t{64}, size_t{65}, size_t{200}}) {
+    const std::vector<unsigned char> key(key_bytes, 0xa7);
+    const std::vector<unsigned char> part(key_bytes * 3 + 1, 0x31);
+    std::string text("label\0", 6);
+    text.append(part.begin(), part.end());
+    Mac expected{};
+    unsigned length = 0;
+    ::HMAC(EVP_sha256(), key.data(), static_cast<int>(key.size()),
+           reinterpret_cast<const unsigned char*>(text.data()), text.size(), expected.data(),
+           &length);
+    EXPECT_EQ(hmac(key, "label", {part}), expected) << key_bytes;
   }
 }
 

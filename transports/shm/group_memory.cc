@@ -3,6 +3,10 @@
 #include <sys/mman.h>
 
 #include <map>
+#include <utility>
+
+#include "src/base/fd.h"
+#include "src/base/fork_mutex.h"
 
 namespace libcomm::shm {
 namespace {
@@ -14,19 +18,29 @@ struct Entry {
   std::weak_ptr<GroupMemory> memory;
 };
 
+using Entries = std::map<Nonce, std::shared_ptr<Entry>>;
+
 struct Table {
-  std::mutex mutex;
-  std::map<Nonce, std::shared_ptr<Entry>> entries;
+  ForkMutex mutex;
+  Entries entries;
+  unsigned generation = fork_generation();
 };
 
 Table& table() {
   static Table* const instance = new Table;  // never destroyed: threads may outlive main()
   return *instance;
 }
+// Made while the library is loaded: a fork must not find it half made.
+[[maybe_unused]] const Table& g_made_early = table();
 
 std::shared_ptr<Entry> entry_of(const Nonce& nonce) {
   Table& groups = table();
   std::lock_guard lock(groups.mutex);
+  if (groups.generation != fork_generation()) {
+    // A forked child: these are the parent's, their mutexes may be locked for ever.
+    (void)new Entries(std::exchange(groups.entries, {}));
+    groups.generation = fork_generation();
+  }
   // Entries of groups that are gone, except those that a thread is filling right now.
   std::erase_if(groups.entries, [](const auto& item) {
     if (item.second.use_count() != 1) return false;
