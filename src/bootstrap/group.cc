@@ -99,18 +99,15 @@ class Group final : public Bootstrap {
     return news ? seen : news;
   }
 
-  // Listens; from here on peers may connect.
-  Status open(NewsCallback on_news) {
-    COMM_ASSIGN(const Endpoint addresses, local_addresses(*knobs_));
-    COMM_ASSIGN(Listeners listeners, Listeners::open(addresses));
+  // From here on peers that connect are let in.
+  Status open(Listeners listeners, NewsCallback on_news) {
     endpoint_ = listeners.endpoint;
     COMM_ASSIGN(monitor_,
                 Monitor::start(rank_, nranks_, key_, std::move(listeners), std::move(on_news)));
     return Status::ok();
   }
 
-  Status assemble_at(const Meetings& meetings, const WaitLimits& limits) {
-    COMM_ASSIGN(Place place, meet(meetings, rank_, nranks_, endpoint_, *knobs_, limits));
+  Status assemble_at(Place place, const WaitLimits& limits) {
     for (UniqueFd& root : place.roots) monitor_->follow_root(std::move(root));
     WaitLimits alarmed = limits;
     alarmed.alarm = monitor_->alarm();
@@ -189,10 +186,10 @@ class Group final : public Bootstrap {
   }
 
   Status barrier() override { return exchange(ExchangeKind::kBarrier, 0, "").status(); }
-    if (has_left(peer)) return gone(peer);
 
   Result<UniqueFd> connect(int peer, Purpose purpose, uint32_t index) override {
     COMM_TRY(check_peer(peer));
+    if (has_left(peer)) return gone(peer);
     WaitLimits limits = own_limits();
     auto fd = dial_peer(peer, static_cast<uint16_t>(purpose), index, limits);
     if (fd) return fd;
@@ -208,24 +205,24 @@ class Group final : public Bootstrap {
     COMM_TRY(monitor_->failure());
     const auto since = monitor_->left_since(peer);
     if (since.has_value() && since->count() > kArrivalGrace) return gone(peer);
-  size_t departures() const override { return monitor_->departures(); }
-  bool has_left(int peer) const override { return monitor_->left_since(peer).has_value(); }
     return fd;
   }
 
+  size_t departures() const override { return monitor_->departures(); }
+  bool has_left(int peer) const override { return monitor_->left_since(peer).has_value(); }
   void watch_process(int peer, int64_t pid) override { monitor_->watch_process(peer, pid); }
   void raise(News news, const Status& reason) override { monitor_->raise(news, reason); }
   void leave() override {
     if (generation_ == fork_generation()) monitor_->leave();
   }
   int sockets() const override { return monitor_->sockets() + tree_.sockets(); }
+  int threads() const override { return 1; }
+
+ private:
   static Status gone(int peer) {
     return error(Code::kRemote, "rank {} has left the group", peer).with_peer(peer);
   }
 
-  int threads() const override { return 1; }
-
- private:
   static DialPolicy peer_policy() { return {.refused_for = 2, .stranger_for = 3}; }
 
   Call call(int peer, uint16_t purpose, uint32_t index) const {
@@ -317,6 +314,11 @@ class Group final : public Bootstrap {
   Tree tree_;
 };
 
+Result<Listeners> listen_locally(const Knobs& knobs) {
+  COMM_ASSIGN(const Endpoint addresses, local_addresses(knobs));
+  return Listeners::open(addresses);
+}
+
 Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, uint64_t tag,
                                                  std::shared_ptr<const Knobs> knobs,
                                                  NewsCallback on_news,
@@ -345,7 +347,8 @@ Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, u
     return std::unique_ptr<Bootstrap>(std::make_unique<SoloGroup>(key, std::move(on_news)));
   const int size = static_cast<int>(members.size());
   auto group = std::make_unique<Group>(self, size, key, knobs, cancel);
-  COMM_TRY(group->open(std::move(on_news)));
+  COMM_ASSIGN(Listeners listeners, listen_locally(*knobs));
+  COMM_TRY(group->open(std::move(listeners), std::move(on_news)));
   // No alarm: the members may well be what is left of a failed group.
   const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), cancel,
                           -1, cancel_};
@@ -370,17 +373,23 @@ Result<std::unique_ptr<Bootstrap>> Bootstrap::join(const Rendezvous& rendezvous,
   COMM_ASSIGN(const Meetings meetings, Meetings::decode(rendezvous, nranks));
   const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), cancel,
                           -1};
+  const auto cancelled = [] { return error(Code::kInvalidUsage, "initialisation was cancelled"); };
   if (nranks == 1) {
+    Key key = meetings.all.front().key;
     // A server that waits for us must not wait in vain; nothing else needs the rendezvous.
-    if (meetings.all.front().kind == Meeting::Kind::kServed)
-      COMM_TRY(meet(meetings, rank, nranks, {}, *knobs, limits).status());
-    return std::unique_ptr<Bootstrap>(
-        std::make_unique<SoloGroup>(meetings.group_key, std::move(on_news)));
+    if (meetings.all.front().kind == Meeting::Kind::kServed) {
+      COMM_ASSIGN(const Place place, meet(meetings, rank, nranks, {}, *knobs, limits));
+      key = place.group_key;
+    }
+    return std::unique_ptr<Bootstrap>(std::make_unique<SoloGroup>(key, std::move(on_news)));
   }
-  auto group = std::make_unique<Group>(rank, nranks, meetings.group_key, knobs, cancel);
-  COMM_TRY(group->open(std::move(on_news)));
-  if (Status status = group->assemble_at(meetings, limits); !status) {
-    if (limits.cancelled()) return error(Code::kInvalidUsage, "initialisation was cancelled");
+  COMM_ASSIGN(Listeners listeners, listen_locally(*knobs));
+  auto place = meet(meetings, rank, nranks, listeners.endpoint, *knobs, limits);
+  if (!place) return limits.cancelled() ? cancelled() : std::move(place).status().at_rank(rank);
+  auto group = std::make_unique<Group>(rank, nranks, place->group_key, knobs, cancel);
+  COMM_TRY(group->open(std::move(listeners), std::move(on_news)));
+  if (Status status = group->assemble_at(*std::move(place), limits); !status) {
+    if (limits.cancelled()) return cancelled();
     return group->cause_of(std::move(status)).at_rank(rank);
   }
   return std::unique_ptr<Bootstrap>(std::move(group));

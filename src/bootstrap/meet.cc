@@ -123,14 +123,38 @@ Result<Answer> report(const Meeting& meeting, int rank, const ReportWire& wire,
 
 // ---- Rendezvous by file ---------------------------------------------------------------------
 
-// The id in the file; nothing when there is none (yet).
-std::optional<UniqueIdBytes> read_id_file(const std::string& path) {
-  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK));
-  if (!fd) return std::nullopt;
-  UniqueIdBytes id;
-  if (::read(fd.get(), id.data(), id.size()) != static_cast<ssize_t>(id.size()))
+// The id in the file; nothing when there is none (yet), and then `why` says more. Only a file that
+// nobody else can have written or read is believed: it holds the key.
+std::optional<UniqueIdBytes> read_id_file(const std::string& path, std::string* why) {
+  UniqueFd fd(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOFOLLOW));
+  struct stat info;
+  if (!fd || ::fstat(fd.get(), &info) != 0) {
+    *why = errno == ENOENT ? "the file is not there" : system_error(errno, "open").message();
     return std::nullopt;
+  }
+  const bool ours = info.st_uid == ::geteuid() || info.st_uid == 0;
+  if (!S_ISREG(info.st_mode) || !ours || (info.st_mode & 077) != 0) {
+    *why = fmt::format(
+        "the file belongs to user {} and has mode {:04o}, but must be a regular file of user {} "
+        "(or root) that nobody else may read or write: remove it",
+        info.st_uid, static_cast<unsigned>(info.st_mode & 07777), ::geteuid());
+    return std::nullopt;
+  }
+  UniqueIdBytes id;
+  if (::read(fd.get(), id.data(), id.size()) != static_cast<ssize_t>(id.size())) {
+    *why = "the file holds no unique id";
+    return std::nullopt;
+  }
   return id;
+}
+
+// What the ranks that meet by file prove to each other: who has read the file, but does not know
+// the job's secret, stays out.
+Result<Key> key_with_secret(const Key& in_file, const Knobs& knobs) {
+  COMM_ASSIGN(const std::string secret, configured_secret(knobs));
+  if (secret.empty()) return in_file;
+  const std::span bytes(reinterpret_cast<const unsigned char*>(secret.data()), secret.size());
+  return hmac(bytes, "libcomm rendezvous by file", {in_file});
 }
 
 // The file appears whole or not at all, readable by its owner only: it holds the group's key.
@@ -148,8 +172,9 @@ Status write_id_file(const std::string& path, const UniqueIdBytes& id) {
   return system_error(err, fmt::format("COMM_ID=file://{}: rank 0 cannot write the file", path));
 }
 
+// `key` receives what the ranks prove to each other.
 Result<Answer> report_by_file(const std::string& path, int rank, const ReportWire& wire,
-                              const Knobs& knobs, const WaitLimits& limits) {
+                              const Knobs& knobs, const WaitLimits& limits, Key* key) {
   if (rank == 0) {
     COMM_ASSIGN(const Endpoint addresses, local_addresses(knobs));
     COMM_ASSIGN(Listeners listeners, Listeners::open(addresses));
@@ -157,14 +182,17 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
     served.endpoint = listeners.endpoint;
     COMM_TRY(random_bytes(served.key));
     COMM_ASSIGN(const UniqueIdBytes id, encode(served));
+    COMM_ASSIGN(*key, key_with_secret(served.key, knobs));
+    served.key = *key;
     COMM_TRY(
         serve_root(std::move(listeners), served.key, knobs.get_seconds(Knob::kBootstrapTimeout)));
     COMM_TRY(write_id_file(path, id));
     auto answer = report(served, rank, wire, limits);
-    if (read_id_file(path) == id) (void)::unlink(path.c_str());
+    std::string why;
+    if (read_id_file(path, &why) == id) (void)::unlink(path.c_str());
     return answer;
   }
-  std::string last = "the file is not there";
+  std::string last;
   for (;; pause(0.02, limits)) {
     if (limits.cancelled()) return cancelled();
     if (limits.deadline.passed())
@@ -173,7 +201,7 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
           "COMM_ID=file://{}: rank 0 has not published where to meet ({}); is it running, and "
           "does it see the same file?",
           path, last);
-    const std::optional<UniqueIdBytes> id = read_id_file(path);
+    const std::optional<UniqueIdBytes> id = read_id_file(path, &last);
     if (!id.has_value()) continue;
     const auto served = decode(*id);
     if (!served || served->kind != Meeting::Kind::kServed) {
@@ -181,14 +209,16 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
       continue;
     }
     // The file may be an earlier job's: whoever is not served there reads it again.
-    const Call call{served->key, static_cast<uint16_t>(Use::kRoot), to_u32(rank), 0, 0};
+    COMM_ASSIGN(*key, key_with_secret(served->key, knobs));
+    const Call call{*key, static_cast<uint16_t>(Use::kRoot), to_u32(rank), 0, 0};
     DialRound round = dial_once(served->endpoint, call, limits, 2);
     if (!round.fd) {
       last = round.reasons;
       continue;
     }
     const auto outdated = [&] {
-      const auto now = read_id_file(path);
+      std::string why;
+      const auto now = read_id_file(path, &why);
       return now.has_value() && *now != *id;
     };
     auto answer = report_to_root(std::move(round.fd), wire, limits, outdated);
@@ -198,18 +228,35 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
   }
 }
 
-// Report to the root of this rank's part, and find the place there.
+// Report to the root of this rank's part, and find the place there. `key`: what its ranks prove.
 Result<Answer> report_member(const Meeting& meeting, int rank, const ReportWire& wire,
-                             const Knobs& knobs, const WaitLimits& limits) {
+                             const Knobs& knobs, const WaitLimits& limits, Key* key) {
   if (meeting.kind == Meeting::Kind::kFile)
-    return report_by_file(meeting.file, rank, wire, knobs, limits);
+    return report_by_file(meeting.file, rank, wire, knobs, limits, key);
+  *key = meeting.key;
   if (meeting.kind == Meeting::Kind::kServed || rank != 0)
     return report(meeting, rank, wire, limits);
   COMM_ASSIGN(Listeners listeners, listen_at(meeting.endpoint, limits));
   Meeting here = meeting;
   here.endpoint = own_view(listeners.endpoint);
-  COMM_TRY(serve_root(std::move(listeners), here.key, knobs.get_seconds(Knob::kBootstrapTimeout)));
+  COMM_TRY(
+      serve_root(std::move(listeners), here.key, knobs.get_seconds(Knob::kBootstrapTimeout)));
   return report(here, rank, wire, limits);
+}
+
+// One id's key is what its ranks proved; of several, all are in the ids.
+Key group_key(const Meetings& meetings, const Key& own, int nranks) {
+  const Meeting& first = meetings.all.front();
+  const std::span file(reinterpret_cast<const unsigned char*>(first.file.data()),
+                       first.file.size());
+  std::vector<unsigned char> keys;
+  for (const Meeting& meeting : meetings.all) {
+    const Key& key = meetings.all.size() == 1 ? own : meeting.key;
+    keys.insert(keys.end(), key.begin(), key.end());
+  }
+  const uint32_t size = to_u32(nranks);
+  return hmac(keys, "libcomm group key",
+              {std::span(reinterpret_cast<const unsigned char*>(&size), sizeof size), file});
 }
 
 }  // namespace
@@ -224,25 +271,16 @@ Result<Meetings> Meetings::decode(const Rendezvous& rendezvous, int nranks) {
   if (ids.size() > static_cast<size_t>(nranks))
     return error(Code::kInvalidArgument, "{} unique ids for {} ranks: give at most one per rank",
                  ids.size(), nranks);
-  std::vector<unsigned char> keys;
   for (const UniqueIdBytes& id : ids) {
     COMM_ASSIGN(Meeting meeting, libcomm::decode(id));
     if (ids.size() > 1 && meeting.kind != Meeting::Kind::kServed)
       return error(Code::kInvalidArgument,
                    "several unique ids, and one of them stands for COMM_ID: unset "
                    "COMM_ID where ids are made, or give one id");
-    keys.insert(keys.end(), meeting.key.begin(), meeting.key.end());
     meetings.all.push_back(std::move(meeting));
   }
   if (std::any_of(ids.begin() + 1, ids.end(), [&](const auto& id) { return id == ids.front(); }))
     return error(Code::kInvalidArgument, "a unique id is given twice");
-  const uint32_t size = to_u32(nranks);
-  const Meeting& first = meetings.all.front();
-  const std::span file(reinterpret_cast<const unsigned char*>(first.file.data()),
-                       first.file.size());
-  meetings.group_key =
-      hmac(keys, "libcomm group key",
-           {std::span(reinterpret_cast<const unsigned char*>(&size), sizeof size), file});
   return meetings;
 }
 
@@ -260,7 +298,9 @@ Result<Place> meet(const Meetings& meetings, int rank, int nranks, const Endpoin
   wire.endpoint = EndpointWire::from(endpoint);
 
   Place place;
-  COMM_ASSIGN(place.parent, report_member(meetings.all[part], rank, wire, knobs, limits));
+  Key own_key{};
+  COMM_ASSIGN(place.parent, report_member(meetings.all[part], rank, wire, knobs, limits, &own_key));
+  place.group_key = group_key(meetings, own_key, nranks);
   place.roots.push_back(std::move(place.parent.root));
   const uint32_t index = self - begin;
   uint32_t expected = index == 0 ? kNoRank : begin + (index - 1) / 2;

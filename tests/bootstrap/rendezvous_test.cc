@@ -251,6 +251,11 @@ TEST(RendezvousByAddress, RefusesAMalformedAddress) {
   expect_mentions(make_unique_id(*knobs).status(), Code::kInvalidArgument, {"COMM_ID=nowhere"});
 }
 
+void write_private(const std::string& path, const UniqueIdBytes& id) {
+  std::ofstream(path, std::ios::binary).write(id.data(), 128);
+  ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+}
+
 TEST(RendezvousByFile, WorksAndRemovesTheFile) {
   const std::string path = scratch("id");
   auto knobs = knobs_with({{"ID", "file://" + path}});
@@ -267,7 +272,7 @@ TEST(RendezvousByFile, IsNotConfusedByAnEarlierJobsFile) {
   const Rendezvous dead =
       with_endpoint(served(quiet), {loopback().with_port(static_cast<uint16_t>(free_port()))});
   for (const Rendezvous& stale : {dead, served(quiet)}) {
-    std::ofstream(path, std::ios::binary).write(stale.ids[0].data(), 128);
+    write_private(path, stale.ids[0]);
     auto knobs = knobs_with({{"ID", "file://" + path}});
     run_ranks(3, [&](int rank) {
       if (rank == 0) ::usleep(300'000);
@@ -280,6 +285,41 @@ TEST(RendezvousByFile, IsNotConfusedByAnEarlierJobsFile) {
 TEST(RendezvousByFile, SaysThatRankZeroIsMissing) {
   auto knobs = knobs_with({{"ID", "file://" + scratch("never")}, {"BOOTSTRAP_TIMEOUT", "0.3"}});
   expect_mentions(join_status(served(knobs), 1, 2, knobs), Code::kSystem, {"never", "rank 0"});
+}
+
+// Anybody could have put it there, and have the ranks meet at a place of their choice.
+TEST(RendezvousByFile, DoesNotBelieveAFileThatOthersMayReadOrOwn) {
+  const std::string path = scratch("foreign");
+  auto quiet = knobs_with(kLoopback);
+  write_private(path, served(quiet).ids[0]);
+  auto knobs = knobs_with({{"ID", "file://" + path}, {"BOOTSTRAP_TIMEOUT", "0.3"}});
+  ASSERT_EQ(::chmod(path.c_str(), 0644), 0);
+  expect_mentions(join_status(served(knobs), 1, 2, knobs), Code::kSystem, {"mode 0644", "remove"});
+  ASSERT_EQ(::chmod(path.c_str(), 0600), 0);
+  if (::geteuid() == 0 && ::chown(path.c_str(), 4711, 4711) == 0)
+    expect_mentions(join_status(served(knobs), 1, 2, knobs), Code::kSystem, {"user 4711"});
+  std::filesystem::remove(path);
+}
+
+TEST(RendezvousByFile, LetsInOnlyWhoKnowsTheSecret) {
+  const std::string path = scratch("guarded");
+  run_ranks(2, [&](int rank) {
+    auto knobs = knobs_with({{"ID", "file://" + path},
+                             {"SECRET", rank == 0 ? "right" : "wrong"},
+                             {"BOOTSTRAP_TIMEOUT", "1"}});
+    EXPECT_FALSE(join_status(served(knobs), rank, 2, knobs));
+  });
+  run_ranks(2, [&](int rank) {
+    auto knobs = knobs_with({{"ID", "file://" + path}, {"SECRET", "right"}});
+    EXPECT_OK(join_status(served(knobs), rank, 2, knobs));
+  });
+}
+
+TEST(Rendezvous, WaitsForItsFirstVisitorAsLongAsItTakes) {
+  auto knobs = knobs_with({{"BOOTSTRAP_TIMEOUT", "0.2"}});
+  const Rendezvous id = served(knobs);
+  ::usleep(500'000);
+  run_ranks(2, [&](int rank) { EXPECT_OK(join_status(id, rank, 2, knobs_with({}))); });
 }
 
 TEST(SecretFile, IsRefusedWhenOthersCanReadIt) {
