@@ -23,11 +23,11 @@ Status issue(comm* handle, Operation operation, cudaStream_t stream) {
   }
   COMM_TRY(check_self_messages(communicator.rank(), {&operation, 1}));
   if (!host_stream && handle->blocking) return communicator.run(operation);
-  std::vector<std::shared_ptr<HostStream>> streams;
+  HostStreams streams;
   if (host_stream) streams.push_back(std::move(host_stream));
   std::vector<Operation> operations;
   operations.push_back(std::move(operation));
-  COMM_TRY(communicator.submit(std::move(operations), std::move(streams)));
+  COMM_TRY(communicator.submit(std::move(operations), StreamTurns::take(std::move(streams))));
   if (!handle->blocking) return Status(Code::kInProgress, "queued");
   return Status::ok();
 }
@@ -49,17 +49,21 @@ bool quick(comm_t handle, const QuickKey& key, const void* in, void* out, cudaSt
 // The part that all calls share: the handle, `fill` for the checks, then off it goes.
 template <typename Fill>
 commResult_t call(comm_t handle, cudaStream_t stream, Fill&& fill) {
-  HandleUse use(handle);
-  return guarded(use.for_errors(), [&]() -> Status {
-    Status status = [&]() -> Status {
-      if (!use.status()) return use.status();
-      Operation operation;
-      COMM_TRY(fill(use.communicator(), operation));
-      return issue(use.handle(), std::move(operation), stream);
-    }();
-    if (in_group()) note_group_failure(status);
-    return status;
-  });
+  try {
+    const HandleUse use(handle);
+    return guarded(use.for_errors(), [&]() -> Status {
+      Status status = [&]() -> Status {
+        if (!use.status()) return use.status();
+        Operation operation;
+        COMM_TRY(fill(use.communicator(), operation));
+        return issue(use.handle(), std::move(operation), stream);
+      }();
+      if (in_group()) note_group_failure(status);
+      return status;
+    });
+  } catch (const std::exception&) {
+    return report_exception();
+  }
 }
 
 bool checks_buffers(const Communicator& communicator) { return communicator.checks_buffers(); }

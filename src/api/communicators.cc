@@ -9,6 +9,7 @@
 #include "src/api/handle.h"
 #include "src/base/fd.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 
 namespace libcomm {
 namespace {
@@ -18,7 +19,13 @@ using Create =
 
 // Fills a handle with what `create` makes.
 Status finish_creation(comm* handle, const Create& create) {
-  auto made = create(&handle->cancel);
+  auto made = [&]() -> Result<std::shared_ptr<Communicator>> {
+    try {
+      return create(&handle->cancel);
+    } catch (const std::exception& e) {
+      return error(Code::kSystem, "creating the communicator: {}", e.what());
+    }
+  }();
   if (!made) {
     handle->start_failure = made.status();
     handle->set_last_error(made.status().to_string());
@@ -35,6 +42,12 @@ Status finish_creation(comm* handle, const Create& create) {
   return Status::ok();
 }
 
+// A handle whose creation failed, and that is not handed out.
+void discard(comm* handle, comm_t* result) {
+  if (!handle->ending.exchange(true)) free_handle(handle);
+  *result = nullptr;
+}
+
 // Creates a communicator now, in the background, or at the end of the group. *result is set at
 // once, except that a blocking creation that fails leaves it NULL. `parent`: what it derives from.
 Status begin_creation(comm_t* result, const CommOptions& options, Create create,
@@ -43,32 +56,28 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create,
   handle->blocking = options.blocking;
   *result = handle;
   if (!options.blocking) {
-    auto start = [handle, create = std::move(create)] {
-      handle->starter = std::thread([handle, create] {
-        try {
-          (void)finish_creation(handle, create);
-        } catch (const std::exception& e) {
-          handle->start_failure = error(Code::kSystem, "creating the communicator: {}", e.what());
-          handle->stage.store(comm::Stage::kFailed, std::memory_order_release);
-        }
-      });
+    auto start = [handle, result, create = std::move(create)]() -> Status {
+      auto thread =
+          start_thread("comm-create", [handle, create] { (void)finish_creation(handle, create); });
+      if (!thread) {
+        discard(handle, result);
+        return std::move(thread).status();
+      }
+      handle->starter = *std::move(thread);
       handle->in_background.store(true, std::memory_order_release);
       return Status(Code::kInProgress, "the communicator is being created");
     };
     if (!in_group()) return start();
-    add_creation(parent, start);
+    add_creation(parent, handle, start);
     return Status::ok();
   }
   auto run = [handle, result, create = std::move(create)] {
     Status status = finish_creation(handle, create);
-    if (!status) {
-      if (!handle->ending.exchange(true)) free_handle(handle);
-      *result = nullptr;
-    }
+    if (!status) discard(handle, result);
     return status;
   };
   if (!in_group()) return run();
-  add_creation(parent, run);
+  add_creation(parent, handle, run);
   return Status::ok();
 }
 
@@ -108,25 +117,41 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
   COMM_ASSIGN(const auto knobs, Knobs::load());
   COMM_ASSIGN(const UniqueIdBytes id, make_unique_id(*knobs));
   const Rendezvous rendezvous{{id}};
-  std::vector<Status> results(static_cast<size_t>(ndev));
-  std::vector<std::thread> threads;
+  std::fill_n(handles, ndev, nullptr);
+  Status first;
   for (int rank = 0; rank < ndev; ++rank) {
-    handles[rank] = nullptr;
-    threads.emplace_back([&, rank] {
-      results[static_cast<size_t>(rank)] =
-          begin_creation(&handles[rank], CommOptions(), [&](const std::atomic<bool>* cancel) {
-            return Communicator::create(rendezvous, rank, ndev, CommOptions(), cancel);
-          });
+    auto handle = new_handle();
+    if (!handle) {
+      first = std::move(handle).status();
+      break;
+    }
+    handles[rank] = *handle;
+    handles[rank]->blocking = true;
+  }
+  std::vector<Status> results(static_cast<size_t>(ndev));
+  const auto create = [&](int rank) {
+    auto& result = results[static_cast<size_t>(rank)];
+    result = finish_creation(handles[rank], [&](const std::atomic<bool>* cancel) {
+      return Communicator::create(rendezvous, rank, ndev, CommOptions(), cancel);
     });
+  };
+  JoinedThreads threads;
+  for (int rank = 0; rank < ndev && first; ++rank)
+    first = threads.start("comm-create", [&, rank] { create(rank); });
+  for (int rank = 0; rank < ndev && !first; ++rank)  // those that did start wait for the others
+    if (handles[rank] != nullptr) handles[rank]->cancel = true;
+  threads.join();
+  for (Status& status : results) keep_cause(std::move(status), &first);
+  if (first) return first;
+  for (int rank = 0; rank < ndev; ++rank) {
+    if (handles[rank] == nullptr) continue;
+    if (handles[rank]->communicator != nullptr)
+      (void)commDestroy(handles[rank]);
+    else
+      free_handle(handles[rank]);
+    handles[rank] = nullptr;
   }
-  for (std::thread& thread : threads) thread.join();
-  for (Status& status : results) {
-    if (status) continue;
-    for (int rank = 0; rank < ndev; ++rank)
-      if (handles[rank] != nullptr) (void)commDestroy(handles[rank]);
-    return std::move(status);
-  }
-  return Status::ok();
+  return first;
 }
 
 // Ends a handle that this call alone has taken on to end. `last_words` is what its communicator
@@ -231,11 +256,7 @@ commResult_t commInitFromLauncher(comm_t* comm) {
 }
 
 commResult_t commFinalize(comm_t comm) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
-    return use.communicator().finalize();
-  });
+  return with_handle(comm, [&](HandleUse& use) -> Status { return use.communicator().finalize(); });
 }
 
 commResult_t commDestroy(comm_t comm) {
@@ -252,9 +273,7 @@ commResult_t commAbort(comm_t comm) {
 }
 
 commResult_t commRevoke(comm_t comm, int revokeFlags) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (revokeFlags != COMM_REVOKE_DEFAULT)
       return error(Code::kInvalidArgument, "revokeFlags {} must be 0", revokeFlags);
     return use.communicator().revoke();
@@ -262,9 +281,7 @@ commResult_t commRevoke(comm_t comm, int revokeFlags) {
 }
 
 commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commConfig_t* config) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
     *newcomm = nullptr;
     if (color < 0 && color != COMM_SPLIT_NOCOLOR)
@@ -278,7 +295,7 @@ commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commCon
         return parent->split(COMM_SPLIT_NOCOLOR, key, options, turn).status();
       };
       if (!in_group()) return answer();
-      add_creation(parent.get(), answer);
+      add_creation(parent.get(), nullptr, answer);
       return Status::ok();
     }
     const auto create = [=, turn = parent->take_setup_turn()](const std::atomic<bool>* cancel) {
@@ -290,9 +307,7 @@ commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commCon
 
 commResult_t commShrink(comm_t comm, int* excludeRanksList, int excludeRanksCount, comm_t* newcomm,
                         commConfig_t* config, int shrinkFlags) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     Communicator& communicator = use.communicator();
     if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
     *newcomm = nullptr;
@@ -342,7 +357,7 @@ commResult_t commGetAsyncError(comm_t comm, commResult_t* asyncError) {
       default:
         break;
     }
-    HandleUse use(comm, HandleUse::Stages::kLiveOrClosing);
+    const HandleUse use(comm, HandleUse::Stages::kLiveOrClosing);
     if (!use.status()) return use.status();
     const Status state = use.communicator().state();
     *asyncError = static_cast<commResult_t>(state.code());
@@ -352,9 +367,7 @@ commResult_t commGetAsyncError(comm_t comm, commResult_t* asyncError) {
 }
 
 commResult_t commCount(const comm_t comm, int* count) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (count == nullptr) return Status(Code::kInvalidArgument, "count is NULL");
     *count = use.communicator().nranks();
     return Status::ok();
@@ -362,9 +375,7 @@ commResult_t commCount(const comm_t comm, int* count) {
 }
 
 commResult_t commUserRank(const comm_t comm, int* rank) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (rank == nullptr) return Status(Code::kInvalidArgument, "rank is NULL");
     *rank = use.communicator().rank();
     return Status::ok();
@@ -372,9 +383,7 @@ commResult_t commUserRank(const comm_t comm, int* rank) {
 }
 
 commResult_t commCuDevice(const comm_t comm, int* device) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse&) -> Status {
     if (device == nullptr) return Status(Code::kInvalidArgument, "device is NULL");
     *device = -1;
     return Status::ok();

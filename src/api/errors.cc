@@ -21,10 +21,33 @@ const char* keep_for_thread(std::string text) {
 commResult_t report(const Status& status, comm* handle) {
   if (status.is_ok()) return commSuccess;
   if (status.code() == Code::kInProgress) return commInProgress;
-  t_last_error = status.to_string();
-  if (handle != nullptr) handle->set_last_error(t_last_error);
-  log_warn("{}", t_last_error);
+  try {
+    t_last_error = status.to_string();
+    if (handle != nullptr) handle->set_last_error(t_last_error);
+    log_warn("{}", t_last_error);
+  } catch (const std::exception&) {  // out of memory: the code has to do
+    t_last_error.clear();
+  }
   return static_cast<commResult_t>(status.code());
+}
+
+commResult_t report_exception(comm* handle) {
+  try {
+    throw;
+  } catch (const std::bad_alloc&) {
+    try {
+      return report(Status(Code::kSystem, "out of memory"), handle);
+    } catch (const std::exception&) {
+      return commSystemError;
+    }
+  } catch (const std::exception& e) {
+    try {
+      return report(error(Code::kInternal, "unexpected failure: {}; please report it", e.what()),
+                    handle);
+    } catch (const std::exception&) {
+      return commInternalError;
+    }
+  }
 }
 
 }  // namespace libcomm

@@ -8,7 +8,10 @@
 namespace libcomm {
 
 // Remembers the text for the calling thread (and the communicator, if given) and logs it once.
+// Throws nothing.
 commResult_t report(const Status& status, struct comm* handle = nullptr);
+// As report() of what was thrown; to be called in a catch clause.
+commResult_t report_exception(struct comm* handle = nullptr);
 
 // The calling thread's last error, or "".
 const char* last_error_of_thread();
@@ -21,11 +24,8 @@ commResult_t guarded(struct comm* handle, Body&& body) {
   try {
     const Status status = body();
     return status.is_ok() ? commSuccess : report(status, handle);
-  } catch (const std::bad_alloc&) {
-    return report(Status(Code::kSystem, "out of memory"), handle);
-  } catch (const std::exception& e) {
-    return report(error(Code::kInternal, "unexpected failure: {}; please report it", e.what()),
-                  handle);
+  } catch (const std::exception&) {
+    return report_exception(handle);
   }
 }
 

@@ -1,10 +1,9 @@
 #include "src/api/group.h"
 
 #include <algorithm>
-#include <thread>
+
 #include "src/base/thread.h"
 #include "src/execute/p2p.h"
-
 #include "src/plan/planner.h"
 
 namespace libcomm {
@@ -17,12 +16,13 @@ struct PendingWork {
   comm* handle;
   std::unique_ptr<HandleUse> use;  // keeps the communicator alive until the group ends
   std::vector<Operation> operations;
-  std::vector<std::shared_ptr<HostStream>> streams;  // each once
-  bool waits = false;  // an operation without a stream: the group's end waits for it
+  HostStreams streams;  // each once
+  bool waits = false;   // an operation without a stream: the group's end waits for it
 };
 
 struct Creation {
   const Communicator* parent;  // null: none
+  comm* handle;                // null: none
   std::function<Status()> run;
 };
 
@@ -61,33 +61,47 @@ Status run_creations(const std::vector<Creation>& creations) {
   const auto chains = chains_of(creations);
   std::vector<Status> results(chains.size());
   const auto run_chain = [&](size_t i) {
-    for (const Creation* creation : chains[i]) keep_first(creation->run(), &results[i]);
+    for (const Creation* creation : chains[i]) keep_cause(creation->run(), &results[i]);
   };
-  std::vector<std::thread> threads;
-  for (size_t i = 1; i < chains.size(); ++i) threads.emplace_back(run_chain, i);
-  if (!chains.empty()) run_chain(0);
-  for (std::thread& thread : threads) thread.join();
   Status first;
-  for (Status& status : results) keep_first(std::move(status), &first);
+  JoinedThreads threads;
+  for (size_t i = 1; i < chains.size() && first; ++i)
+    keep_cause(threads.start("comm-create", [&, i] { run_chain(i); }), &first);
+  const size_t started = threads.size();
+  // Without all of them none can go on: they may be waiting for each other.
+  for (const Creation& creation : creations)
+    if (!first && creation.handle != nullptr) creation.handle->cancel = true;
+  if (!chains.empty()) run_chain(0);
+  for (size_t i = started + 1; i < chains.size(); ++i) run_chain(i);
+  threads.join();
+  for (Status& status : results) keep_cause(std::move(status), &first);
   return first;
 }
 
 Status run_work(std::vector<PendingWork> all) {
-  Status first;
-  const auto note = [&](Status status) { keep_first(std::move(status), &first); };
-  // What has a stream, or must not block, goes to the engines; they work side by side.
-  std::vector<PendingWork*> here, queued_and_awaited;
-  for (PendingWork& work : all) {
-    const bool asynchronous = !work.streams.empty() || !work.handle->blocking;
   // What is wrong here alone is found before anything starts: a communicator that has started would
   // fail on all ranks.
   for (const PendingWork& work : all)
     COMM_TRY(check_self_messages(work.handle->communicator->rank(), work.operations));
+  Status first;
+  const auto note = [&](Status status) { keep_first(std::move(status), &first); };
+  // What has a stream, or must not block, goes to the engines; they work side by side.
+  std::vector<PendingWork*> here, queued, queued_and_awaited;
+  std::vector<HostStreams> streams;
+  for (PendingWork& work : all) {
+    const bool asynchronous = !work.streams.empty() || !work.handle->blocking;
     if (!asynchronous) {
       here.push_back(&work);
       continue;
     }
-    Status status = work.handle->communicator->submit(std::move(work.operations), work.streams);
+    queued.push_back(&work);
+    streams.push_back(work.streams);
+  }
+  auto turns = StreamTurns::take(std::move(streams));
+  for (size_t i = 0; i < queued.size(); ++i) {
+    PendingWork& work = *queued[i];
+    Status status =
+        work.handle->communicator->submit(std::move(work.operations), std::move(turns[i]));
     if (!status) {
       note(std::move(status));
     } else if (!work.handle->blocking) {
@@ -100,7 +114,8 @@ Status run_work(std::vector<PendingWork> all) {
   if (here.size() > 1 &&
       here.front()->handle->communicator->knobs().get_choice(Knob::kLaunchMode) == kParallel) {
     for (PendingWork* work : here) {
-      Status status = work->handle->communicator->submit(std::move(work->operations), {});
+      Status status = work->handle->communicator->submit(std::move(work->operations),
+                                                         StreamTurns::take(HostStreams()));
       if (status) queued_and_awaited.push_back(work);
       note(std::move(status));
     }
@@ -125,6 +140,16 @@ Status run_work(std::vector<PendingWork> all) {
 
 }  // namespace
 
+void keep_cause(Status status, Status* cause) {
+  const auto weight = [](const Status& one) {
+    return one.is_ok()                       ? 0
+           : one.code() == Code::kInProgress ? 1
+           : one.code() == Code::kRemote     ? 2
+                                             : 3;
+  };
+  if (weight(status) > weight(*cause)) *cause = std::move(status);
+}
+
 void note_group_failure(const Status& status) {
   if (!status && status.code() != Code::kInProgress && t_group.first_failure.is_ok())
     t_group.first_failure = status;
@@ -148,8 +173,8 @@ void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream>
   }
 }
 
-void add_creation(const Communicator* parent, std::function<Status()> create) {
-  t_group.creations.push_back({parent, std::move(create)});
+void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create) {
+  t_group.creations.push_back({parent, handle, std::move(create)});
 }
 
 void forget_in_group(comm* handle) {

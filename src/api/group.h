@@ -19,9 +19,14 @@ inline bool in_group() { return t_group_depth > 0; }
 void note_group_failure(const Status& status);
 // Adds an operation of a checked communicator.
 void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream);
+// Of several failures the one that may be the cause: one that is no echo of a peer's, and a failure
+// rather than kInProgress.
+void keep_cause(Status status, Status* cause);
+
 // Adds the creation of a communicator, or another set-up call. Those of one parent run in the order
 // of the calls, those of different parents (or of none) side by side, on threads of their own.
-void add_creation(const Communicator* parent, std::function<Status()> create);
+// `handle`, if any, is the one that is being created: should threads be wanting, it is cancelled.
+void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create);
 
 // Drops what this thread's group holds of a communicator that is being aborted.
 void forget_in_group(comm* handle);

@@ -12,6 +12,7 @@
 #include <thread>
 
 #include "comm.h"
+#include "src/api/errors.h"
 #include "src/base/fd.h"
 #include "src/base/status.h"
 #include "src/communicator/communicator.h"
@@ -82,6 +83,20 @@ class HandleUse {
   comm* known_ = nullptr;
   Status status_;
 };
+
+// Runs the body of a call on a communicator that can be used, while it is in use.
+template <typename Body>
+commResult_t with_handle(const struct comm* handle, Body&& body) {
+  try {
+    HandleUse use(handle);
+    return guarded(use.for_errors(), [&]() -> Status {
+      if (!use.status()) return use.status();
+      return body(use);
+    });
+  } catch (const std::exception&) {
+    return report_exception();
+  }
+}
 
 // The handle that this thread used last. Handles' memory is never freed, so what was one stays one.
 extern thread_local constinit const struct comm* t_used_handle

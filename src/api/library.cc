@@ -1,4 +1,5 @@
 // Calls about the library, its memory and its operators.
+#include <cstddef>
 #include <cstdint>
 
 #include "src/api/check.h"
@@ -85,10 +86,14 @@ const char* commGetErrorString(commResult_t result) {
 }
 
 const char* commGetLastError(comm_t comm) {
-  struct comm* real = nullptr;
-  if (comm == nullptr || !find_handle(comm, &real)) return last_error_of_thread();
-  std::string text = real->last_error();
-  return text.empty() ? last_error_of_thread() : keep_for_thread(std::move(text));
+  try {
+    struct comm* real = nullptr;
+    if (comm == nullptr || !find_handle(comm, &real)) return last_error_of_thread();
+    std::string text = real->last_error();
+    return text.empty() ? last_error_of_thread() : keep_for_thread(std::move(text));
+  } catch (const std::exception&) {
+    return "out of memory";
+  }
 }
 
 commResult_t commGetUniqueId(commUniqueId* uniqueId) {
@@ -117,9 +122,7 @@ commResult_t commMemFree(void* ptr) {
 }
 
 commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** handle) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (handle == nullptr) return Status(Code::kInvalidArgument, "handle is NULL");
     *handle = nullptr;
     COMM_TRY(check_range(buff, size));
@@ -128,18 +131,14 @@ commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** han
 }
 
 commResult_t commDeregister(const comm_t comm, void* handle) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     return remove_registration(use.handle(), handle, &comm::registrations, "commDeregister");
   });
 }
 
 commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow_t* win,
                                 int winFlags) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (win == nullptr) return Status(Code::kInvalidArgument, "win is NULL");
     *win = nullptr;
     COMM_TRY(check_range(buff, size));
@@ -172,24 +171,20 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
       }
       return status;
     };
-    add_creation(&communicator, agree);
+    add_creation(&communicator, nullptr, agree);
     return Status::ok();
   });
 }
 
 commResult_t commWindowDeregister(comm_t comm, commWindow_t win) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     return remove_registration(use.handle(), win, &comm::windows, "commWindowDeregister");
   });
 }
 
 commResult_t commRedOpCreatePreMulSum(commRedOp_t* op, void* scalar, commDataType_t datatype,
                                       commScalarResidence_t residence, comm_t comm) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (op == nullptr) return Status(Code::kInvalidArgument, "op is NULL");
     if (scalar == nullptr) return Status(Code::kInvalidArgument, "scalar is NULL");
     if (residence != commScalarDevice && residence != commScalarHostImmediate)
@@ -204,9 +199,7 @@ commResult_t commRedOpCreatePreMulSum(commRedOp_t* op, void* scalar, commDataTyp
 }
 
 commResult_t commRedOpDestroy(commRedOp_t op, comm_t comm) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     return use.communicator().destroy_op(static_cast<int>(op) - static_cast<int>(commNumOps));
   });
 }
@@ -221,22 +214,26 @@ commResult_t commGroupEnd(void) {
 
 commResult_t commGroupSimulateEnd(commSimInfo_t* simInfo) {
   return guarded(nullptr, [&]() -> Status {
-    double microseconds = 0;
-    COMM_TRY(group_simulate_end(&microseconds));
-    if (simInfo == nullptr) return Status::ok();
-    if (simInfo->magic != 0x74685283)
+    constexpr size_t kHead = offsetof(commSimInfo_t, estimatedTime);
+    // Before the group is given up: the caller may correct it and end the group again.
+    if (simInfo != nullptr && simInfo->size < kHead)
+      return error(Code::kInvalidArgument,
+                   "simInfo.size {} is too small; start from COMM_SIM_INFO_INITIALIZER",
+                   simInfo->size);
+    if (simInfo != nullptr && simInfo->magic != 0x74685283)
       return error(Code::kInvalidArgument,
                    "simInfo.magic {:#x} is wrong; start from COMM_SIM_INFO_INITIALIZER",
                    simInfo->magic);
-    simInfo->estimatedTime = static_cast<float>(microseconds);
+    double microseconds = 0;
+    COMM_TRY(group_simulate_end(&microseconds));
+    if (simInfo != nullptr && simInfo->size >= kHead + sizeof simInfo->estimatedTime)
+      simInfo->estimatedTime = static_cast<float>(microseconds);
     return Status::ok();
   });
 }
 
 commResult_t commGetMemStats(comm_t comm, commMemStats_t* stats) {
-  HandleUse use(comm);
-  return guarded(use.for_errors(), [&]() -> Status {
-    if (!use.status()) return use.status();
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (stats == nullptr) return Status(Code::kInvalidArgument, "stats is NULL");
     if (stats->size < sizeof(size_t))
       return error(Code::kInvalidArgument,

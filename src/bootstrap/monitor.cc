@@ -7,10 +7,9 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <csignal>
-#include <system_error>
 
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include "src/bootstrap/overlay.h"
 
 namespace libcomm {
@@ -18,9 +17,9 @@ namespace {
 
 // How long a ring stays open after a rank left: ranks mostly leave together, and then nobody needs
 // it.
+constexpr double kMendAfter = 0.2;
 // How long those who got a goodbye keep it to themselves, for the same reason.
 constexpr double kTellAfter = 0.2;
-constexpr double kMendAfter = 0.2;
 // How long watch_process() calls are collected before the ring of this host is closed.
 constexpr double kWatchSettles = 0.03;
 // How long a goodbye may still be under way when its sender's process has already ended.
@@ -42,18 +41,16 @@ Result<std::unique_ptr<Monitor>> Monitor::start(int rank, int nranks, const Key&
   std::unique_ptr<Monitor> monitor(new Monitor(rank, nranks, key, std::move(listeners),
                                                std::move(on_news), std::move(epoll),
                                                std::move(wake), std::move(alarm)));
-  // The application's signals are for its own threads.
-  sigset_t all, before;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &before);
-  Status status;
-  try {
-    monitor->thread_ = std::thread([raw = monitor.get()] { raw->run(); });
-  } catch (const std::system_error& problem) {
-    status = system_error(problem.code().value(), "cannot start the thread that watches the group");
-  }
-  pthread_sigmask(SIG_SETMASK, &before, nullptr);
-  if (!status) return status;
+  COMM_ASSIGN(monitor->thread_, start_thread("comm-monitor", [raw = monitor.get()] {
+                try {
+                  raw->run();
+                } catch (const std::exception& problem) {
+                  raw->raise(News::kAbort, error(Code::kSystem,
+                                                 "the thread that watches the group "
+                                                 "failed: {}",
+                                                 problem.what()));
+                }
+              }));
   return monitor;
 }
 
@@ -164,11 +161,11 @@ Monitor::Link& Monitor::adopt(int peer, UniqueFd fd, bool welcomed) {
   auto [at, fresh] = links_.insert_or_assign(number, Link{peer, std::move(fd), {}, {}, welcomed});
   Link& link = at->second;
   if (peer == kRootLink) return link;
-  for (const auto& [rank, since] : departed_)
-    if (rank != peer) send_on(link, encode_left(rank));
   if (welcomed) send_on(link, encode_news(NewsType::kWelcome, Status()));
   if (failure_.has_value()) send_on(link, failure_message_);
   if (revoke_message_.has_value()) send_on(link, *revoke_message_);
+  for (const auto& [rank, since] : departed_)
+    if (rank != peer) send_on(link, encode_left(rank));
   return link;
 }
 
@@ -340,6 +337,9 @@ void Monitor::peer_left(int peer, double tell_after) {
   if (!left_.insert(peer).second) return;
   mend_at_ = Deadline::after(Seconds(kMendAfter));
   mend_due_ = true;
+  changed_.notify_all();
+}
+
 void Monitor::tell_departures() {
   for (const int peer : std::exchange(untold_, {})) {
     const std::string message = encode_left(peer);
@@ -354,9 +354,6 @@ std::optional<Seconds> Monitor::left_since(int peer) const {
   const auto at = departed_.find(peer);
   if (at == departed_.end()) return std::nullopt;
   return Seconds(Clock::now() - at->second);
-}
-
-  changed_.notify_all();
 }
 
 void Monitor::mend_rings() {
@@ -531,15 +528,15 @@ int Monitor::tick(Calls* calls) {
       wait_ms = at->second.poll_ms(wait_ms);
       ++at;
     }
+  }
+  if (repair_.has_value() && repair_->deadline.passed()) next_address();
+  if (repair_.has_value()) wait_ms = repair_->deadline.poll_ms(wait_ms);
   if (!untold_.empty()) {
     if (tell_at_.passed())
       tell_departures();
     else
       wait_ms = tell_at_.poll_ms(wait_ms);
   }
-  }
-  if (repair_.has_value() && repair_->deadline.passed()) next_address();
-  if (repair_.has_value()) wait_ms = repair_->deadline.poll_ms(wait_ms);
   while (mend_due_ && mend_at_.passed()) {
     mend_due_ = false;
     mend_rings();

@@ -1,21 +1,20 @@
 #include "src/bootstrap/root.h"
 
-#include <openssl/crypto.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <csignal>
 #include <cstring>
 #include <map>
 #include <mutex>
 #include <optional>
-#include <system_error>
 #include <thread>
 #include <unordered_map>
 
+#include "src/base/fork_mutex.h"
 #include "src/base/log.h"
+#include "src/base/thread.h"
 #include "src/bootstrap/doorkeeper.h"
 #include "src/bootstrap/news.h"
 
@@ -40,7 +39,6 @@ class Root {
       : wake_(wake),
         epoll_(std::move(epoll)),
         timeout_(timeout),
-        idle_(Deadline::from_knob(timeout)),
         door_(epoll_.get(), std::move(listeners), key, 0, kMaxRanks) {
     epoll_add(epoll_.get(), wake_, EPOLLIN);
   }
@@ -297,7 +295,7 @@ class Root {
   const int wake_;  // outlives the root
   UniqueFd epoll_;
   const double timeout_;
-  Deadline idle_;
+  Deadline idle_;  // never, until the first one has come
   Deadline assemble_by_;
   Doorkeeper door_;
   std::unordered_map<int, Visitor> visitors_;
@@ -312,46 +310,16 @@ class Root {
   bool told_assembling_ = false;  // that one of them went away
 };
 
+ForkMutex g_roots_mutex;
+
 // The roots of this process. They end by themselves; those still there at exit are ended then,
 // before anything they use is destroyed.
 class Roots {
  public:
-  static Roots& instance() {
-    // First, so that it is torn down after the roots.
-    OPENSSL_init_crypto(0, nullptr);
+  static Status serve(std::unique_ptr<Root> root, UniqueFd wake) {
+    std::lock_guard lock(g_roots_mutex);
     static Roots roots;
-    return roots;
-  }
-
-  Status start(std::unique_ptr<Root> root, UniqueFd wake) {
-    std::lock_guard lock(mutex_);
-    if (generation_ != fork_generation()) {  // a forked child: the parent's threads are not here
-      new std::vector<Served>(std::move(served_));
-      served_.clear();
-      generation_ = fork_generation();
-    }
-    reap();
-    auto over = std::make_shared<std::atomic<bool>>(false);
-    Served served;
-    served.wake = std::move(wake);
-    served.over = over;
-    sigset_t all, before;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    Status status;
-    try {
-      served.thread = std::thread([owned = std::move(root), over]() mutable {
-        owned->run();
-        owned.reset();
-        over->store(true, std::memory_order_release);
-      });
-    } catch (const std::system_error& problem) {
-      status =
-          system_error(problem.code().value(), "cannot start the thread that serves the unique id");
-    }
-    pthread_sigmask(SIG_SETMASK, &before, nullptr);
-    if (status) served_.push_back(std::move(served));
-    return status;
+    return roots.start(std::move(root), std::move(wake));
   }
 
   ~Roots() {
@@ -367,6 +335,29 @@ class Roots {
   }
 
  private:
+  Status start(std::unique_ptr<Root> root, UniqueFd wake) {
+    if (generation_ != fork_generation()) {  // a forked child: the parent's threads are not here
+      new std::vector<Served>(std::move(served_));
+      served_.clear();
+      generation_ = fork_generation();
+    }
+    reap();
+    auto over = std::make_shared<std::atomic<bool>>(false);
+    Served served;
+    served.wake = std::move(wake);
+    served.over = over;
+    const auto serve = [owned = std::shared_ptr<Root>(std::move(root)), over]() mutable {
+      const std::shared_ptr<std::atomic<bool>> told(over.get(), [over](std::atomic<bool>* flag) {
+        flag->store(true, std::memory_order_release);
+      });
+      owned->run();
+      owned.reset();
+    };
+    COMM_ASSIGN(served.thread, start_thread("comm-root", serve));
+    served_.push_back(std::move(served));
+    return Status::ok();
+  }
+
   struct Served {
     UniqueFd wake;
     std::shared_ptr<std::atomic<bool>> over;
@@ -381,8 +372,7 @@ class Roots {
     });
   }
 
-  std::mutex mutex_;
-  std::vector<Served> served_;
+  std::vector<Served> served_;  // and all else here: under g_roots_mutex
   unsigned generation_ = fork_generation();
 };
 
@@ -403,7 +393,7 @@ Status serve_root(Listeners listeners, const Key& key, double timeout) {
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!wake || !epoll) return system_error(errno, "cannot serve the unique id");
   const int wake_number = wake.get();
-  return Roots::instance().start(
+  return Roots::serve(
       std::make_unique<Root>(std::move(listeners), key, timeout, wake_number, std::move(epoll)),
       std::move(wake));
 }

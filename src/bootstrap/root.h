@@ -55,8 +55,9 @@ struct Answer {
 };
 
 // Starts a thread that serves `key` on `listeners` until every rank has its answer, nobody has come
-// for `timeout` seconds (0: no limit), or the process exits. Ranks that are missing when almost all
-// of `timeout` has passed since the first came fail the group, with their names.
+// for `timeout` seconds since the last one (0: no limit), or the process exits. Ranks that are
+// missing when almost all of `timeout` has passed since the first came fail the group, with their
+// names.
 Status serve_root(Listeners listeners, const Key& key, double timeout);
 
 // Reports to a root and waits for the answer. `fd` comes from dial(). `outdated`, when given, is

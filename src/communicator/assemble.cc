@@ -222,9 +222,10 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
                         static_cast<int>(board->ranks().size()),
                         self.wait_policy_.share_cores};
   }
-  if (nranks > 1 && knobs.get_int(Knob::kNthreads) > 0)
-    self.reduce_pool_ =
-        std::make_unique<ReducePool>(static_cast<int>(knobs.get_int(Knob::kNthreads)));
+  if (nranks > 1 && knobs.get_int(Knob::kNthreads) > 0) {
+    COMM_ASSIGN(self.reduce_pool_,
+                ReducePool::start(static_cast<int>(knobs.get_int(Knob::kNthreads))));
+  }
   COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_));
   return communicator;
 }

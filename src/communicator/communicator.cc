@@ -178,25 +178,27 @@ Status Communicator::drain() {
 }
 
 Status Communicator::submit(std::vector<Operation> operations,
-                            std::vector<std::shared_ptr<HostStream>> streams) {
+                            std::shared_ptr<StreamTurns> turns) {
   COMM_TRY(check_usable());
   if (!engine_) {
-    engine_ = std::make_unique<Engine>();
+    COMM_ASSIGN(engine_, Engine::start());
     has_engine_.store(true, std::memory_order_release);
   }
-  std::vector<uint64_t> tickets;
-  for (const auto& stream : streams) tickets.push_back(stream->take_ticket());
-  engine_->submit([this, operations = std::move(operations), streams = std::move(streams),
-                   tickets = std::move(tickets)]() mutable {
-    for (size_t i = 0; i < streams.size(); ++i) streams[i]->wait_turn(tickets[i]);
-    Status status = failure_.failed() ? failure_.reason() : Status::ok();
-    if (status) {
-      Batch work(*this, std::move(operations));
-      status = drive(work);
-    }
-    for (size_t i = 0; i < streams.size(); ++i) streams[i]->finish(tickets[i], status);
+  engine_->submit([this, operations = std::move(operations), turns = std::move(turns)]() mutable {
+    turns->await([this] { return failure_.failed(); });
+    turns->set_outcome(run_queued(std::move(operations)));
   });
   return Status::ok();
+}
+
+Status Communicator::run_queued(std::vector<Operation> operations) {
+  if (failure_.failed()) return failure_.reason();
+  try {
+    Batch work(*this, std::move(operations));
+    return drive(work);
+  } catch (const std::exception& problem) {
+    return fail(error(Code::kSystem, "a queued operation failed: {}", problem.what()));
+  }
 }
 
 Status drive_all(std::span<const DrivenBatch> batches) {

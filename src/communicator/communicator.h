@@ -100,9 +100,8 @@ class Communicator {
   std::unique_ptr<Execution> batch(std::vector<Operation> operations);
   // Waits for what the engine still has to do; the failure of the communicator, if any.
   Status drain();
-  // Queues operations on the engine thread, in the order of `streams` (each once; may be empty).
-  Status submit(std::vector<Operation> operations,
-                std::vector<std::shared_ptr<HostStream>> streams);
+  // Queues operations on the engine thread, to be run in their turns.
+  Status submit(std::vector<Operation> operations, std::shared_ptr<StreamTurns> turns);
 
   // What this rank's waits need; for driving several communicators' batches from one thread.
   WaitContext wait_context() const;
@@ -148,6 +147,8 @@ class Communicator {
   // Working memory of the running operation.
   Status reserve_scratch(size_t bytes);
   uint64_t next_p2p_number(int peer, bool is_send);
+  // On the engine's thread; lets no exception out.
+  Status run_queued(std::vector<Operation> operations);
   // Drives one execution to its end.
   Status drive(Execution& execution);
 
@@ -158,6 +159,7 @@ class Communicator {
   FailureState failure_;
   std::atomic<bool> revoked_{false};
   std::atomic<bool> finalized_{false};
+  size_t departures_seen_ = 0;  // by check_departures()
 
   std::unique_ptr<Bootstrap> bootstrap_;
   std::vector<PeerFacts> facts_;
@@ -170,7 +172,6 @@ class Communicator {
   std::unique_ptr<ReducePool> reduce_pool_;  // with COMM_NTHREADS
 
   BoardState board_state_;
-  size_t departures_seen_ = 0;  // by check_departures()
   BoardView board_view_;
   QuickCalls quick_calls_;
   bool checks_buffers_ = true;

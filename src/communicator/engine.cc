@@ -1,21 +1,17 @@
 #include "src/communicator/engine.h"
 
-#include <pthread.h>
-#include <signal.h>
+#include "src/base/thread.h"
 
 namespace libcomm {
 
-Engine::Engine() {
-  // The application's signals are not for this thread.
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  thread_ = std::thread([this] { loop(); });
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
-  pthread_setname_np(thread_.native_handle(), "comm-engine");
+Result<std::unique_ptr<Engine>> Engine::start() {
+  std::unique_ptr<Engine> engine(new Engine);
+  COMM_ASSIGN(engine->thread_, start_thread("comm-engine", [raw = engine.get()] { raw->loop(); }));
+  return engine;
 }
 
 Engine::~Engine() {
+  if (!thread_.joinable()) return;
   {
     std::lock_guard lock(mutex_);
     stop_ = true;

@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <deque>
 #include <functional>
+#include <memory>
 #include <mutex>
 #include <thread>
 
@@ -14,14 +15,17 @@ namespace libcomm {
 
 class Engine {
  public:
-  Engine();
+  // kSystem: no thread to be had.
+  static Result<std::unique_ptr<Engine>> start();
   ~Engine();  // runs what is queued, then ends
+  // `work` lets no exception out.
   void submit(std::function<void()> work);
   // Returns when everything queued so far is done.
   void drain();
   bool busy() const;
 
  private:
+  Engine() = default;
   void loop();
   mutable std::mutex mutex_;
   std::condition_variable changed_;

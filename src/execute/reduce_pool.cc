@@ -1,9 +1,8 @@
 #include "src/execute/reduce_pool.h"
 
-#include <pthread.h>
-#include <signal.h>
-
 #include <algorithm>
+
+#include "src/base/thread.h"
 
 namespace libcomm {
 namespace {
@@ -17,16 +16,16 @@ char* at(const void* base, size_t bytes) {
 
 }  // namespace
 
-ReducePool::ReducePool(int helpers) {
-  // The application's signals are not for these threads.
-  sigset_t all, old;
-  sigfillset(&all);
-  pthread_sigmask(SIG_SETMASK, &all, &old);
-  for (int i = 0; i < helpers; ++i) {
-    threads_.emplace_back([this, i] { loop(static_cast<size_t>(i)); });
-    pthread_setname_np(threads_.back().native_handle(), "comm-reduce");
+Result<std::unique_ptr<ReducePool>> ReducePool::start(int helpers) {
+  std::unique_ptr<ReducePool> pool(new ReducePool);
+  // All places first: the helpers read how many there are.
+  pool->threads_.resize(static_cast<size_t>(helpers));
+  for (size_t i = 0; i < pool->threads_.size(); ++i) {
+    auto thread = start_thread("comm-reduce", [raw = pool.get(), i] { raw->loop(i); });
+    if (!thread) return std::move(thread).status().context("COMM_NTHREADS");
+    pool->threads_[i] = *std::move(thread);
   }
-  pthread_sigmask(SIG_SETMASK, &old, nullptr);
+  return pool;
 }
 
 ReducePool::~ReducePool() {
@@ -35,7 +34,8 @@ ReducePool::~ReducePool() {
     stop_ = true;
   }
   begin_.notify_all();
-  for (std::thread& thread : threads_) thread.join();
+  for (std::thread& thread : threads_)
+    if (thread.joinable()) thread.join();
 }
 
 void ReducePool::do_part(size_t index) const {

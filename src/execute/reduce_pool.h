@@ -6,24 +6,27 @@
 
 #include <condition_variable>
 #include <cstdint>
+#include <memory>
 #include <mutex>
 #include <thread>
 #include <vector>
 
+#include "src/base/status.h"
 #include "src/reduce/reduce.h"
 
 namespace libcomm {
 
 class ReducePool {
  public:
-  // `helpers` threads beside the caller's.
-  explicit ReducePool(int helpers);
+  // `helpers` threads beside the caller's. kSystem: they cannot be had.
+  static Result<std::unique_ptr<ReducePool>> start(int helpers);
   ~ReducePool();
   // As kernel(args), by the caller and the helpers together; one caller at a time.
   void run(ReduceKernel kernel, const ReduceArgs& args, size_t element_bytes);
   int threads() const { return static_cast<int>(threads_.size()); }
 
  private:
+  ReducePool() = default;
   void loop(size_t index);
   // The part of the current work that is thread `index`'s (the caller is the last).
   void do_part(size_t index) const;

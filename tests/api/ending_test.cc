@@ -144,4 +144,76 @@ TEST(Abort, OfTheParentEndsTheCreationOfItsChild) {
   });
 }
 
+TEST(Abort, DoesNotWaitForAnotherCommunicatorOfTheSameStream) {
+  std::atomic<bool> over{false};
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    comm_t other = nullptr;
+    COMM_OK(rank, commSplit(rank.comm, 0, 0, &other, nullptr));
+    if (rank.rank == 0) {  // rank 1 joins neither operation
+      cudaStream_t stream = nullptr;
+      COMM_OK(rank, commHostStreamCreate(&stream));
+      Floats a(10, 1.0f);
+      for (const comm_t comm : {rank.comm, other})
+        COMM_OK(rank,
+                commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, comm, stream));
+      nap(20);
+      COMM_OK(rank, commAbort(other));
+      rank.expect(commHostStreamQuery(stream) == commInProgress, "the first one is over too");
+      COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+      rank.expect(commHostStreamSynchronize(stream) == commRemoteError, "no failure");
+      (void)commHostStreamDestroy(stream);
+      over = true;
+      return;
+    }
+    while (!over) nap(1);
+    COMM_OK(rank, commAbort(other));
+  });
+}
+
+// All ranks of a group in one thread, on one stream.
+TEST(Streams, CarryTheWorkOfAGroupTogether) {
+  comm_t comms[3] = {};
+  ASSERT_EQ(commInitAll(comms, 3, nullptr), commSuccess) << commGetLastError(nullptr);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(commHostStreamCreate(&stream), commSuccess);
+  Floats sums(3);
+  for (int i = 0; i < 10; ++i) {
+    Floats values = {1.0f, 2.0f, 3.0f};
+    ASSERT_EQ(commGroupStart(), commSuccess);
+    for (size_t r = 0; r < 3; ++r)
+      ASSERT_EQ(commAllReduce(&values[r], &sums[r], 1, commFloat, commSum, comms[r], stream),
+                commSuccess);
+    ASSERT_EQ(commGroupEnd(), commSuccess);
+    ASSERT_EQ(commHostStreamSynchronize(stream), commSuccess);
+    EXPECT_EQ(sums, Floats(3, 6.0f));
+  }
+  EXPECT_EQ(commHostStreamDestroy(stream), commSuccess);
+  for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
+}
+
+// Two threads, each with a rank of two communicators, name two streams in opposite order.
+TEST(Streams, ThatSeveralThreadsNameInDifferentOrderDoNotBlockEachOther) {
+  cudaStream_t streams[2] = {};
+  for (cudaStream_t& stream : streams) ASSERT_EQ(commHostStreamCreate(&stream), commSuccess);
+  std::vector<std::thread> threads;
+  for (int thread = 0; thread < 2; ++thread) {
+    threads.emplace_back([&, thread] {
+      comm_t comm = nullptr;
+      ASSERT_EQ(commInitAll(&comm, 1, nullptr), commSuccess);
+      Floats a(10, 1.0f);
+      for (int i = 0; i < 2000; ++i) {
+        ASSERT_EQ(commGroupStart(), commSuccess);
+        for (const int which : {thread, 1 - thread})
+          ASSERT_EQ(
+              commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, comm, streams[which]),
+              commSuccess);
+        ASSERT_EQ(commGroupEnd(), commSuccess);
+      }
+      ASSERT_EQ(commDestroy(comm), commSuccess);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const cudaStream_t stream : streams) EXPECT_EQ(commHostStreamDestroy(stream), commSuccess);
+}
+
 }  // namespace

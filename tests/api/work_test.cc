@@ -215,6 +215,16 @@ TEST(Groups, SimulatedTellATimeAndRunNothing) {
     bad.magic = 7;
     COMM_OK(rank, commGroupStart());
     COMM_FAILS(rank, commGroupSimulateEnd(&bad), commInvalidArgument, "magic 0x7");
+    // The group is still there. A structure of an older header has no room for the time.
+    commSimInfo_t old = COMM_SIM_INFO_INITIALIZER;
+    old.size = offsetof(commSimInfo_t, estimatedTime);
+    old.estimatedTime = -5;
+    COMM_OK(rank, commGroupSimulateEnd(&old));
+    rank.expect(old.estimatedTime == -5, "written beyond the structure's size");
+    old.size = 3;
+    COMM_OK(rank, commGroupStart());
+    COMM_FAILS(rank, commGroupSimulateEnd(&old), commInvalidArgument, "size 3");
+    COMM_OK(rank, commGroupEnd());
     COMM_OK(rank, commBarrier(rank.comm, nullptr));
   });
 }

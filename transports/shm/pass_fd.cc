@@ -14,6 +14,8 @@
 #include <cstring>
 #include <memory>
 
+#include "src/base/thread.h"
+
 namespace libcomm::shm {
 namespace {
 
@@ -129,7 +131,7 @@ Result<std::unique_ptr<FdServer>> FdServer::start(Way way, const Nonce& nonce, i
     return system_error(errno, "listening on a Unix socket");
   server->stop_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   if (!server->stop_) return system_error(errno, "making an eventfd");
-  server->thread_ = std::thread([raw = server.get()] { raw->serve(); });
+  COMM_ASSIGN(server->thread_, start_thread("comm-shm-fd", [raw = server.get()] { raw->serve(); }));
   return server;
 }
 

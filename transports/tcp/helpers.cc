@@ -1,15 +1,14 @@
 #include "transports/tcp/helpers.h"
 
 #include <poll.h>
-#include <pthread.h>
-#include <signal.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <string>
-#include <system_error>
+
+#include "src/base/thread.h"
 
 namespace libcomm {
 namespace {
@@ -18,36 +17,16 @@ namespace {
 // no event (RouteWatch).
 constexpr int kSleepMs = 1000;
 
-// Blocks all signals while it lives; a thread started meanwhile inherits that.
-class SignalsBlocked {
- public:
-  SignalsBlocked() {
-    sigset_t all;
-    sigfillset(&all);
-    pthread_sigmask(SIG_SETMASK, &all, &before_);
-  }
-  ~SignalsBlocked() { pthread_sigmask(SIG_SETMASK, &before_, nullptr); }
-  SignalsBlocked(const SignalsBlocked&) = delete;
-  SignalsBlocked& operator=(const SignalsBlocked&) = delete;
-
- private:
-  sigset_t before_;
-};
-
 }  // namespace
 
 Result<std::unique_ptr<Helper>> Helper::start(int index) {
   UniqueFd bell(::eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!bell) return system_error(errno, "eventfd for a TCP helper thread (raise `ulimit -n`)");
   std::unique_ptr<Helper> helper(new Helper(std::move(bell)));
-  try {
-    const SignalsBlocked blocked;
-    helper->thread_ = std::thread(&Helper::run, helper.get());
-  } catch (const std::system_error& failure) {
-    return system_error(failure.code().value(),
-                        fmt::format("TCP helper thread {} (COMM_SOCKET_NTHREADS)", index));
-  }
-  ::pthread_setname_np(helper->thread_.native_handle(), fmt::format("comm-tcp-{}", index).c_str());
+  auto thread =
+      start_thread(fmt::format("comm-tcp-{}", index), [raw = helper.get()] { raw->run(); });
+  if (!thread) return std::move(thread).status().context("COMM_SOCKET_NTHREADS");
+  helper->thread_ = *std::move(thread);
   return helper;
 }
 
