@@ -240,7 +240,7 @@ Result<Answer> report_member(const Meeting& meeting, int rank, const ReportWire&
   Meeting here = meeting;
   here.endpoint = own_view(listeners.endpoint);
   COMM_TRY(
-      serve_root(std::move(listeners), here.key, knobs.get_seconds(Knob::kBootstrapTimeout)));
+      serve_root(std::move(listeners), here.key, knobs.get_seconds(Knob::kBootstrapTimeout), true));
   return report(here, rank, wire, limits);
 }
 

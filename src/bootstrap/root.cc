@@ -21,6 +21,10 @@
 namespace libcomm {
 namespace {
 
+// How long a failure is told to ranks that come after it: so much of the timeout, or less.
+constexpr double kTellPart = 0.1;
+constexpr double kTellFor = 5;
+
 // A rank that has proved itself: its report is being read, it waits for the answer, or it has it
 // and is assembling the group.
 struct Visitor {
@@ -35,8 +39,10 @@ struct Visitor {
 
 class Root {
  public:
-  Root(Listeners listeners, const Key& key, double timeout, int wake, UniqueFd epoll)
+  Root(Listeners listeners, const Key& key, double timeout, bool is_reused, int wake,
+       UniqueFd epoll)
       : wake_(wake),
+        is_reused_(is_reused),
         epoll_(std::move(epoll)),
         timeout_(timeout),
         door_(epoll_.get(), std::move(listeners), key, 0, kMaxRanks) {
@@ -52,6 +58,7 @@ class Root {
       epoll_event events[64];
       int wait_ms = door_.expire(idle_.poll_ms(1000));
       wait_ms = assemble_by_.poll_ms(wait_ms);
+      wait_ms = tell_until_.poll_ms(wait_ms);
       const int count = ::epoll_wait(epoll_.get(), events, 64, wait_ms);
       for (int i = 0; i < count; ++i) {
         const int fd = events[i].data.fd;
@@ -72,7 +79,9 @@ class Root {
     bool answered = false;
   };
 
-  bool over() const { return told_all_ || (all_answered_ && visitors_.empty()); }
+  bool over() const {
+    return told_all_ || tell_until_.passed() || (all_answered_ && visitors_.empty());
+  }
 
   void admit(Arrival arrival) {
     if (arrival.hello.purpose != static_cast<uint16_t>(Use::kRoot)) return;
@@ -213,9 +222,9 @@ class Root {
   void answer(uint32_t which) {
     Stage& stage = stages_[which];
     if (which == 1 || !leaders_come()) assemble_by_ = Deadline();
-    // Whoever gets an answer may begin the next group at the same address: nobody must find this
-    // root.
-    if (which == 1 || !leaders_come()) door_.close();
+    // Whoever gets an answer may begin the next group at an address of the user's choice: nobody
+    // must find this root.
+    if (is_reused_ && (which == 1 || !leaders_come())) door_.close();
     stage.answered = true;
     // The tree is a heap over the ranks in order: child i has parent (i - 1) / 2.
     std::vector<Visitor*> order;
@@ -264,10 +273,13 @@ class Root {
 
   void refuse(Visitor& visitor, Status why) { fail(std::move(why), &visitor); }
 
-  // Tells everybody who waits, and `also`; whoever comes later is told too, until all have been.
+  // Tells everybody who waits, and `also`; whoever comes a little later is told too.
   // Rank 0 last: this may be its process, which ends when it knows, and the root with it.
   void fail(Status why, Visitor* also = nullptr) {
     failure_ = std::move(why);
+    if (!all_answered_)
+      tell_until_ = Deadline::after(
+          Seconds(timeout_ > 0 ? std::min(kTellFor, timeout_ * kTellPart) : kTellFor));
     std::multimap<uint32_t, int, std::greater<>> waiting;
     for (Stage& stage : stages_) {
       if (stage.answered) continue;
@@ -293,10 +305,12 @@ class Root {
   }
 
   const int wake_;  // outlives the root
+  const bool is_reused_;
   UniqueFd epoll_;
   const double timeout_;
   Deadline idle_;  // never, until the first one has come
   Deadline assemble_by_;
+  Deadline tell_until_;  // of a failure
   Doorkeeper door_;
   std::unordered_map<int, Visitor> visitors_;
   std::optional<ReportWire> first_;  // what all others must agree with
@@ -388,14 +402,14 @@ uint32_t part_of(uint32_t rank, uint32_t nranks, uint32_t nparts) {
   return part;
 }
 
-Status serve_root(Listeners listeners, const Key& key, double timeout) {
+Status serve_root(Listeners listeners, const Key& key, double timeout, bool is_reused) {
   UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   if (!wake || !epoll) return system_error(errno, "cannot serve the unique id");
   const int wake_number = wake.get();
-  return Roots::serve(
-      std::make_unique<Root>(std::move(listeners), key, timeout, wake_number, std::move(epoll)),
-      std::move(wake));
+  return Roots::serve(std::make_unique<Root>(std::move(listeners), key, timeout, is_reused,
+                                             wake_number, std::move(epoll)),
+                      std::move(wake));
 }
 
 Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitLimits& own,

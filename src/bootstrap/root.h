@@ -57,8 +57,9 @@ struct Answer {
 // Starts a thread that serves `key` on `listeners` until every rank has its answer, nobody has come
 // for `timeout` seconds since the last one (0: no limit), or the process exits. Ranks that are
 // missing when almost all of `timeout` has passed since the first came fail the group, with their
-// names.
-Status serve_root(Listeners listeners, const Key& key, double timeout);
+// names. A failure is told to those who come up to a few seconds after it. `is_reused`: the next
+// group may meet at the same address, so this root lets nobody in who comes after the last.
+Status serve_root(Listeners listeners, const Key& key, double timeout, bool is_reused = false);
 
 // Reports to a root and waits for the answer. `fd` comes from dial(). `outdated`, when given, is
 // asked a few times a second whether this root is the wrong one by now; then the result is
