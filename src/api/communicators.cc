@@ -68,7 +68,7 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create,
       return Status(Code::kInProgress, "the communicator is being created");
     };
     if (!in_group()) return start();
-    add_creation(parent, handle, start);
+    add_creation(parent, handle, start, [handle, result] { discard(handle, result); });
     return Status::ok();
   }
   auto run = [handle, result, create = std::move(create)] {
@@ -77,7 +77,7 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create,
     return status;
   };
   if (!in_group()) return run();
-  add_creation(parent, handle, run);
+  add_creation(parent, handle, run, [handle, result] { discard(handle, result); });
   return Status::ok();
 }
 
@@ -89,6 +89,14 @@ Status check_rank(comm_t* result, int nranks, int rank) {
     return error(Code::kInvalidArgument, "rank {} is not in 0 to {} (nranks {})", rank, nranks - 1,
                  nranks);
   return Status::ok();
+}
+
+Status check_not_finalized(const Communicator& parent, const char* call) {
+  if (!parent.finalized()) return Status::ok();
+  return error(
+      Code::kInvalidUsage,
+      "rank {}: {} after commFinalize; nothing may be derived from a finalized communicator",
+      parent.rank(), call);
 }
 
 UniqueIdBytes bytes_of(const commUniqueId& id) {
@@ -218,39 +226,47 @@ using namespace libcomm;  // NOLINT: the C API's definitions live in the global 
 extern "C" {
 
 commResult_t commInitRank(comm_t* comm, int nranks, commUniqueId commId, int rank) {
-  return guarded(nullptr, [&] { return init_rank(comm, nranks, rank, {&commId, 1}, nullptr); });
+  return gathered([&] {
+    return guarded(nullptr, [&] { return init_rank(comm, nranks, rank, {&commId, 1}, nullptr); });
+  });
 }
 
 commResult_t commInitRankConfig(comm_t* comm, int nranks, commUniqueId commId, int rank,
                                 commConfig_t* config) {
-  return guarded(nullptr, [&] { return init_rank(comm, nranks, rank, {&commId, 1}, config); });
+  return gathered([&] {
+    return guarded(nullptr, [&] { return init_rank(comm, nranks, rank, {&commId, 1}, config); });
+  });
 }
 
 commResult_t commInitRankScalable(comm_t* newcomm, int nranks, int myrank, int nId,
                                   commUniqueId* commIds, commConfig_t* config) {
-  return guarded(nullptr, [&]() -> Status {
-    COMM_TRY(check_rank(newcomm, nranks, myrank));
-    if (commIds == nullptr) return Status(Code::kInvalidArgument, "commIds is NULL");
-    if (nId < 1 || nId > nranks)
-      return error(Code::kInvalidArgument, "nId {} is not in 1 to nranks {}", nId, nranks);
-    return init_rank(newcomm, nranks, myrank, {commIds, static_cast<size_t>(nId)}, config);
+  return gathered([&] {
+    return guarded(nullptr, [&]() -> Status {
+      COMM_TRY(check_rank(newcomm, nranks, myrank));
+      if (commIds == nullptr) return Status(Code::kInvalidArgument, "commIds is NULL");
+      if (nId < 1 || nId > nranks)
+        return error(Code::kInvalidArgument, "nId {} is not in 1 to nranks {}", nId, nranks);
+      return init_rank(newcomm, nranks, myrank, {commIds, static_cast<size_t>(nId)}, config);
+    });
   });
 }
 
 commResult_t commInitAll(comm_t* comm, int ndev, const int* devlist) {
-  return guarded(nullptr, [&] { return init_all(comm, ndev, devlist); });
+  return gathered([&] { return guarded(nullptr, [&] { return init_all(comm, ndev, devlist); }); });
 }
 
 commResult_t commInitFromLauncher(comm_t* comm) {
-  return guarded(nullptr, [&]() -> Status {
-    if (comm == nullptr) return Status(Code::kInvalidArgument, "comm is NULL");
-    *comm = nullptr;
-    COMM_ASSIGN(const auto knobs, Knobs::load());
-    COMM_ASSIGN(const LauncherInfo launcher, join_launcher(*knobs));
-    COMM_TRY(check_rank(comm, launcher.nranks, launcher.rank));
-    return begin_creation(comm, CommOptions(), [launcher](const std::atomic<bool>* cancel) {
-      return Communicator::create(launcher.rendezvous, launcher.rank, launcher.nranks,
-                                  CommOptions(), cancel);
+  return gathered([&] {
+    return guarded(nullptr, [&]() -> Status {
+      if (comm == nullptr) return Status(Code::kInvalidArgument, "comm is NULL");
+      *comm = nullptr;
+      COMM_ASSIGN(const auto knobs, Knobs::load());
+      COMM_ASSIGN(const LauncherInfo launcher, join_launcher(*knobs));
+      COMM_TRY(check_rank(comm, launcher.nranks, launcher.rank));
+      return begin_creation(comm, CommOptions(), [launcher](const std::atomic<bool>* cancel) {
+        return Communicator::create(launcher.rendezvous, launcher.rank, launcher.nranks,
+                                    CommOptions(), cancel);
+      });
     });
   });
 }
@@ -281,64 +297,70 @@ commResult_t commRevoke(comm_t comm, int revokeFlags) {
 }
 
 commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commConfig_t* config) {
-  return with_handle(comm, [&](HandleUse& use) -> Status {
-    if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
-    *newcomm = nullptr;
-    if (color < 0 && color != COMM_SPLIT_NOCOLOR)
-      return error(Code::kInvalidArgument, "color {} is negative and not COMM_SPLIT_NOCOLOR",
-                   color);
-    COMM_ASSIGN(const CommOptions options, read_config(config, use.communicator().options()));
-    auto parent = use.handle()->communicator;
-    if (color == COMM_SPLIT_NOCOLOR) {
-      // Nothing to hand out, but the others count on this rank's answer.
-      const auto answer = [parent, key, options, turn = parent->take_setup_turn()]() -> Status {
-        return parent->split(COMM_SPLIT_NOCOLOR, key, options, turn).status();
+  return gathered([&] {
+    return with_handle(comm, [&](HandleUse& use) -> Status {
+      if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
+      *newcomm = nullptr;
+      if (color < 0 && color != COMM_SPLIT_NOCOLOR)
+        return error(Code::kInvalidArgument, "color {} is negative and not COMM_SPLIT_NOCOLOR",
+                     color);
+      COMM_ASSIGN(const CommOptions options, read_config(config, use.communicator().options()));
+      COMM_TRY(check_not_finalized(use.communicator(), "commSplit"));
+      auto parent = use.handle()->communicator;
+      if (color == COMM_SPLIT_NOCOLOR) {
+        // Nothing to hand out, but the others count on this rank's answer.
+        const auto answer = [parent, key, options, turn = parent->take_setup_turn()]() -> Status {
+          return parent->split(COMM_SPLIT_NOCOLOR, key, options, turn).status();
+        };
+        if (!in_group()) return answer();
+        add_creation(parent.get(), nullptr, answer);
+        return Status::ok();
+      }
+      const auto create = [=, turn = parent->take_setup_turn()](const std::atomic<bool>* cancel) {
+        return parent->split(color, key, options, turn, cancel);
       };
-      if (!in_group()) return answer();
-      add_creation(parent.get(), nullptr, answer);
-      return Status::ok();
-    }
-    const auto create = [=, turn = parent->take_setup_turn()](const std::atomic<bool>* cancel) {
-      return parent->split(color, key, options, turn, cancel);
-    };
-    return begin_creation(newcomm, options, create, parent.get());
+      return begin_creation(newcomm, options, create, parent.get());
+    });
   });
 }
 
 commResult_t commShrink(comm_t comm, int* excludeRanksList, int excludeRanksCount, comm_t* newcomm,
                         commConfig_t* config, int shrinkFlags) {
-  return with_handle(comm, [&](HandleUse& use) -> Status {
-    Communicator& communicator = use.communicator();
-    if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
-    *newcomm = nullptr;
-    if (excludeRanksCount < 1 || excludeRanksCount >= communicator.nranks())
-      return error(Code::kInvalidArgument, "excludeRanksCount {} is not in 1 to {}",
-                   excludeRanksCount, communicator.nranks() - 1);
-    if (excludeRanksList == nullptr)
-      return Status(Code::kInvalidArgument, "excludeRanksList is NULL");
-    if (shrinkFlags != COMM_SHRINK_DEFAULT && shrinkFlags != COMM_SHRINK_ABORT)
-      return error(Code::kInvalidArgument, "shrinkFlags {} is not a COMM_SHRINK_ flag",
-                   shrinkFlags);
-    std::vector<int> excluded(excludeRanksList, excludeRanksList + excludeRanksCount);
-    std::sort(excluded.begin(), excluded.end());
-    for (size_t i = 0; i < excluded.size(); ++i) {
-      COMM_TRY(check_root(excluded[i], communicator, "excluded rank"));
-      if (i > 0 && excluded[i] == excluded[i - 1])
-        return error(Code::kInvalidArgument, "excluded rank {} is listed twice", excluded[i]);
-      if (excluded[i] == communicator.rank())
-        return error(Code::kInvalidUsage,
-                     "rank {} excludes itself; only the ranks that stay call commShrink",
-                     excluded[i]);
-    }
-    COMM_ASSIGN(const CommOptions options, read_config(config, communicator.options()));
-    auto parent = use.handle()->communicator;
-    const auto create = [=](const std::atomic<bool>* cancel) {
-      if (shrinkFlags == COMM_SHRINK_ABORT)
-        if (Status revoked = parent->revoke(); !revoked)
-          return Result<std::shared_ptr<Communicator>>(std::move(revoked));
-      return parent->shrink(excluded, options, cancel);
-    };
-    return begin_creation(newcomm, options, create, parent.get());
+  return gathered([&] {
+    return with_handle(comm, [&](HandleUse& use) -> Status {
+      Communicator& communicator = use.communicator();
+      if (newcomm == nullptr) return Status(Code::kInvalidArgument, "newcomm is NULL");
+      *newcomm = nullptr;
+      if (excludeRanksCount < 1 || excludeRanksCount >= communicator.nranks())
+        return error(Code::kInvalidArgument, "excludeRanksCount {} is not in 1 to {}",
+                     excludeRanksCount, communicator.nranks() - 1);
+      if (excludeRanksList == nullptr)
+        return Status(Code::kInvalidArgument, "excludeRanksList is NULL");
+      if (shrinkFlags != COMM_SHRINK_DEFAULT && shrinkFlags != COMM_SHRINK_ABORT)
+        return error(Code::kInvalidArgument, "shrinkFlags {} is not a COMM_SHRINK_ flag",
+                     shrinkFlags);
+      std::vector<int> excluded(excludeRanksList, excludeRanksList + excludeRanksCount);
+      std::sort(excluded.begin(), excluded.end());
+      for (size_t i = 0; i < excluded.size(); ++i) {
+        COMM_TRY(check_root(excluded[i], communicator, "excluded rank"));
+        if (i > 0 && excluded[i] == excluded[i - 1])
+          return error(Code::kInvalidArgument, "excluded rank {} is listed twice", excluded[i]);
+        if (excluded[i] == communicator.rank())
+          return error(Code::kInvalidUsage,
+                       "rank {} excludes itself; only the ranks that stay call commShrink",
+                       excluded[i]);
+      }
+      COMM_TRY(check_not_finalized(communicator, "commShrink"));
+      COMM_ASSIGN(const CommOptions options, read_config(config, communicator.options()));
+      auto parent = use.handle()->communicator;
+      const auto create = [=](const std::atomic<bool>* cancel) {
+        if (shrinkFlags == COMM_SHRINK_ABORT)
+          if (Status revoked = parent->revoke(); !revoked)
+            return Result<std::shared_ptr<Communicator>>(std::move(revoked));
+        return parent->shrink(excluded, options, cancel);
+      };
+      return begin_creation(newcomm, options, create, parent.get());
+    });
   });
 }
 

@@ -1,5 +1,7 @@
 #include "src/api/group.h"
 
+#include <pthread.h>
+
 #include <algorithm>
 
 #include "src/base/thread.h"
@@ -24,6 +26,7 @@ struct Creation {
   const Communicator* parent;  // null: none
   comm* handle;                // null: none
   std::function<Status()> run;
+  std::function<void()> skip;
 };
 
 struct GroupState {
@@ -33,6 +36,22 @@ struct GroupState {
 };
 
 thread_local GroupState t_group;
+thread_local bool t_dropped_by_fork = false;
+
+// A forked child has the thread's group, but not the communicators in it.
+void drop_group_in_child() {
+  if (t_group_depth == 0) return;
+  t_group_depth = 0;
+  t_dropped_by_fork = true;
+  new GroupState(std::move(t_group));  // what it holds may be locked for ever
+  t_group = GroupState();
+}
+
+Status no_group(const char* call) {
+  return error(
+      Code::kInvalidUsage, "{} without a commGroupStart in this thread{}", call,
+      t_dropped_by_fork ? " (a group that is open during fork() stays with the parent)" : "");
+}
 
 constexpr int kParallel = 1;  // among COMM_LAUNCH_MODE's choices
 
@@ -173,8 +192,9 @@ void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream>
   }
 }
 
-void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create) {
-  t_group.creations.push_back({parent, handle, std::move(create)});
+void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create,
+                  std::function<void()> skip) {
+  t_group.creations.push_back({parent, handle, std::move(create), std::move(skip)});
 }
 
 void forget_in_group(comm* handle) {
@@ -182,27 +202,29 @@ void forget_in_group(comm* handle) {
 }
 
 Status group_start() {
+  static const int installed = pthread_atfork(nullptr, nullptr, drop_group_in_child);
+  (void)installed;
   ++t_group_depth;
   return Status::ok();
 }
 
 Status group_end() {
-  if (t_group_depth == 0)
-    return Status(Code::kInvalidUsage, "commGroupEnd without a commGroupStart in this thread");
+  if (t_group_depth == 0) return no_group("commGroupEnd");
   if (--t_group_depth > 0) return Status::ok();
   GroupState group = std::move(t_group);
   t_group = GroupState();
+  if (!group.first_failure) {
+    for (const Creation& creation : group.creations) creation.skip();
+    return std::move(group.first_failure);
+  }
   Status created = run_creations(group.creations);
-  if (!group.first_failure) return std::move(group.first_failure);
   if (!created && created.code() != Code::kInProgress) return created;
   Status done = run_work(std::move(group.work));
   return done ? created : done;
 }
 
 Status group_simulate_end(double* microseconds) {
-  if (t_group_depth == 0)
-    return Status(Code::kInvalidUsage,
-                  "commGroupSimulateEnd without a commGroupStart in this thread");
+  if (t_group_depth == 0) return no_group("commGroupSimulateEnd");
   *microseconds = 0;
   if (--t_group_depth > 0) return Status::ok();
   GroupState group = std::move(t_group);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "comm.h"
+#include "src/api/errors.h"
 #include "src/api/handle.h"
 #include "src/communicator/host_stream.h"
 
@@ -26,7 +27,19 @@ void keep_cause(Status status, Status* cause);
 // Adds the creation of a communicator, or another set-up call. Those of one parent run in the order
 // of the calls, those of different parents (or of none) side by side, on threads of their own.
 // `handle`, if any, is the one that is being created: should threads be wanting, it is cancelled.
-void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create);
+// `skip` takes back what the call has handed out; it is done instead when the group has failed.
+void add_creation(
+    const Communicator* parent, comm* handle, std::function<Status()> create,
+    std::function<void()> skip = [] {});
+
+// Runs the body of a call that groups gather: when it fails inside one, the group's end tells.
+template <typename Body>
+commResult_t gathered(Body&& body) {
+  const commResult_t result = body();
+  if (in_group() && result != commSuccess && result != commInProgress)
+    note_group_failure(Status(static_cast<Code>(result), last_error_of_thread()));
+  return result;
+}
 
 // Drops what this thread's group holds of a communicator that is being aborted.
 void forget_in_group(comm* handle);

@@ -138,41 +138,43 @@ commResult_t commDeregister(const comm_t comm, void* handle) {
 
 commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow_t* win,
                                 int winFlags) {
-  return with_handle(comm, [&](HandleUse& use) -> Status {
-    if (win == nullptr) return Status(Code::kInvalidArgument, "win is NULL");
-    *win = nullptr;
-    COMM_TRY(check_range(buff, size));
-    if (winFlags != COMM_WIN_DEFAULT && winFlags != COMM_WIN_COLL_SYMMETRIC)
-      return error(Code::kInvalidArgument, "winFlags {} is not a COMM_WIN_ flag", winFlags);
-    if (reinterpret_cast<uintptr_t>(buff) % COMM_WIN_REQUIRED_ALIGNMENT != 0)
-      return error(
-          Code::kInvalidArgument,
-          "a window begins at a multiple of {} bytes, {} does not; commMemAlloc's memory does",
-          COMM_WIN_REQUIRED_ALIGNMENT, buff);
-    Communicator& communicator = use.communicator();
-    const SetupTurn turn = communicator.take_setup_turn();
-    void* entry = nullptr;
-    if (!in_group()) {
-      COMM_TRY(communicator.agree_on_window(size, turn));
+  return gathered([&] {
+    return with_handle(comm, [&](HandleUse& use) -> Status {
+      if (win == nullptr) return Status(Code::kInvalidArgument, "win is NULL");
+      *win = nullptr;
+      COMM_TRY(check_range(buff, size));
+      if (winFlags != COMM_WIN_DEFAULT && winFlags != COMM_WIN_COLL_SYMMETRIC)
+        return error(Code::kInvalidArgument, "winFlags {} is not a COMM_WIN_ flag", winFlags);
+      if (reinterpret_cast<uintptr_t>(buff) % COMM_WIN_REQUIRED_ALIGNMENT != 0)
+        return error(
+            Code::kInvalidArgument,
+            "a window begins at a multiple of {} bytes, {} does not; commMemAlloc's memory does",
+            COMM_WIN_REQUIRED_ALIGNMENT, buff);
+      Communicator& communicator = use.communicator();
+      const SetupTurn turn = communicator.take_setup_turn();
+      void* entry = nullptr;
+      if (!in_group()) {
+        COMM_TRY(communicator.agree_on_window(size, turn));
+        COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
+        *win = static_cast<commWindow_t>(entry);
+        return Status::ok();
+      }
+      // In a group, the exchange waits for the group's end, as every collective step does; a window
+      // that is not agreed on is taken back then.
       COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
       *win = static_cast<commWindow_t>(entry);
-      return Status::ok();
-    }
-    // In a group, the exchange waits for the group's end, as every collective step does; a window
-    // that is not agreed on is taken back then.
-    COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
-    *win = static_cast<commWindow_t>(entry);
-    const auto agree = [handle = use.handle(), kept = use.handle()->communicator, size, turn, win,
-                        entry]() -> Status {
-      Status status = kept->agree_on_window(size, turn);
-      if (!status) {
+      const auto take_back = [handle = use.handle(), win, entry] {
         *win = nullptr;
         (void)remove_registration(handle, entry, &comm::windows, "commWindowRegister");
-      }
-      return status;
-    };
-    add_creation(&communicator, nullptr, agree);
-    return Status::ok();
+      };
+      const auto agree = [kept = use.handle()->communicator, size, turn, take_back]() -> Status {
+        Status status = kept->agree_on_window(size, turn);
+        if (!status) take_back();
+        return status;
+      };
+      add_creation(&communicator, nullptr, agree, take_back);
+      return Status::ok();
+    });
   });
 }
 

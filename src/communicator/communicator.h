@@ -120,6 +120,7 @@ class Communicator {
   Status finalize();
   void abort(const std::string& why);
   Status revoke();
+  bool finalized() const { return finalized_.load(std::memory_order_acquire); }
   bool revoked() const { return revoked_.load(std::memory_order_acquire); }
 
   // The operator's index. `now`: read *scalar at once, else when an operation uses it.

@@ -1,6 +1,8 @@
 // Several set-up calls (splits, windows) on one communicator at once: in a group, in the
 // background, and one that fails.
 #include <gtest/gtest.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <string>
@@ -107,6 +109,82 @@ TEST(Setup, AWindowThatFailsInAGroupIsNotRegistered) {
     COMM_OK(rank, commWindowDeregister(rank.comm, good));
     COMM_OK(rank, commMemFree(memory));
   });
+}
+
+TEST(Setup, AfterFinalizeIsRefused) {
+  world::run({.nranks = 2}, [](Rank& rank) {
+    COMM_OK(rank, commFinalize(rank.comm));
+    comm_t child = nullptr;
+    int excluded = 1 - rank.rank;
+    COMM_FAILS(rank, commSplit(rank.comm, 0, 0, &child, nullptr), commInvalidUsage, "commFinalize");
+    COMM_FAILS(rank, commSplit(rank.comm, COMM_SPLIT_NOCOLOR, 0, &child, nullptr), commInvalidUsage,
+               "commFinalize");
+    COMM_FAILS(rank, commShrink(rank.comm, &excluded, 1, &child, nullptr, COMM_SHRINK_DEFAULT),
+               commInvalidUsage, "commFinalize");
+    rank.expect(child == nullptr, "a refused call handed something out");
+  });
+}
+
+// Without a wait: the other calls of the group are not carried out.
+TEST(Setup, AWrongCallInAGroupIsToldAtItsEnd) {
+  commUniqueId id{};
+  ASSERT_EQ(commGetUniqueId(&id), commSuccess);
+  const world::ScopedEnvironment environment(world::Environment{{"COMM_BOOTSTRAP_TIMEOUT", "20"}});
+  for (const int blocking : {1, 0}) {
+    commConfig_t config = COMM_CONFIG_INITIALIZER;
+    config.blocking = blocking;
+    comm_t good = nullptr, bad = nullptr;
+    ASSERT_EQ(commGroupStart(), commSuccess);
+    EXPECT_EQ(commInitRankConfig(&good, 2, id, 0, &config), commSuccess);
+    EXPECT_EQ(commInitRankConfig(&bad, 2, id, 2, &config), commInvalidArgument);
+    EXPECT_EQ(commGroupEnd(), commInvalidArgument);
+    EXPECT_NE(std::string(commGetLastError(nullptr)).find("rank 2"), std::string::npos);
+    EXPECT_EQ(good, nullptr);
+    EXPECT_EQ(bad, nullptr);
+  }
+  world::run({.nranks = 2}, [](Rank& rank) {
+    for (int i = 0; i < 3; ++i) {
+      comm_t good = nullptr, bad = nullptr;
+      commWindow_t window = nullptr;
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, 4096));
+      COMM_OK(rank, commGroupStart());
+      COMM_OK(rank, commSplit(rank.comm, 0, 0, &good, nullptr));
+      COMM_OK(rank, commWindowRegister(rank.comm, memory, 4096, &window, COMM_WIN_DEFAULT));
+      COMM_FAILS(rank, commSplit(rank.comm, -7, 0, &bad, nullptr), commInvalidArgument, "color -7");
+      COMM_FAILS(rank, commGroupEnd(), commInvalidArgument, "color -7");
+      rank.expect(good == nullptr && bad == nullptr && window == nullptr, "a handle was left");
+      COMM_OK(rank, commSplit(rank.comm, 0, 0, &good, nullptr));
+      COMM_OK(rank, commDestroy(good));
+      COMM_OK(rank, commMemFree(memory));
+    }
+  });
+}
+
+// The parent's operations are the parent's.
+TEST(Setup, AGroupThatIsOpenDuringAForkIsNotTheChilds) {
+  comm_t comms[2] = {};
+  ASSERT_EQ(commInitAll(comms, 2, nullptr), commSuccess) << commGetLastError(nullptr);
+  int from[2] = {1, 2}, to[2] = {};
+  ASSERT_EQ(commGroupStart(), commSuccess);
+  for (int i = 0; i < 2; ++i)
+    ASSERT_EQ(commAllReduce(&from[i], &to[i], 1, commInt, commSum, comms[i], nullptr), commSuccess);
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) {
+    alarm(20);
+    const bool refused = commGroupEnd() == commInvalidUsage &&
+                         std::string(commGetLastError(nullptr)).find("fork") != std::string::npos;
+    const bool usable = commGroupStart() == commSuccess && commGroupEnd() == commSuccess;
+    _exit(refused && usable && to[0] == 0 ? 0 : 1);
+  }
+  int status = -1;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  EXPECT_EQ(commGroupEnd(), commSuccess) << commGetLastError(nullptr);
+  EXPECT_EQ(to[0], 3);
+  EXPECT_EQ(to[1], 3);
+  for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
 }
 
 }  // namespace
