@@ -301,7 +301,7 @@ COMM_API commResult_t commRedOpDestroy(commRedOp_t op, comm_t comm);
 /* ---- Collectives ---------------------------------------------------------------------------
  * Counts are in elements. Every rank of the communicator makes the same call with the same count,
  * type, operator and root; a difference is commInvalidUsage and names both ranks and both calls. A
- * count of 0 does nothing and needs no pointer. Buffers may not overlap except in place as stated.
+ * count of 0 moves nothing and needs no pointer, but is a call that all ranks make. Buffers may not overlap except in place as stated.
  * All ranks get the same bits. */
 
 /* recvbuff[0..count) = op over ranks of sendbuff[0..count). In place: sendbuff == recvbuff. */

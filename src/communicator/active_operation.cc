@@ -51,9 +51,10 @@ Status ActiveOperation::scale_input(const Operation& operation, int nranks) {
 Status ActiveOperation::start(Communicator& communicator, const Operation& operation) {
   operation_ = &operation;
   ++communicator.operations_;
-  if (is_empty(operation)) return Status::ok();
-  if (operation.premultiply) COMM_TRY(scale_input(operation, communicator.nranks_));
+  const bool empty = is_empty(operation);
+  if (operation.premultiply && !empty) COMM_TRY(scale_input(operation, communicator.nranks_));
   if (communicator.nranks_ == 1) {
+    if (empty) return Status::ok();
     run_alone(*operation_);
     return Status::ok();
   }
@@ -71,7 +72,11 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   communicator.current_ = signature;
 
   Board* board = communicator.shm_.board;
-  if (communicator.board_state_.unverified && plan_->route != Route::kOneshot)
+  // Where nothing moves, the others are met all the same: they may be in another call. Exchanges
+  // that go window by window have none here.
+  Route route = plan_->route;
+  if (empty && (route == Route::kTwoshot || route == Route::kWindows)) route = Route::kOneshot;
+  if (communicator.board_state_.unverified && route != Route::kOneshot)
     unverified_ = &communicator.board_view_;
   const BoardArgs on_board{board,
                            &communicator.board_state_,
@@ -80,11 +85,17 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
                            plan_->kernel,
                            communicator.reduce_pool_.get(),
                            communicator.wait_policy_.share_cores};
-  switch (plan_->route) {
+  switch (route) {
     case Route::kLocal:
       break;
     case Route::kOneshot:
-      running_ = &oneshot_.emplace(communicator.board_view_, plan_->oneshot,
+      if (route != plan_->route) {
+        own_ = operation;
+        operation_ = &own_;
+        own_call_ = OneshotCall::of(own_, plan_->kernel, communicator.rank_, communicator.nranks_);
+      }
+      running_ = &oneshot_.emplace(communicator.board_view_,
+                                   route == plan_->route ? plan_->oneshot : own_call_,
                                    communicator.operations_, operation_->in, operation_->out);
       break;
     case Route::kTwoshot:

@@ -33,6 +33,7 @@ class ActiveOperation final : public Execution {
   const Operation* operation_ = nullptr;
   Operation own_;  // a changed copy of the caller's operation, when it has to be changed
   AlignedBuffer scaled_;
+  OneshotCall own_call_;        // of an operation that was planned otherwise
   const Plan* plan_ = nullptr;  // the planner's; nothing else is planned meanwhile
   std::optional<Oneshot> oneshot_;
   std::optional<Twoshot> twoshot_;

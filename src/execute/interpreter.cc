@@ -18,6 +18,18 @@ struct Pending {
   uint64_t finish_at = 0;  // port->completed at which the memory is free
 };
 
+// Do chunks of no bytes travel too, as signed empty segments? Otherwise both ends leave them out,
+// which they can where they see the same table or count: not in an all-to-all whose ends have
+// tables of their own, and not when there is no chunk with bytes that could show a mismatch.
+bool announces_empty_chunks(const Operation& operation) {
+  const auto is_empty = [](const BlockTable& table) {
+    return std::all_of(table.counts.begin(), table.counts.end(), [](size_t n) { return n == 0; });
+  };
+  return operation.collective == Collective::kAllToAllV ||
+         (operation.count == 0 && is_empty(operation.in_table()) &&
+          is_empty(operation.out_table()));
+}
+
 bool overlap(const std::byte* a, size_t a_bytes, const std::byte* b, size_t b_bytes) {
   return a < b + b_bytes && b < a + a_bytes;
 }
@@ -27,7 +39,10 @@ bool overlap(const std::byte* a, size_t a_bytes, const std::byte* b, size_t b_by
 class Interpreter::LaneRun {
  public:
   LaneRun(const InterpreterArgs& args, const Lane& lane, int index)
-      : args_(args), lane_(lane), index_(index) {}
+      : args_(args),
+        lane_(lane),
+        index_(index),
+        announces_(announces_empty_chunks(*args.operation)) {}
 
   bool finished() const { return slice_ == args_.slices && pending_.empty(); }
 
@@ -135,7 +150,7 @@ class Interpreter::LaneRun {
     src_ = address(step_.src, &bytes_);
     ready_ = true;
     const bool signal = step_.kind == StepKind::kSignal || step_.kind == StepKind::kWait;
-    if (bytes_ == 0 && !signal) return Status::ok();
+    if (bytes_ == 0 && !signal && !announces_) return Status::ok();
     switch (step_.kind) {
       case StepKind::kSend:
       case StepKind::kSignal: {
@@ -164,10 +179,7 @@ class Interpreter::LaneRun {
 
   Status run(bool* done, bool* moved) {
     const bool signal = step_.kind == StepKind::kSignal || step_.kind == StepKind::kWait;
-    if (bytes_ == 0 && !signal) {  // an empty chunk; the peer knows and does the same
-      *done = true;
-      return Status::ok();
-    }
+    if (bytes_ == 0 && !signal) return run_empty(done, moved);
     switch (step_.kind) {
       case StepKind::kSend:
         post(out_, step_.peer, src_, bytes_, false);
@@ -209,6 +221,17 @@ class Interpreter::LaneRun {
     }
     return error(Code::kInternal, "the schedule of {} has a nested repeat",
                  args_.schedule->algorithm);
+  }
+
+  // An empty chunk: it is announced, or the peer knows and does as little.
+  Status run_empty(bool* done, bool* moved) {
+    if (in_ != nullptr) {
+      COMM_TRY(run_wait(done));
+      if (!*done) return Status::ok();
+    }
+    if (out_ != nullptr) post(out_, in_ != nullptr ? step_.peer2 : step_.peer, nullptr, 0, true);
+    *done = true;
+    return flush(moved);
   }
 
   Status run_reduce(bool* done) {
@@ -431,6 +454,7 @@ class Interpreter::LaneRun {
   const InterpreterArgs& args_;
   const Lane& lane_;
   const int index_;
+  const bool announces_;  // empty chunks
 
   int slice_ = 0;
   size_t pc_ = 0;

@@ -73,6 +73,12 @@ commResult_t gather_v(Rank& r, Buffers& m) {
                         r.comm, nullptr);
 }
 
+commResult_t gather_nothing_v(Rank& r, Buffers& m) {
+  const std::vector<size_t> counts(static_cast<size_t>(r.nranks), 0);
+  return commAllGatherv(m.a.data(), 0, m.b.data(), counts.data(), counts.data(), commFloat, r.comm,
+                        nullptr);
+}
+
 // Rank 0 sends kCount to each of the others.
 template <size_t kCount, int kType = commFloat>
 commResult_t send_all(Rank& r, Buffers& m) {
@@ -104,6 +110,14 @@ const Mismatch kMismatches[] = {
     {"GatherTables", gather_v<100>, gather_v<200>, {"allgatherv"}},
     {"PairsOfAllToAll", all_to_all_v<50, 1>, all_to_all_v<50, 0>, {"alltoallv"}},
     {"LargePairsOfAllToAll", all_to_all_v<80000, 1>, all_to_all_v<80000, 0>, {"alltoallv"}},
+    {"CountsOfNothingAndSomething", all_reduce<0>, all_reduce<10>, {"count 0", "count 10"}},
+    {"CountsOfALotAndNothing", all_reduce<300000>, all_reduce<0>, {"count 300000", "count 0"}},
+    {"NothingToBroadcast", bcast<0, 0>, bcast<600, 0>, {"count 0", "count 600"}},
+    {"NothingIsExpectedOfABroadcast", bcast<90000, 0>, bcast<0, 0>, {"count 90000", "count 0"}},
+    {"NothingToGather", all_gather<0>, all_gather<40000>, {"count 0", "count 40000"}},
+    {"EmptyTable", gather_nothing_v, gather_v<200>, {"allgatherv"}},
+    {"NothingOfAllToAllIsSent", all_to_all_v<0, 4>, all_to_all_v<0, 0>, {"alltoallv"}},
+    {"NothingOfAllToAllIsExpected", all_to_all_v<50, -50>, all_to_all_v<50, 0>, {"alltoallv"}},
     {"MessageSizes", send_all<20>, receive<21>, {"sendrecv", "20", "21"}},
     {"LargeMessageSizes", send_all<500000>, receive<400000>, {"sendrecv", "500000", "400000"}},
     {"EmptyMessageToAReceive", send_all<0>, receive<5>, {"sendrecv", "count 0", "count 5"}},
