@@ -175,6 +175,15 @@ class Board {
   // Maps on first use, once the peer has shared it. kSystem when it cannot be mapped.
   virtual Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                          size_t bytes) = 0;
+
+  // Whether every member can read every other's plain memory, as a trial between the actual
+  // processes showed. The same on all members.
+  virtual bool memory_readable() const { return false; }
+  // Copies from `address` in rank `index`'s process. kRemote when it is gone, kSystem when it has
+  // no such memory.
+  virtual Status read_memory(int /*index*/, void* /*dst*/, uint64_t /*address*/, size_t /*bytes*/) {
+    return error(Code::kSystem, "this board does not read memory");
+  }
 };
 
 // Memory that the executor's waits sleep on, and counters for commGetMemStats.

@@ -18,21 +18,29 @@ namespace libcomm {
 inline constexpr size_t kLine = 64;
 inline constexpr size_t kPair = 128;  // processors fetch lines in pairs
 
-// What a rank says about one of its buffers: which commMemAlloc segment it lies in, if any. The tag
-// tells of which operation, by its first window: a rank whose buffer is not in a segment may be in
-// a later operation when a slow peer looks, one whose buffer is waits until all have used it.
+// How peers may use a rank's buffer.
+enum class Access : uint64_t {
+  kNone = 0,     // not at all: through the board
+  kSegment = 1,  // map it: it lies in a commMemAlloc segment
+  kAddress = 2,  // read it where it is in the owner's process
+};
+
+// What a rank says about one of its buffers. The tag tells of which operation, by its first window:
+// a rank whose buffer peers do not use may be in a later operation when a slow one looks; one whose
+// buffer they use waits until all have.
 struct BufferNote {
   std::atomic<uint64_t> tag;
   uint64_t segment;
-  uint64_t offset;
+  uint64_t offset;  // in the segment; kAddress: the address
 
-  void set(uint64_t first_window, const std::optional<SegmentRef>& place) {
-    segment = place ? place->segment : 0;
-    offset = place ? place->offset : 0;
-    tag.store(first_window * 2 + (place ? 1 : 0), std::memory_order_release);
+  void set(uint64_t first_window, Access access, const SegmentRef& place) {
+    segment = place.segment;
+    offset = place.offset;
+    tag.store(first_window * 4 + static_cast<uint64_t>(access), std::memory_order_release);
   }
-  bool is_mapped(uint64_t first_window) const {
-    return tag.load(std::memory_order_acquire) == first_window * 2 + 1;
+  Access access(uint64_t first_window) const {
+    const uint64_t seen = tag.load(std::memory_order_acquire);
+    return seen / 4 == first_window ? static_cast<Access>(seen % 4) : Access::kNone;
   }
 };
 

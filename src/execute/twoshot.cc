@@ -53,7 +53,7 @@ void Twoshot::announce() {
     std::optional<SegmentRef> place;
     if (board.segments_mappable()) place = find_segment(buffer, bytes_);
     if (place && !board.share_segment(place->segment)) place.reset();
-    note->set(first_, place);
+    note->set(first_, place ? Access::kSegment : Access::kNone, place.value_or(SegmentRef{}));
     return place.has_value();
   };
   in_mapped_ = tell(in_, &control.in);
@@ -74,10 +74,10 @@ Status Twoshot::meet_peers() {
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, bytes_, rank,
                       theirs, bytes_);
     const BoardControl& control = board_control(peer.part);
-    if (control.in.is_mapped(first_)) {
+    if (control.in.access(first_) == Access::kSegment) {
       COMM_ASSIGN(peer.in, board.map_segment(i, control.in.segment, control.in.offset, bytes_));
     }
-    if (control.out.is_mapped(first_)) {
+    if (control.out.access(first_) == Access::kSegment) {
       COMM_ASSIGN(peer.out, board.map_segment(i, control.out.segment, control.out.offset, bytes_));
     } else {
       all_out_mapped_ = false;

@@ -10,6 +10,8 @@ namespace {
 
 // From here on an output is not going to be in the cache when the caller reads it.
 constexpr size_t kStreamBytes = size_t{16} << 20;
+// Least bytes of a block that are worth the system calls of reading it in place.
+constexpr size_t kReadBytes = size_t{32} << 10;
 
 }  // namespace
 
@@ -81,13 +83,28 @@ WindowedCopy::Slice WindowedCopy::slice(uint64_t window) const {
 void WindowedCopy::announce() {
   Board& board = *args_.board;
   const size_t blocks = block_per_peer_ ? static_cast<size_t>(n_) : 1;
-  std::optional<SegmentRef> place;
-  if (offers(me_) && board.segments_mappable()) {
-    place = find_segment(in_, blocks * block_bytes_);
-    if (place && !board.share_segment(place->segment)) place.reset();
+  Access access = Access::kNone;
+  SegmentRef place;
+  if (offers(me_)) {
+    if (board.segments_mappable()) {
+      const auto found = find_segment(in_, blocks * block_bytes_);
+      if (found && board.share_segment(found->segment)) {
+        access = Access::kSegment;
+        place = *found;
+      }
+    }
+    // Where one rank has it all or takes it all, staging is half of the work, done by others
+    // meanwhile.
+    const bool everyone = args_.operation->collective == Collective::kAllGather ||
+                          args_.operation->collective == Collective::kAllToAll;
+    if (access == Access::kNone && everyone && board.memory_readable() &&
+        block_bytes_ >= kReadBytes) {
+      access = Access::kAddress;
+      place.offset = reinterpret_cast<uintptr_t>(in_);
+    }
   }
-  in_mapped_ = place.has_value();
-  mine().in.set(first_, place);
+  in_place_ = access != Access::kNone;
+  mine().in.set(first_, access, place);
   board.publish(args_.signature);
   announced_ = true;
 }
@@ -104,7 +121,11 @@ Status WindowedCopy::meet_peers() {
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, block_bytes_,
                       board.ranks()[static_cast<size_t>(i)], theirs, block_bytes_);
     const BufferNote& note = board_control(peer.part).in;
-    if (offers(i) && takes_from(i) && note.is_mapped(first_)) {
+    if (!offers(i) || !takes_from(i)) continue;
+    peer.access = note.access(first_);
+    if (peer.access == Access::kAddress) {
+      peer.address = note.offset;
+    } else if (peer.access == Access::kSegment) {
       const size_t blocks = block_per_peer_ ? static_cast<size_t>(n_) : 1;
       COMM_ASSIGN(peer.in, board.map_segment(i, note.segment, note.offset, blocks * block_bytes_));
     }
@@ -115,7 +136,7 @@ Status WindowedCopy::meet_peers() {
 
 void WindowedCopy::stage() {
   const Slice part = slice(staged_);
-  if (offers(me_) && !in_mapped_) {
+  if (offers(me_) && !in_place_) {
     std::byte* to = staging_.input(peers_[static_cast<size_t>(me_)].part, first_ + staged_);
     if (block_per_peer_) {
       for (int i = 0; i < n_; ++i) {
@@ -133,34 +154,38 @@ void WindowedCopy::stage() {
   args_.board->wake_others(args_.share_cores);
 }
 
-void WindowedCopy::take_from(int index, const Slice& part) {
+Status WindowedCopy::take_from(int index, const Slice& part) {
   const size_t source = static_cast<size_t>(index);
-  const size_t me = static_cast<size_t>(me_);
   // Where the block is among those that the source offers, and among those that this rank collects.
-  const size_t block = block_per_peer_ ? me : 0;
+  const size_t block = block_per_peer_ ? static_cast<size_t>(me_) : 0;
   const Collective collective = args_.operation->collective;
   const bool collects = collective != Collective::kBroadcast && collective != Collective::kScatter;
   std::byte* to = out_ + (collects ? source * block_bytes_ : 0) + part.begin;
   const Peer& peer = peers_[source];
+  const size_t in_whole = block * block_bytes_ + part.begin;
+  if (peer.access == Access::kAddress)
+    return args_.board->read_memory(index, to, peer.address + in_whole, part.bytes);
   const std::byte* whole = index == me_ ? in_ : peer.in;
   const std::byte* from = whole != nullptr
-                              ? whole + block * block_bytes_ + part.begin
+                              ? whole + in_whole
                               : staging_.input(peer.part, first_ + taken_) + block * slice_bytes_;
   if (from != to) copy_bytes(to, from, part.bytes, stream_);
+  return Status::ok();
 }
 
-void WindowedCopy::take() {
+Status WindowedCopy::take() {
   const Slice part = slice(taken_);
   // Begin after this rank, so that not all ranks read the same memory at once.
   for (int k = 1; k <= n_; ++k) {
     const int i = (me_ + k) % n_;
-    if (takes_from(i)) take_from(i, part);
+    if (takes_from(i)) COMM_TRY(take_from(i, part));
   }
   ++taken_;
   // Both: the windows of other operations count on either.
   mine().reduced.store(first_ + taken_, std::memory_order_release);
   mine().gathered.store(first_ + taken_, std::memory_order_release);
   args_.board->wake_others(args_.share_cores);
+  return Status::ok();
 }
 
 bool WindowedCopy::reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen,
@@ -193,15 +218,15 @@ Status WindowedCopy::advance(Progress* progress) {
     stage();
   } else if (can_take()) {
     if (!met_) COMM_TRY(meet_peers());
-    take();
+    COMM_TRY(take());
   } else if (taken_ < windows_ ||
-             (in_mapped_ && !reached(&BoardControl::reduced, &Peer::reduced, first_ + windows_))) {
+             (in_place_ && !reached(&BoardControl::reduced, &Peer::reduced, first_ + windows_))) {
     *progress = Progress::kStuck;
     return Status::ok();
   }
   const bool done =
       taken_ == windows_ &&
-      (!in_mapped_ || reached(&BoardControl::reduced, &Peer::reduced, first_ + windows_));
+      (!in_place_ || reached(&BoardControl::reduced, &Peer::reduced, first_ + windows_));
   if (done) *progress = Progress::kDone;
   return Status::ok();
 }

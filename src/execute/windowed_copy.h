@@ -30,7 +30,9 @@ class WindowedCopy final : public Execution {
   struct Peer {
     std::byte* part = nullptr;
     uint64_t staged = 0, reduced = 0;  // last seen
-    const std::byte* in = nullptr;     // its input, when used in place
+    Access access = Access::kNone;     // to its input
+    const std::byte* in = nullptr;     // kSegment: where it is mapped
+    uint64_t address = 0;              // kAddress
   };
   struct Slice {
     size_t begin, bytes;  // of a block
@@ -42,8 +44,8 @@ class WindowedCopy final : public Execution {
   bool takes_from(int rank) const;
   Slice slice(uint64_t window) const;
   void stage();
-  void take();
-  void take_from(int index, const Slice& slice);
+  Status take();
+  Status take_from(int index, const Slice& slice);
   bool reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen, uint64_t value);
   bool can_stage();
   bool can_take();
@@ -61,7 +63,7 @@ class WindowedCopy final : public Execution {
   uint64_t staged_ = 0, taken_ = 0;
   const std::byte* in_;
   std::byte* out_;
-  bool in_mapped_ = false;
+  bool in_place_ = false;
   bool announced_ = false, met_ = false;
   bool stream_;
   std::vector<Peer> peers_;

@@ -197,6 +197,39 @@ TEST(SOCKET_FAMILY, ChoosesAddresses) {
   EXPECT_TRUE(contains(v6, "[::1]:"));
 }
 
+TEST(CMA_DISABLE, LeavesPlainMemoryToItsOwner) {
+  // Large all-gathers and all-to-alls are right either way.
+  const auto exchange = [](Rank& rank) {
+    const size_t count = 100'003;
+    const auto n = static_cast<size_t>(rank.nranks);
+    std::vector<int> in(n * count), out(n * count);
+    for (size_t i = 0; i < in.size(); ++i) in[i] = rank.rank * 1000 + static_cast<int>(i % 997);
+    COMM_OK(rank, commAllGather(in.data(), out.data(), count, commInt, rank.comm, nullptr));
+    for (size_t r = 0; r < n; ++r)
+      rank.expect(out[r * count + count - 1] ==
+                      static_cast<int>(r) * 1000 + static_cast<int>((count - 1) % 997),
+                  "a wrong all-gather");
+    COMM_OK(rank, commAlltoAll(in.data(), out.data(), count, commInt, rank.comm, nullptr));
+    const size_t mine = static_cast<size_t>(rank.rank) * count;
+    for (size_t r = 0; r < n; ++r)
+      rank.expect(
+          out[r * count + 1] == static_cast<int>(r) * 1000 + static_cast<int>((mine + 1) % 997),
+          "a wrong all-to-all");
+  };
+  const Folder folder;
+  for (const char* off : {"0", "1"}) {
+    const std::string log = folder / (std::string("log") + off);
+    world::run({.nranks = 3,
+                .kind = world::Kind::kProcesses,
+                .environment = {{"COMM_CMA_DISABLE", off},
+                                {"COMM_DEBUG", "INFO"},
+                                {"COMM_DEBUG_FILE", log}}},
+               exchange);
+    const std::string text = read_file(log);
+    EXPECT_EQ(contains(text, "do not read each other's plain memory"), *off == '1') << text;
+  }
+}
+
 TEST(SOCKET_IFNAME, ChoosesInterfaces) {
   const std::string log = look({{"COMM_SOCKET_IFNAME", "=lo"}}).log;
   EXPECT_TRUE(contains(log, "127.0.0.1:") || contains(log, "[::1]:")) << log;

@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "transports/shm/doorbell.h"
+#include "transports/shm/peek.h"
 
 namespace libcomm::shm {
 namespace {
@@ -20,13 +21,14 @@ constexpr int kMostRetries = 1000;
 }  // namespace
 
 ShmBoard::ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member>& members,
-                   size_t my_index, bool segments_mappable)
+                   size_t my_index, const BoardAbilities& abilities)
     : memory_(std::move(memory)),
       my_index_(my_index),
-      segments_mappable_(segments_mappable),
+      abilities_(abilities),
       segments_(memory_, members, my_index) {
   for (const Member& member : members) {
     ranks_.push_back(member.rank);
+    pids_.push_back(member.in_this_process ? 0 : member.pid);
     parts_.push_back(memory_->part(member.position));
     controls_.push_back(&memory_->control(member.position));
   }
@@ -68,6 +70,14 @@ int ShmBoard::note_core() {
   if (noted.load(std::memory_order_relaxed) != static_cast<uint32_t>(core) + 1)
     noted.store(static_cast<uint32_t>(core) + 1, std::memory_order_relaxed);
   return core;
+}
+
+Status ShmBoard::read_memory(int index, void* dst, uint64_t address, size_t bytes) {
+  const int64_t pid = pids_[static_cast<size_t>(index)];
+  if (pid != 0)
+    return read_process(pid, dst, address, bytes).with_peer(ranks_[static_cast<size_t>(index)]);
+  std::memcpy(dst, reinterpret_cast<const void*>(address), bytes);
+  return Status::ok();
 }
 
 Result<std::byte*> ShmBoard::map_segment(int index, uint64_t segment, uint64_t offset,

@@ -9,10 +9,16 @@
 
 namespace libcomm::shm {
 
+// What a trial between the members showed; the same on all.
+struct BoardAbilities {
+  bool segments_mappable = false;
+  bool memory_readable = false;
+};
+
 class ShmBoard final : public Board {
  public:
   ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member>& members, size_t my_index,
-           bool segments_mappable);
+           const BoardAbilities& abilities);
 
   std::span<const int> ranks() const override { return ranks_; }
   int index() const override { return static_cast<int>(my_index_); }
@@ -36,7 +42,9 @@ class ShmBoard final : public Board {
   }
   void cancel_sleep() override { cancel_wait(mine().doorbell); }
 
-  bool segments_mappable() const override { return segments_mappable_; }
+  bool segments_mappable() const override { return abilities_.segments_mappable; }
+  bool memory_readable() const override { return abilities_.memory_readable; }
+  Status read_memory(int index, void* dst, uint64_t address, size_t bytes) override;
   Status share_segment(uint64_t segment) override { return segments_.share(segment); }
   Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                  size_t bytes) override;
@@ -46,10 +54,11 @@ class ShmBoard final : public Board {
 
   const std::shared_ptr<GroupMemory> memory_;
   const size_t my_index_;
-  const bool segments_mappable_;
+  const BoardAbilities abilities_;
   std::vector<int> ranks_;
   std::vector<std::byte*> parts_;       // by index
   std::vector<RankControl*> controls_;  // by index
+  std::vector<int64_t> pids_;           // by index; 0: this process
   PeerSegments segments_;
 };
 

@@ -17,6 +17,7 @@
 #include "src/bootstrap/handshake.h"
 #include "transports/facts.h"
 #include "transports/shm/group_builder.h"
+#include "transports/shm/peek.h"
 #include "transports/shm/transport.h"
 
 namespace libcomm {
@@ -42,11 +43,13 @@ static_assert(sizeof(Offer) == 264);
 struct Attempt {
   int32_t mapped = 0;
   int32_t trial_fd = -1;  // of this process's lowest member: memory that peers try to open
+  uint64_t mark = 0;      // where this rank's mark is in its process: memory that peers try to read
 };
 
 struct Verdict {
   int32_t sees_all = 0;      // the proofs of all who say that they have mapped the memory
   int32_t opens_trials = 0;  // of all other processes
+  int32_t reads_marks = 0;   // of all other processes
 };
 
 class GroupBuilder {
@@ -57,6 +60,7 @@ class GroupBuilder {
         facts_(facts),
         options_(options),
         buffer_bytes_(knobs.get_size(Knob::kBuffsize)),
+        may_read_(!knobs.get_bool(Knob::kCmaDisable)),
         me_(bootstrap.rank()),
         settled_(facts.size(), false) {
     group_.group_of.resize(facts.size());
@@ -92,8 +96,9 @@ class GroupBuilder {
   void fetch(Way way);
   Result<Verdict> judge();
   bool opens_trial_of(int rank, const Nonce& nonce) const;
+  bool reads_mark_of(int rank, const Nonce& nonce) const;
   void settle(const std::vector<Verdict>& verdicts);
-  void join(const Set& members, bool segments_mappable);
+  void join(const Set& members, bool segments_mappable, bool memory_readable);
 
   Proof proof(const char* label, const Nonce& nonce, int rank) const;
   // The memory of rank's candidate set, as its lowest rank announced it.
@@ -107,6 +112,7 @@ class GroupBuilder {
   const std::span<const PeerFacts> facts_;
   const GroupOptions& options_;
   const size_t buffer_bytes_;
+  const bool may_read_;
   const int me_;
 
   // Of the whole building.
@@ -120,6 +126,7 @@ class GroupBuilder {
   std::vector<Attempt> attempts_;  // by rank
   std::shared_ptr<GroupMemory> memory_;
   std::optional<SharedFile> trial_;
+  Proof mark_{};         // what peers look for in this process
   std::string why_not_;  // this rank could not map the memory
 };
 
@@ -234,6 +241,8 @@ Status GroupBuilder::map_by(Way way) {
         trial_ = *std::move(trial);
     }
     if (trial_) attempt.trial_fd = trial_->fd();
+    mark_ = proof("comm shm mark", offer_of(me_).nonce, me_);
+    attempt.mark = reinterpret_cast<uintptr_t>(mark_.data());
   }
   COMM_ASSIGN(attempts_, gather(attempt));
   return {};
@@ -278,7 +287,22 @@ Result<Verdict> GroupBuilder::judge() {
         return !mapped(rank) || !lowest_of_process(rank) ||
                same_process(facts_of(me_), facts_of(rank)) || opens_trial_of(rank, nonce);
       });
+  verdict.reads_marks =
+      may_read_ &&
+      (!lowest_of_process(me_) || std::all_of(mine_->begin(), mine_->end(), [&](int rank) {
+        return !mapped(rank) || !lowest_of_process(rank) ||
+               same_process(facts_of(me_), facts_of(rank)) || reads_mark_of(rank, nonce);
+      }));
   return verdict;
+}
+
+bool GroupBuilder::reads_mark_of(int rank, const Nonce& nonce) const {
+  const PeerFacts& owner = facts_of(rank);
+  if (owner.pid_namespace != facts_of(me_).pid_namespace) return false;
+  Proof mark{};
+  const Status read =
+      read_process(owner.pid, mark.data(), attempts_[static_cast<size_t>(rank)].mark, sizeof mark);
+  return read.is_ok() && mark == proof("comm shm mark", nonce, rank);
 }
 
 bool GroupBuilder::opens_trial_of(int rank, const Nonce& nonce) const {
@@ -296,11 +320,13 @@ void GroupBuilder::settle(const std::vector<Verdict>& verdicts) {
   for (const auto& [host, set] : sets_) {
     Set members;
     bool segments_mappable = true;
+    bool memory_readable = true;
     for (const int rank : set) {
       const Verdict& verdict = verdicts[static_cast<size_t>(rank)];
       if (!mapped(rank) || verdict.sees_all == 0) continue;
       members.push_back(rank);
       segments_mappable = segments_mappable && verdict.opens_trials != 0;
+      memory_readable = memory_readable && verdict.reads_marks != 0;
     }
     // Without its maker there is nobody left whose word the others could go by.
     if (members.empty() || members.front() != set.front()) members = {set.front()};
@@ -310,14 +336,14 @@ void GroupBuilder::settle(const std::vector<Verdict>& verdicts) {
     }
     if (&set != mine_) continue;
     if (members.size() > 1 && std::binary_search(members.begin(), members.end(), me_))
-      join(members, segments_mappable);
+      join(members, segments_mappable, memory_readable);
     else if (!why_not_.empty())
       log_info(Subsys::kShm, "rank {} shares no memory with rank {}: {}", me_, set.front(),
                why_not_);
   }
 }
 
-void GroupBuilder::join(const Set& members, bool segments_mappable) {
+void GroupBuilder::join(const Set& members, bool segments_mappable, bool memory_readable) {
   std::vector<Member> known;
   bool cores_differ = true;
   std::vector<int> cores;
@@ -338,8 +364,12 @@ void GroupBuilder::join(const Set& members, bool segments_mappable) {
       !cores_differ && members.size() > static_cast<size_t>(CPU_COUNT(&usable));
   const auto my_index =
       static_cast<size_t>(std::lower_bound(members.begin(), members.end(), me_) - members.begin());
-  auto transport = std::make_unique<ShmTransport>(std::move(memory_), std::move(known), my_index,
-                                                  segments_mappable, oversubscribed);
+  log_info(Subsys::kShm, "rank {}: peers {} each other's plain memory (process_vm_readv)", me_,
+           memory_readable ? "read" : "do not read");
+  auto transport = std::make_unique<ShmTransport>(
+      std::move(memory_), std::move(known), my_index,
+      BoardAbilities{.segments_mappable = segments_mappable, .memory_readable = memory_readable},
+      oversubscribed);
   group_.board = transport->board();
   group_.transport = std::move(transport);
 }

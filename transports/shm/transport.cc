@@ -7,12 +7,12 @@
 namespace libcomm::shm {
 
 ShmTransport::ShmTransport(std::shared_ptr<GroupMemory> memory, std::vector<Member> members,
-                           size_t my_index, bool segments_mappable, bool oversubscribed)
+                           size_t my_index, const BoardAbilities& abilities, bool oversubscribed)
     : memory_(std::move(memory)),
       members_(std::move(members)),
       me_(members_[my_index]),
       oversubscribed_(oversubscribed),
-      board_(memory_, members_, my_index, segments_mappable) {}
+      board_(memory_, members_, my_index, abilities) {}
 
 const Member* ShmTransport::find(int rank) const {
   const auto found =

@@ -14,7 +14,7 @@ class ShmTransport final : public Transport {
  public:
   // `oversubscribed`: the group's ranks share cores, so wake-ups must not be lost.
   ShmTransport(std::shared_ptr<GroupMemory> memory, std::vector<Member> members, size_t my_index,
-               bool segments_mappable, bool oversubscribed);
+               const BoardAbilities& abilities, bool oversubscribed);
 
   const char* name() const override { return "shm"; }
   bool reaches(const PeerFacts& a, const PeerFacts& b) const override;
