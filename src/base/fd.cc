@@ -1,9 +1,11 @@
 #include "src/base/fd.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 
 namespace libcomm {
@@ -49,6 +51,18 @@ void forget(int fd) {
 }
 
 }  // namespace
+
+bool is_descriptor_shortage(int err) { return err == EMFILE || err == ENFILE; }
+
+Status descriptor_error(int err, std::string what) {
+  if (err == EMFILE) {
+    rlimit limit{};
+    (void)::getrlimit(RLIMIT_NOFILE, &limit);
+    what +=
+        fmt::format(" (this process may have {} descriptors: raise `ulimit -n`)", limit.rlim_cur);
+  }
+  return system_error(err, std::move(what));
+}
 
 UniqueFd::UniqueFd(int fd) : fd_(fd) {
   if (fd < 0) return;

@@ -4,12 +4,20 @@
 // a forked child (a data loader, say) must not keep a dead parent's sockets open.
 #pragma once
 
+#include <string>
 #include <utility>
+
+#include "src/base/status.h"
 
 namespace libcomm {
 
 // Grows by one in every forked child; a handle made under another generation belongs to the parent.
 unsigned fork_generation();
+
+// Whether an error number says that this process, or the system, has no descriptor left.
+bool is_descriptor_shortage(int err);
+// kSystem with the error's text, and with the limit to raise when it is such a shortage.
+Status descriptor_error(int err, std::string what);
 
 class UniqueFd {
  public:

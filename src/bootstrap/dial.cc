@@ -17,6 +17,7 @@ struct Attempt {
   enum { kConnected, kRefused, kStrange, kFailed } outcome = kFailed;
   std::string reason;
   Waited ended = Waited::kReady;
+  Status shortage;
   UniqueFd fd;
 };
 
@@ -28,6 +29,7 @@ Attempt try_address(const SocketAddress& address, const Call& call, const WaitLi
   auto started = start_connect(address, &problem);
   if (!started) {
     if (problem == ECONNREFUSED) attempt.outcome = Attempt::kRefused;
+    if (is_descriptor_shortage(problem)) attempt.shortage = started.status();
     attempt.reason = started.status().message();
     return attempt;
   }
@@ -95,7 +97,8 @@ DialRound dial_once(const Endpoint& endpoint, const Call& call, const WaitLimits
     if (!round.reasons.empty()) round.reasons += "; ";
     round.reasons += endpoint[at].to_string() + ": " + attempt.reason;
     if (round.ended == Waited::kCancelled || round.ended == Waited::kAlarm) return round;
-    if (limits.deadline.passed()) return round;
+    round.shortage = std::move(attempt.shortage);
+    if (limits.deadline.passed() || !round.shortage) return round;
   }
   return round;
 }
@@ -120,6 +123,7 @@ Result<UniqueFd> dial(const Endpoint& endpoint, const Call& call, const WaitLimi
     }
     if (round.ended == Waited::kCancelled) return error(Code::kInvalidUsage, "cancelled");
     if (round.ended == Waited::kAlarm) return error(Code::kRemote, "the group has failed");
+    if (!round.shortage) return std::move(round.shortage);
     if (!round.all_refused) refused = Deadline::from_knob(policy.refused_for);
     if (!round.all_strange) stranger = Deadline::from_knob(policy.stranger_for);
     if (!earlier.empty() && (round.all_refused || limits.deadline.passed()))

@@ -26,6 +26,7 @@ struct DialRound {
   bool all_refused = false;       // nobody listens at any of them
   bool all_strange = false;       // somebody answers at each of them, who does not know the key
   Waited ended = Waited::kReady;  // kCancelled, kAlarm: the wait was ended from outside
+  Status shortage;                // no descriptor for a socket: trying again is of no use
   std::string reasons;            // "10.0.0.1:47: connection refused; ..."
 };
 

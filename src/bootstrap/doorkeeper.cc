@@ -65,6 +65,7 @@ void Doorkeeper::accept_from(int listener) {
     int problem = 0;
     UniqueFd fd = accept_one(listener, &from, &problem);
     if (problem != 0) {
+      if (is_descriptor_shortage(problem)) shortage_ = problem;
       if (!pending_.empty()) {
         drop(pending_.begin());
         continue;

@@ -42,6 +42,8 @@ class Doorkeeper {
   int expire(int cap_ms);
   // Closes everything; nobody arrives any more.
   void close();
+  // The error number with which the system refused a descriptor for a caller last; 0: it did not.
+  int shortage() const { return shortage_; }
   // Callers that spoke the protocol but failed to prove the key, and the last one's address.
   size_t refused() const { return refused_; }
   const std::string& last_refused() const { return last_refused_; }
@@ -66,6 +68,7 @@ class Doorkeeper {
   uint32_t nranks_;
   PendingList pending_;
   std::unordered_map<int, PendingList::iterator> by_fd_;
+  int shortage_ = 0;
   bool paused_ = false;  // out of descriptors: listeners are not watched until `resume_`
   Deadline resume_;
   size_t refused_ = 0;

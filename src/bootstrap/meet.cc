@@ -102,6 +102,7 @@ Result<Answer> report(const Meeting& meeting, int rank, const ReportWire& wire,
   auto fd = dial(meeting.endpoint, call, limits, policy, who);
   if (!fd) {
     if (limits.cancelled()) return cancelled();
+    if (fd.status().message().find("ulimit") != std::string::npos) return std::move(fd).status();
     const std::string reason = fd.status().message();
     if (fd.status().code() == Code::kRemote)
       return error(
@@ -212,6 +213,7 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
     COMM_ASSIGN(*key, key_with_secret(served->key, knobs));
     const Call call{*key, static_cast<uint16_t>(Use::kRoot), to_u32(rank), 0, 0};
     DialRound round = dial_once(served->endpoint, call, limits, 2);
+    if (!round.shortage) return std::move(round.shortage);
     if (!round.fd) {
       last = round.reasons;
       continue;

@@ -36,8 +36,7 @@ Result<std::unique_ptr<Monitor>> Monitor::start(int rank, int nranks, const Key&
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
   UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   UniqueFd alarm(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
-  if (!epoll || !wake || !alarm)
-    return system_error(errno, "cannot watch the group (see ulimit -n)");
+  if (!epoll || !wake || !alarm) return descriptor_error(errno, "cannot watch the group");
   std::unique_ptr<Monitor> monitor(new Monitor(rank, nranks, key, std::move(listeners),
                                                std::move(on_news), std::move(epoll),
                                                std::move(wake), std::move(alarm)));
@@ -143,6 +142,7 @@ void Monitor::follow_root(UniqueFd fd) {
 
 void Monitor::leave_roots() {
   std::lock_guard lock(mutex_);
+  assembled_ = true;
   const std::string goodbye = encode_news(NewsType::kGoodbye, Status());
   for (auto at = links_.begin(); at != links_.end();) {
     if (at->second.peer != kRootLink) {
@@ -528,6 +528,14 @@ int Monitor::tick(Calls* calls) {
       wait_ms = at->second.poll_ms(wait_ms);
       ++at;
     }
+  }
+  // Later a shortage may pass; who assembles a group has all others waiting.
+  if (!assembled_ && door_.shortage() != 0 && !failure_.has_value()) {
+    const Status reason =
+        descriptor_error(door_.shortage(),
+                         fmt::format("rank {} cannot accept connections of its group", rank_))
+            .with_peer(rank_);
+    if (spread(NewsType::kAbort, reason)) calls->emplace_back(News::kAbort, reason);
   }
   if (repair_.has_value() && repair_->deadline.passed()) next_address();
   if (repair_.has_value()) wait_ms = repair_->deadline.poll_ms(wait_ms);

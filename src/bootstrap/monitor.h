@@ -55,7 +55,7 @@ class Monitor {
   void set_peers(std::vector<Peer> peers);
   // A control link that this rank opened.
   void add_link(int peer, UniqueFd fd);
-  // Listens to a root until leave_roots(), which tells it that the group stands.
+  // Listens to a root until leave_roots(), which tells it, and this monitor, that the group stands.
   void follow_root(UniqueFd fd);
   void leave_roots();
   // Waits until each of `peers` has a link with this rank.
@@ -151,6 +151,7 @@ class Monitor {
   std::optional<Status> failure_;
   std::string failure_message_;  // encoded, for links that come later
   std::optional<std::string> revoke_message_;
+  bool assembled_ = false;
   bool leaving_ = false;
   std::thread thread_;
 };

@@ -55,6 +55,9 @@ class Root {
         assemble_by_ = Deadline();
         fail(missing_ranks());
       }
+      if (door_.shortage() != 0 && !failure_.has_value() && !all_answered_)
+        fail(descriptor_error(door_.shortage(),
+                              "the process that serves the unique id cannot accept the ranks"));
       epoll_event events[64];
       int wait_ms = door_.expire(idle_.poll_ms(1000));
       wait_ms = assemble_by_.poll_ms(wait_ms);
@@ -405,7 +408,7 @@ uint32_t part_of(uint32_t rank, uint32_t nranks, uint32_t nparts) {
 Status serve_root(Listeners listeners, const Key& key, double timeout, bool is_reused) {
   UniqueFd wake(::eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC));
   UniqueFd epoll(::epoll_create1(EPOLL_CLOEXEC));
-  if (!wake || !epoll) return system_error(errno, "cannot serve the unique id");
+  if (!wake || !epoll) return descriptor_error(errno, "cannot serve the unique id");
   const int wake_number = wake.get();
   return Roots::serve(std::make_unique<Root>(std::move(listeners), key, timeout, is_reused,
                                              wake_number, std::move(epoll)),

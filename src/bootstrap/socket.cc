@@ -18,7 +18,7 @@ Result<UniqueFd> listen_on(const SocketAddress& address, SocketAddress* bound, i
   const auto failed = [&](const char* what) -> Status {
     const int err = errno;
     if (refused != nullptr) *refused = err;
-    return system_error(
+    return descriptor_error(
         err, fmt::format("cannot {} {} (port {})", what, address.to_string(), address.port()));
   };
   UniqueFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
@@ -71,7 +71,10 @@ UniqueFd accept_one(int listener, SocketAddress* from, int* problem) {
 
 Result<UniqueFd> start_connect(const SocketAddress& address, int* problem) {
   UniqueFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-  if (!fd) return system_error(errno, "cannot open a socket (see ulimit -n)");
+  if (!fd) {
+    if (problem != nullptr) *problem = errno;
+    return descriptor_error(errno, "cannot open a socket");
+  }
   sockaddr_storage storage;
   const socklen_t length = address.to_sockaddr(&storage);
   if (::connect(fd.get(), reinterpret_cast<sockaddr*>(&storage), length) != 0 &&

@@ -1,9 +1,10 @@
-// When the system gives no more threads: the call fails with the reason, nobody is left waiting,
-// and signals are as they were. This program stands in for pthread_create.
+// When the system gives no more threads or descriptors: the call fails with the reason, nobody is
+// left waiting, and signals are as they were. This program stands in for pthread_create.
 #include <dlfcn.h>
 #include <gtest/gtest.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 
 #include <atomic>
 #include <cerrno>
@@ -104,6 +105,29 @@ TEST(NoThread, FailsAnInitializationInTheBackground) {
     EXPECT_EQ(commDestroy(comm), commSuccess);
     return commSuccess;
   });
+}
+
+TEST(NoDescriptor, FailsTheCreationOfARankEach) {
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  bool failed = false;
+  for (rlim_t limit = 20; limit <= 220; limit += 20) {
+    rlimit now = before;
+    now.rlim_cur = limit;
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &now), 0);
+    comm_t comms[12] = {};
+    const commResult_t result = commInitAll(comms, 12, nullptr);
+    const std::string text = last_error();
+    ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    if (result == commSuccess) {
+      for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
+    } else {
+      failed = true;
+      EXPECT_EQ(result, commSystemError) << text;
+      EXPECT_NE(text.find("Too many open files"), std::string::npos) << limit << ": " << text;
+    }
+  }
+  EXPECT_TRUE(failed);
 }
 
 }  // namespace
