@@ -173,9 +173,9 @@ TEST_F(KnobsTest, AnEmptyValueAsksForTheDefaultAndOverridesAWeakerSource) {
 }
 
 TEST_F(KnobsTest, RefuseValuesOutsideTheirRangeByNameValueAndRange) {
-  EXPECT_EQ(refusal("COMM_MAX_NRINGS", "33"),
-            "COMM_MAX_NRINGS=33 (environment) is not valid: expected 1..32");
-  EXPECT_THAT(refusal("COMM_MAX_NRINGS", "0"), HasSubstr("expected 1..32"));
+  EXPECT_EQ(refusal("COMM_MAX_NRINGS", "17"),
+            "COMM_MAX_NRINGS=17 (environment) is not valid: expected 1..16");
+  EXPECT_THAT(refusal("COMM_MAX_NRINGS", "0"), HasSubstr("expected 1..16"));
   EXPECT_THAT(refusal("COMM_MAX_NRINGS", "four"), HasSubstr("COMM_MAX_NRINGS=four"));
   EXPECT_THAT(refusal("COMM_MAX_NRINGS", "4 5"), HasSubstr("COMM_MAX_NRINGS=4 5"));
   EXPECT_THAT(refusal("COMM_MAX_NRINGS", "99999999999999999999"), HasSubstr("is not valid"));

@@ -76,7 +76,7 @@ std::vector<std::string> seeds() {
   return {all,
           "SHM_DISABLE=1\nBUFFSIZE=4M # blank before the mark\nALGO=allreduce:ring;allgather:hd\n",
           "COMM_SOCKET_IFNAME = ^lo,docker\nRINGS=0 1 2 3 | 0 2 1 3\nTIMEOUT=0.5\n",
-          "WAIT=spin\nDEBUG_SUBSYS=^NET\nSECRET=a#b\nMAX_NRINGS=32\nLL_THRESHOLD=1M\n",
+          "WAIT=spin\nDEBUG_SUBSYS=^NET\nSECRET=a#b\nMAX_NRINGS=16\nLL_THRESHOLD=1M\n",
           "COMM_BUFSIZE=1M\n=\n==\nX\nCOMM_=1\n",
           "LL_THRESHOLD=9223372036854775807\nBOOTSTRAP_TIMEOUT=nan\nTIMEOUT=inf\nNTHREADS=-1\n"};
 }
