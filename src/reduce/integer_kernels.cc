@@ -25,7 +25,7 @@ namespace HWY_NAMESPACE {
 // T.
 template <typename T, typename L, class Op>
 void combine_as(ReduceArgs args) {
-  args.count *= sizeof(T) / sizeof(L);
+  args.count *= sizeof(T) / sizeof(L);  // NOLINT(bugprone-sizeof-expression): they may be equal
   reduce_kernel<Native<L>, Op>(args);
 }
 
