@@ -29,6 +29,7 @@ constexpr CallForm kCallForms[] = {
     {"sendrecv", true, false, false, false},
 };
 constexpr uint8_t kBarrier = 11;
+constexpr uint8_t kSendRecv = 12;
 
 std::string text_of_type(uint8_t type) {
   return type < kNumDataTypes ? name_of(static_cast<DataType>(type)) : fmt::format("type {}", type);
@@ -76,7 +77,9 @@ Status mismatch(int my_rank, const Signature& mine, size_t my_bytes, int peer_ra
   } else {
     text += fmt::format(", but {} called {}", peer, describe(theirs));
     if (theirs.op != mine.op) text += fmt::format(" as operation {}", theirs.op);
-    text += "; all ranks must make the same calls in the same order";
+    text += mine.collective == kSendRecv && theirs.collective == kSendRecv
+                ? "; what one rank sends must be what the other expects"
+                : "; all ranks must make the same calls in the same order";
   }
   return Status(Code::kInvalidUsage, std::move(text))
       .at_rank(my_rank)

@@ -116,7 +116,7 @@ uint64_t hash_table(const BlockTable& table) {
 }
 
 Status fill_table(const size_t counts[], const size_t displs[], size_t n, DataType type,
-                  const char* name, BlockTable* table) {
+                  const char* name, const char* displs_name, BlockTable* table) {
   if (counts == nullptr) return error(Code::kInvalidArgument, "{}counts is NULL", name);
   table->counts.assign(counts, counts + n);
   if (displs != nullptr) {
@@ -126,8 +126,12 @@ Status fill_table(const size_t counts[], const size_t displs[], size_t n, DataTy
     std::exclusive_scan(counts, counts + n, table->displs.begin(), size_t{0});
   }
   for (size_t i = 0; i < n; ++i) {
-    COMM_TRY(check_count(table->counts[i], n, type, name));
-    COMM_TRY(check_count(table->displs[i], 1, type, name));
+    // Texts are made for those that fail only: tables are long, and calls many.
+    const size_t most = static_cast<size_t>(PTRDIFF_MAX) / size_of(type);
+    if (table->counts[i] > most / n)
+      return check_count(table->counts[i], n, type, fmt::format("{}counts[{}]", name, i).c_str());
+    if (table->displs[i] > most)
+      return check_count(table->displs[i], 1, type, fmt::format("{}[{}]", displs_name, i).c_str());
   }
   return Status::ok();
 }
@@ -322,7 +326,7 @@ commResult_t commAllGatherv(const void* sendbuff, size_t sendcount, void* recvbu
     const auto t = std::make_shared<BlockTables>();
     o.tables = t;
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllGatherV, 1, &o));
-    COMM_TRY(fill_table(recvcounts, displs, ranks_of(c), o.type, "recv", &t->out));
+    COMM_TRY(fill_table(recvcounts, displs, ranks_of(c), o.type, "recv", "displs", &t->out));
     if (sendcount != recvcounts[me])
       return error(Code::kInvalidArgument, "sendcount {} differs from recvcounts[{}] = {}",
                    sendcount, me, recvcounts[me]);
@@ -347,7 +351,7 @@ commResult_t commReduceScatterv(const void* sendbuff, void* recvbuff, const size
     o.tables = t;
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kReduceScatterV, 1, &o));
     COMM_TRY(check_op(op, c, &o));
-    COMM_TRY(fill_table(recvcounts, nullptr, ranks_of(c), o.type, "recv", &t->in));
+    COMM_TRY(fill_table(recvcounts, nullptr, ranks_of(c), o.type, "recv", "", &t->in));
     o.table_hash = hash_table(t->in);
     t->out.counts = {recvcounts[me]};
     t->out.displs = {0};
@@ -370,8 +374,8 @@ commResult_t commAlltoAllv(const void* sendbuff, const size_t sendcounts[], cons
     const auto t = std::make_shared<BlockTables>();
     o.tables = t;
     COMM_TRY(fill_uniform({sendbuff, recvbuff, 0, datatype}, Collective::kAllToAllV, 1, &o));
-    COMM_TRY(fill_table(sendcounts, sdispls, n, o.type, "send", &t->in));
-    COMM_TRY(fill_table(recvcounts, rdispls, n, o.type, "recv", &t->out));
+    COMM_TRY(fill_table(sendcounts, sdispls, n, o.type, "send", "sdispls", &t->in));
+    COMM_TRY(fill_table(recvcounts, rdispls, n, o.type, "recv", "rdispls", &t->out));
     if (sendcounts[me] != recvcounts[me])
       return error(Code::kInvalidUsage,
                    "rank {} sends {} elements to itself but expects {}; sendcounts[rank] and "

@@ -205,7 +205,11 @@ Result<Endpoint> choose_addresses(const std::vector<Interface>& interfaces,
   }
   if (names.empty()) names = "(no interface is up with an address of COMM_SOCKET_FAMILY)";
   if (chosen.empty() && !filter.empty())
-    return error(Code::kSystem, "COMM_SOCKET_IFNAME={} matches none of: {}", filter, names);
+    return error(
+        Code::kSystem,
+        "COMM_SOCKET_IFNAME={} matches none of: {}; set it to the start of one of these names "
+        "(=name for exactly this one, ^name for all others), or unset it",
+        filter, names);
   if (chosen.empty())
     return error(Code::kSystem,
                  "no network interface to use: {}; bring one up (lo is enough on one "

@@ -33,7 +33,7 @@ enum class News {
 };
 
 // Called on the monitor thread (or, from raise(), on the caller's), once for the first abort or
-// death and once for the first revoke. The status names the culprit as its peer.
+// death and once for the first revoke. The status names the culprit as its peer, where it is known.
 using NewsCallback = std::function<void(News news, const Status& reason)>;
 
 class Bootstrap {

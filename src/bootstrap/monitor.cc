@@ -296,7 +296,8 @@ bool Monitor::spread(NewsType type, const Status& reason) {
 }
 
 void Monitor::raise(News news, Status reason) {
-  reason = std::move(reason).with_peer(rank_);
+  // A reason that says who noticed need not say who is to blame.
+  if (reason.rank() < 0) reason = std::move(reason).with_peer(rank_);
   const NewsType type = news == News::kAbort   ? NewsType::kAbort
                         : news == News::kDeath ? NewsType::kDeath
                                                : NewsType::kRevoke;

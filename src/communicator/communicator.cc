@@ -200,6 +200,28 @@ Status Communicator::run_queued(std::vector<Operation> operations) {
     return fail(error(Code::kSystem, "a queued operation failed: {}", problem.what()));
   }
 }
+namespace {
+
+// Of a wait that took too long: for whom?
+Status name_awaited(std::span<const DrivenBatch> batches, Status status) {
+  std::vector<int> peers;
+  for (const DrivenBatch& batch : batches)
+    if (peers.empty()) batch.execution->awaited_peers(&peers);
+  if (peers.empty()) return status;
+  std::sort(peers.begin(), peers.end());
+  peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
+  constexpr size_t kMost = 8;
+  std::string list;
+  for (size_t i = 0; i < std::min(peers.size(), kMost); ++i)
+    list += fmt::format("{}{}", i == 0 ? "" : ", ", peers[i]);
+  if (peers.size() > kMost) list += ", ...";
+  if (peers.size() == 1) status = std::move(status).with_peer(peers.front());
+  return std::move(status).context(
+      fmt::format("waiting for {} {}", peers.size() == 1 ? "rank" : "ranks", list));
+}
+
+}  // namespace
+
 
 Status drive_all(std::span<const DrivenBatch> batches) {
   const auto give_up = [&](const DrivenBatch& culprit, Status status) {
@@ -248,8 +270,11 @@ Status drive_all(std::span<const DrivenBatch> batches) {
       if (batch.communicator->wait_context().failure->failed())
         return give_up(batch, batch.communicator->wait_context().failure->reason());
     }
-    if (Status status = waiter.idle(*left.front().execution); !status)
-      return give_up(left.front(), std::move(status));
+    if (Status status = waiter.idle(*left.front().execution); !status) {
+      const bool timed_out = !left.front().communicator->wait_context().failure->failed();
+      return give_up(left.front(),
+                     timed_out ? name_awaited(left, std::move(status)) : std::move(status));
+    }
     if (waiter.is_slow()) {
       for (const DrivenBatch& batch : left) {
         Status status = batch.communicator->check_mismatch();

@@ -224,7 +224,9 @@ TEST_F(Arguments, OfCollectivesAreChecked) {
   EXPECT_ERROR(commAllGatherv(a, 1, b, nullptr, none, commFloat, comm_, nullptr), kArgument,
                "recvcounts");
   EXPECT_ERROR(commAllGatherv(a, kHuge, b, huge, none, commFloat, comm_, nullptr), kArgument,
-               std::to_string(kHuge));
+               "recvcounts[0] " + std::to_string(kHuge));
+  EXPECT_ERROR(commAllGatherv(a, 1, b, one, huge, commFloat, comm_, nullptr), kArgument,
+               "displs[0] " + std::to_string(kHuge));
   EXPECT_ERROR(commReduceScatterv(a, b, nullptr, commFloat, commSum, comm_, nullptr), kArgument,
                "recvcounts");
   EXPECT_ERROR(commReduceScatterv(nullptr, b, one, commFloat, commSum, comm_, nullptr), kArgument,

@@ -82,8 +82,10 @@ TEST(InterfaceChoice, NamesWhatThereIsWhenTheFilterMatchesNothing) {
   const auto chosen = choose_addresses(kMachine, "eth9");
   ASSERT_FALSE(chosen);
   EXPECT_EQ(chosen.status().code(), Code::kSystem);
-  EXPECT_EQ(chosen.status().message(),
-            "COMM_SOCKET_IFNAME=eth9 matches none of: lo, docker0, eth0, ib0");
+  EXPECT_EQ(
+      chosen.status().message(),
+      "COMM_SOCKET_IFNAME=eth9 matches none of: lo, docker0, eth0, ib0; set it to the start of "
+      "one of these names (=name for exactly this one, ^name for all others), or unset it");
 }
 
 TEST(HostPort, IsParsedStrictly) {

@@ -38,7 +38,8 @@ TEST(Abort, ReachesEveryRankOnceWithTheFirstReason) {
     const Status reason = group.news[static_cast<size_t>(rank)]->await(News::kAbort);
     EXPECT_EQ(reason.message(), "disk full") << rank;
     EXPECT_EQ(reason.code(), Code::kSystem);
-    EXPECT_EQ(reason.peer(), 4);
+    EXPECT_EQ(reason.rank(), 4);  // who noticed; nobody said who is to blame
+    EXPECT_EQ(reason.peer(), -1);
     EXPECT_EQ(reason.op(), 12u);
     EXPECT_EQ(group[rank].barrier().message(), "disk full");
     EXPECT_FALSE(group[rank].connect((rank + 1) % 9, Purpose::kTest, 0));

@@ -194,7 +194,8 @@ TEST(TIMEOUT, EndsAnOperationWithoutProgress) {
     float one = 1;
     if (rank.rank == 0) {
       rank.expect_error(commAllReduce(&one, &one, 1, commFloat32, commSum, rank.comm, nullptr),
-                        commSystemError, {"no progress for 0.4 s", "COMM_TIMEOUT"},
+                        commSystemError,
+                        {"peer 1: waiting for rank 1: no progress for 0.4 s", "COMM_TIMEOUT"},
                         "commAllReduce alone", rank.comm);
     } else {
       commResult_t state = commSuccess;
