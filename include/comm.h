@@ -109,11 +109,13 @@ typedef struct commConfig_v22800 {
   size_t size; /* set by the initializer, as magic and version */
   unsigned int magic;
   unsigned int version;
-  int blocking;         /* 1 (default): calls return when done; 0: they may return commInProgress */
+  int blocking;         /* 1 (default): calls return when done; 0: operations, commFinalize and what
+                           makes a communicator may return commInProgress; all else blocks */
   int cgaClusterSize;   /* GPU only */
   int minCTAs;          /* least lanes */
   int maxCTAs;          /* most lanes */
-  const char* netName;  /* network transport wanted by name ("tcp"); NULL: any */
+  const char* netName;  /* network transport by name; there is "tcp" (or "Socket"), others are
+                           commInvalidArgument; NULL: any */
   int splitShare;       /* commSplit: share the parent's resources; accepted */
   int trafficClass;     /* network traffic class; accepted */
   const char* commName; /* name in logs and errors */
@@ -218,7 +220,8 @@ COMM_API const char* commGetLastError(comm_t comm);
 /* ---- Communicators ------------------------------------------------------------------------- */
 
 /* Makes an id for a new group and serves it from this process until all ranks have joined, or as
- * COMM_ID says. Send the 128 bytes to every rank by any private means.
+ * COMM_ID says. It waits for the first rank as long as the process lives; from then on
+ * COMM_BOOTSTRAP_TIMEOUT counts. Send the 128 bytes to every rank by any private means.
  * commSystemError: no usable interface (see COMM_SOCKET_IFNAME). */
 COMM_API commResult_t commGetUniqueId(commUniqueId* uniqueId);
 
@@ -242,7 +245,9 @@ COMM_API commResult_t commInitRankScalable(comm_t* newcomm, int nranks, int myra
  * NULL. One thread may drive all of them; their calls then go inside one commGroupStart/End. */
 COMM_API commResult_t commInitAll(comm_t* comm, int ndev, const int* devlist);
 
-/* Ends outstanding work and keeps the handle for commDestroy; no operation may follow. */
+/* Waits for outstanding work and keeps the handle for commDestroy; no operation may follow. With
+ * blocking = 0 it returns commInProgress at once while there is any, and commGetAsyncError tells
+ * when it is done. */
 COMM_API commResult_t commFinalize(comm_t comm);
 
 /* Frees the communicator and all it holds, after outstanding work is done. */
@@ -253,11 +258,14 @@ COMM_API commResult_t commDestroy(comm_t comm);
 COMM_API commResult_t commAbort(comm_t comm);
 
 /* Ends what runs on this communicator and refuses new operations, here and on the other ranks; the
- * handle stays for commShrink, commSplit, commDestroy and queries. revokeFlags must be 0. */
+ * handle stays for commShrink, commSplit, commDestroy and queries. Waits until what was queued here
+ * has ended. revokeFlags must be 0. */
 COMM_API commResult_t commRevoke(comm_t comm, int revokeFlags);
 
 /* Splits by colour; ranks of one colour are ordered by key, then by old rank. COMM_SPLIT_NOCOLOR
- * gives NULL. Collective over comm. config NULL: the parent's. */
+ * gives NULL, and blocks also on a communicator with blocking = 0. Collective over comm. Several
+ * set-up calls (commSplit, commWindowRegister) on one communicator are carried out in the order of
+ * the calls. config NULL: the parent's. */
 COMM_API commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm,
                                 commConfig_t* config);
 
@@ -285,7 +293,8 @@ COMM_API commResult_t commMemFree(void* ptr);
 COMM_API commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** handle);
 COMM_API commResult_t commDeregister(const comm_t comm, void* handle);
 
-/* Collective registration of a window of equal size on all ranks. */
+/* Collective registration of a window of equal size on all ranks. Blocks, or in a group lets
+ * commGroupEnd do it; a window that is refused there becomes NULL. */
 COMM_API commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow_t* win,
                                          int winFlags);
 COMM_API commResult_t commWindowDeregister(comm_t comm, commWindow_t win);
@@ -301,8 +310,8 @@ COMM_API commResult_t commRedOpDestroy(commRedOp_t op, comm_t comm);
 /* ---- Collectives ---------------------------------------------------------------------------
  * Counts are in elements. Every rank of the communicator makes the same call with the same count,
  * type, operator and root; a difference is commInvalidUsage and names both ranks and both calls. A
- * count of 0 moves nothing and needs no pointer, but is a call that all ranks make. Buffers may not overlap except in place as stated.
- * All ranks get the same bits. */
+ * count of 0 moves nothing and needs no pointer, but is a call that all ranks make. Buffers may not
+ * overlap except in place as stated. All ranks get the same bits. */
 
 /* recvbuff[0..count) = op over ranks of sendbuff[0..count). In place: sendbuff == recvbuff. */
 COMM_API commResult_t commAllReduce(const void* sendbuff, void* recvbuff, size_t count,

@@ -54,6 +54,7 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create,
                       const Communicator* parent = nullptr) {
   COMM_ASSIGN(comm* const handle, new_handle());
   handle->blocking = options.blocking;
+  handle->name = options.name;
   *result = handle;
   if (!options.blocking) {
     auto start = [handle, result, create = std::move(create)]() -> Status {

@@ -23,6 +23,8 @@ commResult_t report(const Status& status, comm* handle) {
   if (status.code() == Code::kInProgress) return commInProgress;
   try {
     t_last_error = status.to_string();
+    if (handle != nullptr && !handle->name.empty())
+      t_last_error.insert(0, fmt::format("communicator {}: ", handle->name));
     if (handle != nullptr) handle->set_last_error(t_last_error);
     log_warn("{}", t_last_error);
   } catch (const std::exception&) {  // out of memory: the code has to do

@@ -86,6 +86,7 @@ Result<comm*> new_handle() {
   handle->ending.store(false);
   handle->in_background.store(false);
   handle->start_failure = Status::ok();
+  handle->name.clear();
   handle->set_last_error("");
   handle->stage.store(comm::Stage::kStarting, std::memory_order_release);
   return handle;

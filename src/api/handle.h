@@ -32,6 +32,7 @@ struct comm {
   unsigned generation = 0;          // of fork, when it was made
   std::shared_ptr<libcomm::Communicator> communicator;
   bool blocking = true;
+  std::string name;  // commConfig_t.commName, for texts; set before the handle is known to others
 
   // Creation in the background (blocking = 0).
   std::thread starter;

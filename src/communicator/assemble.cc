@@ -197,8 +197,9 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
     shape.segment_bytes = *std::min_element(segment.begin(), segment.end()) / kLine * kLine;
     self.channels_ = std::make_unique<ChannelTable>(std::move(transport_of));
     log_info(Subsys::kInit,
-             "rank {} of {}: {} hosts, {}, segments of {} bytes, ranks {} cores of their own", rank,
-             nranks, shape.hosts,
+             "rank {} of {}{}{}: {} hosts, {}, segments of {} bytes, ranks {} cores of their own",
+             rank, nranks, options.name.empty() ? "" : " of communicator ", options.name,
+             shape.hosts,
              shape.one_board              ? "all in shared memory"
              : self.shm_.board != nullptr ? "shared memory and sockets"
                                           : "sockets",

@@ -177,8 +177,7 @@ Status Communicator::drain() {
   return check_usable();
 }
 
-Status Communicator::submit(std::vector<Operation> operations,
-                            std::shared_ptr<StreamTurns> turns) {
+Status Communicator::submit(std::vector<Operation> operations, std::shared_ptr<StreamTurns> turns) {
   COMM_TRY(check_usable());
   if (!engine_) {
     COMM_ASSIGN(engine_, Engine::start());
@@ -200,6 +199,7 @@ Status Communicator::run_queued(std::vector<Operation> operations) {
     return fail(error(Code::kSystem, "a queued operation failed: {}", problem.what()));
   }
 }
+
 namespace {
 
 // Of a wait that took too long: for whom?
@@ -221,7 +221,6 @@ Status name_awaited(std::span<const DrivenBatch> batches, Status status) {
 }
 
 }  // namespace
-
 
 Status drive_all(std::span<const DrivenBatch> batches) {
   const auto give_up = [&](const DrivenBatch& culprit, Status status) {
@@ -288,11 +287,10 @@ Status drive_all(std::span<const DrivenBatch> batches) {
 // ---- ending ----------------------------------------------------------------------------------
 
 Status Communicator::finalize() {
-  if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
+  if (options_.blocking && has_engine_.load(std::memory_order_acquire)) engine_->drain();
   if (finalized_.exchange(true, std::memory_order_acq_rel))
     return error(Code::kInvalidUsage, "rank {}: commFinalize was called twice", rank_);
-  if (failure_.failed() && !revoked()) return failure_.reason();
-  return Status::ok();
+  return state();
 }
 
 void Communicator::abort(const std::string& why) {

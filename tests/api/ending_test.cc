@@ -216,4 +216,32 @@ TEST(Streams, ThatSeveralThreadsNameInDifferentOrderDoNotBlockEachOther) {
   for (const cudaStream_t stream : streams) EXPECT_EQ(commHostStreamDestroy(stream), commSuccess);
 }
 
+TEST(Finalize, OfANonBlockingCommunicatorDoesNotWait) {
+  std::atomic<bool> finalized{false};
+  commUniqueId id;
+  ASSERT_EQ(commGetUniqueId(&id), commSuccess);
+  world::run({.nranks = 2, .connected = false}, [&](Rank& rank) {
+    commConfig_t config = COMM_CONFIG_INITIALIZER;
+    config.blocking = 0;
+    config.commName = "lazy";
+    comm_t comm = nullptr;
+    (void)commInitRankConfig(&comm, rank.nranks, id, rank.rank, &config);
+    commResult_t state = commInProgress;
+    while (state == commInProgress) COMM_OK(rank, commGetAsyncError(comm, &state));
+    Floats a(10, 1.0f);
+    // Rank 1 makes its call only when rank 0 has finalized.
+    while (rank.rank == 1 && !finalized) nap(1);
+    (void)commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, comm, nullptr);
+    const commResult_t result = commFinalize(comm);
+    if (rank.rank == 0) rank.expect(result == commInProgress, "finalize waited, or failed");
+    finalized = true;
+    for (state = commInProgress; state == commInProgress;)
+      COMM_OK(rank, commGetAsyncError(comm, &state));
+    rank.expect(state == commSuccess && a[0] == 2, "what was queued is not done");
+    rank.expect_error(commBarrier(comm, nullptr), commInvalidUsage, {"communicator lazy: "},
+                      "barrier", comm);
+    COMM_OK(rank, commDestroy(comm));
+  });
+}
+
 }  // namespace
