@@ -171,6 +171,8 @@ class Board {
   virtual Status share_segment(uint64_t /*segment*/) {
     return error(Code::kSystem, "this board does not map segments");
   }
+  // Gives up the peers' segments that have been freed, and tells them of this rank's; cheap.
+  virtual void drop_freed_segments() {}
   // commMemAlloc memory of a peer: where [offset, offset + bytes) of its segment is mapped here.
   // Maps on first use, once the peer has shared it. kSystem when it cannot be mapped.
   virtual Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,

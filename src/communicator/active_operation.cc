@@ -72,6 +72,7 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   communicator.current_ = signature;
 
   Board* board = communicator.shm_.board;
+  if (board != nullptr) board->drop_freed_segments();
   // Where nothing moves, the others are met all the same: they may be in another call. Exchanges
   // that go window by window have none here.
   Route route = plan_->route;

@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <chrono>
+#include <fstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -185,6 +186,30 @@ TEST(Setup, AGroupThatIsOpenDuringAForkIsNotTheChilds) {
   EXPECT_EQ(to[0], 3);
   EXPECT_EQ(to[1], 3);
   for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
+}
+
+// How many commMemAlloc segments this process has mapped, its own and its peers'.
+int mapped_segments() {
+  std::ifstream maps("/proc/self/maps");
+  int count = 0;
+  for (std::string line; std::getline(maps, line);)
+    count += line.find("comm-segment") != std::string::npos ? 1 : 0;
+  return count;
+}
+
+TEST(Memory, ThatIsFreedIsGivenBackByThePeersToo) {
+  world::run({.nranks = 2, .kind = world::Kind::kProcesses}, [](Rank& rank) {
+    const size_t count = 1 << 20;
+    void* memory = nullptr;
+    COMM_OK(rank, commMemAlloc(&memory, count * sizeof(int)));
+    COMM_OK(rank, commAllReduce(memory, memory, count, commInt, commSum, rank.comm, nullptr));
+    rank.expect(mapped_segments() == 2, "the peer's memory was not used in place");
+    COMM_OK(rank, commMemFree(memory));
+    // The first tells the peer, by the second it has heard.
+    COMM_OK(rank, commBarrier(rank.comm, nullptr));
+    COMM_OK(rank, commBarrier(rank.comm, nullptr));
+    rank.expect(mapped_segments() == 0, "freed memory is still mapped");
+  });
 }
 
 }  // namespace

@@ -46,6 +46,7 @@ class ShmBoard final : public Board {
   bool memory_readable() const override { return abilities_.memory_readable; }
   Status read_memory(int index, void* dst, uint64_t address, size_t bytes) override;
   Status share_segment(uint64_t segment) override { return segments_.share(segment); }
+  void drop_freed_segments() override { segments_.drop_freed(); }
   Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                  size_t bytes) override;
 

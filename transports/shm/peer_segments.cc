@@ -87,6 +87,13 @@ void PeerSegments::withdraw_freed() {
   if (changed) mine.segment_generation.fetch_add(1, std::memory_order_release);
 }
 
+void PeerSegments::drop_freed() {
+  std::lock_guard lock(mutex_);
+  withdraw_freed();
+  for (size_t i = 0; i < peers_.size(); ++i)
+    if (!peers_[i].mappings.empty()) drop_gone(i);
+}
+
 void PeerSegments::drop_gone(size_t index) {
   Peer& peer = peers_[index];
   RankControl& theirs = control(index);

@@ -33,6 +33,8 @@ class PeerSegments {
 
   // See Board::share_segment and Board::map_segment. Any thread.
   Status share(uint64_t segment);
+  // See Board::drop_freed_segments.
+  void drop_freed();
   Result<std::byte*> map(size_t index, uint64_t segment, uint64_t offset, size_t bytes);
 
  private:
