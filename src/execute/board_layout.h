@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <utility>
 #include <vector>
 
 #include "transports/shm/memory.h"
@@ -125,6 +126,10 @@ struct Staging {
 struct BoardState {
   uint64_t oneshots = 0;
   uint64_t windows = 0;
+  size_t window = 0;  // bytes, of the last operation that had any
+  // Bytes per window from now on; true when that moves the buffers, so that none may be written
+  // before all ranks have ended the operation before.
+  bool lay_out(size_t bytes) { return std::exchange(window, bytes) != bytes; }
   uint64_t calls = 0;  // a hash of all one-shot calls so far, equal on all ranks
   // The last of them ended here before every rank was known to be in the same call.
   bool unverified = false;

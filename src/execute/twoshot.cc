@@ -18,6 +18,7 @@ Twoshot::Twoshot(const BoardArgs& args, size_t window)
       me_(args.board->index()),
       bytes_(args.operation->count * size_of(args.operation->type)),
       staging_(Staging::fit(args.board->part_bytes(), n_, window)),
+      relaid_(args.state->lay_out(staging_.window)),
       first_(args.state->windows),
       windows_((bytes_ + staging_.window - 1) / staging_.window),
       in_(static_cast<const std::byte*>(args.operation->in)),
@@ -175,9 +176,10 @@ void Twoshot::awaited_peers(std::vector<int>* peers) const {
   };
   uint64_t staged = 0, reduced = 0, gathered = 0;
   if (staged_ < windows_) reduced = reusable(first_ + staged_);
+  if (staged_ == 0 && relaid_) gathered = first_;
   if (reduced_ < staged_) {
     staged = first_ + reduced_ + 1;
-    gathered = reusable(first_ + reduced_);
+    gathered = std::max(gathered, reusable(first_ + reduced_));
   }
   if (gathered_ < reduced_) reduced = std::max(reduced, first_ + gathered_ + 1);
   for (int i = 0; i < n_; ++i) {
@@ -195,6 +197,8 @@ void Twoshot::awaited_peers(std::vector<int>* peers) const {
 // A buffer may be used again kWindowBuffers windows later, when its readers are done.
 bool Twoshot::can_stage() {
   const uint64_t number = first_ + staged_;
+  if (staged_ == 0 && relaid_ && !reached(&BoardControl::gathered, &Peer::gathered, first_))
+    return false;
   return staged_ < windows_ &&
          (number < kWindowBuffers ||
           reached(&BoardControl::reduced, &Peer::reduced, number - kWindowBuffers + 1));

@@ -69,8 +69,9 @@ class Twoshot final : public Execution {
   int me_;
   size_t bytes_;
   Staging staging_;
-  uint64_t first_;    // number of the first window, over all operations
-  uint64_t windows_;  // of this operation
+  const bool relaid_;  // the windows before were laid out otherwise
+  uint64_t first_;     // number of the first window, over all operations
+  uint64_t windows_;   // of this operation
   uint64_t staged_ = 0, reduced_ = 0, gathered_ = 0;  // windows done by this rank
   const std::byte* in_;
   std::byte* out_;

@@ -37,6 +37,7 @@ WindowedCopy::WindowedCopy(const BoardArgs& args, size_t window)
                       args.operation->collective == Collective::kAllToAll),
       staging_(Staging::fit(args.board->part_bytes(), n_, window)),
       slice_bytes_(staging_.window / (block_per_peer_ ? static_cast<size_t>(n_) : 1)),
+      relaid_(args.state->lay_out(staging_.window)),
       first_(args.state->windows),
       windows_((block_bytes_ + slice_bytes_ - 1) / slice_bytes_),
       in_(static_cast<const std::byte*>(args.operation->in)),
@@ -201,6 +202,8 @@ bool WindowedCopy::reached(std::atomic<uint64_t> BoardControl::*counter, uint64_
 
 bool WindowedCopy::can_stage() {
   const uint64_t number = first_ + staged_;
+  if (staged_ == 0 && relaid_ && !reached(&BoardControl::gathered, &Peer::gathered, first_))
+    return false;
   return staged_ < windows_ &&
          (number < kWindowBuffers ||
           reached(&BoardControl::reduced, &Peer::reduced, number - kWindowBuffers + 1));
@@ -208,6 +211,26 @@ bool WindowedCopy::can_stage() {
 
 bool WindowedCopy::can_take() {
   return taken_ < staged_ && reached(&BoardControl::staged, &Peer::staged, first_ + taken_ + 1);
+}
+
+// Whose counters are short of what the next stage() or take(), or the end, needs.
+void WindowedCopy::awaited_peers(std::vector<int>* peers) const {
+  uint64_t staged = 0, reduced = 0, gathered = 0;
+  if (staged_ < windows_) {
+    const uint64_t number = first_ + staged_;
+    if (number >= kWindowBuffers) reduced = number - kWindowBuffers + 1;
+    if (staged_ == 0 && relaid_) gathered = first_;
+  }
+  if (taken_ < staged_) staged = first_ + taken_ + 1;
+  if (taken_ == windows_) reduced = first_ + windows_;
+  for (int i = 0; i < n_; ++i) {
+    if (i == me_) continue;
+    const BoardControl& control = board_control(peers_[static_cast<size_t>(i)].part);
+    if (control.staged.load(std::memory_order_acquire) < staged ||
+        control.reduced.load(std::memory_order_acquire) < reduced ||
+        control.gathered.load(std::memory_order_acquire) < gathered)
+      peers->push_back(args_.board->ranks()[static_cast<size_t>(i)]);
+  }
 }
 
 Status WindowedCopy::advance(Progress* progress) {

@@ -25,14 +25,15 @@ class WindowedCopy final : public Execution {
   // `window`: wanted bytes per window; the same on all ranks.
   WindowedCopy(const BoardArgs& args, size_t window);
   Status advance(Progress* progress) override;
+  void awaited_peers(std::vector<int>* peers) const override;
 
  private:
   struct Peer {
     std::byte* part = nullptr;
-    uint64_t staged = 0, reduced = 0;  // last seen
-    Access access = Access::kNone;     // to its input
-    const std::byte* in = nullptr;     // kSegment: where it is mapped
-    uint64_t address = 0;              // kAddress
+    uint64_t staged = 0, reduced = 0, gathered = 0;  // last seen
+    Access access = Access::kNone;                   // to its input
+    const std::byte* in = nullptr;                   // kSegment: where it is mapped
+    uint64_t address = 0;                            // kAddress
   };
   struct Slice {
     size_t begin, bytes;  // of a block
@@ -58,8 +59,9 @@ class WindowedCopy final : public Execution {
   bool block_per_peer_;  // a rank offers a block for each rank, not one for all
   Staging staging_;
   size_t slice_bytes_;
-  uint64_t first_;    // number of the first window, over all operations
-  uint64_t windows_;  // of this operation
+  const bool relaid_;  // the windows before were laid out otherwise
+  uint64_t first_;     // number of the first window, over all operations
+  uint64_t windows_;   // of this operation
   uint64_t staged_ = 0, taken_ = 0;
   const std::byte* in_;
   std::byte* out_;
