@@ -82,7 +82,8 @@ class Monitor {
   };
   // A link that this thread is opening to close the ring again.
   struct Repair {
-    int peer;
+    Repair() {}  // clang finds no default one for the optional below: the class is not complete yet
+    int peer = -1;
     size_t address = 0;
     UniqueFd fd;
     std::optional<CallerHandshake> handshake;  // none while still connecting

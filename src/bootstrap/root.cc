@@ -420,7 +420,7 @@ Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitL
   // The root names who is missing when its own time, the same knob's, is over: let it speak first.
   const WaitLimits limits{own.deadline.later_by(Seconds(1)), own.cancel, own.alarm};
   const Status gone = error(
-      Code::kSystem, "the process that serves the unique id went away before all ranks had come");
+      Code::kRemote, "the process that serves the unique id went away before all ranks had come");
   if (!write_whole(fd.get(), &report, sizeof report)) return gone;
   std::string buffer;
   AnswerWire wire{};

@@ -100,7 +100,7 @@ TEST(CommInfo, ShowsKnobsWithValueAndOrigin) {
   const Output output = comm_info("COMM_WAIT=block HOME=" + home.path(), "--knobs");
   EXPECT_EQ(output.status, 0);
   EXPECT_THAT(output.text, ContainsRegex("\nCOMM_WAIT +block +environment +adaptive +spin"));
-  EXPECT_THAT(output.text, ContainsRegex("\nCOMM_MAX_NRINGS +5 +~/.comm.conf +8 +1..32"));
+  EXPECT_THAT(output.text, ContainsRegex("\nCOMM_MAX_NRINGS +5 +~/.comm.conf +8 +1..16"));
   EXPECT_THAT(output.text, ContainsRegex("\nCOMM_BUFFSIZE +1M +default +1M"));
 }
 
@@ -116,7 +116,7 @@ TEST(CommInfo, RefusesABadKnobByName) {
   const Output output = comm_info("COMM_MAX_NRINGS=99", "--knobs");
   EXPECT_EQ(output.status, 1);
   EXPECT_THAT(output.text,
-              HasSubstr("COMM_MAX_NRINGS=99 (environment) is not valid: expected 1..32"));
+              HasSubstr("COMM_MAX_NRINGS=99 (environment) is not valid: expected 1..16"));
 }
 
 TEST(CommInfo, PrintsJsonWithBalancedBrackets) {
