@@ -291,6 +291,12 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
                       knobs->get_string(Knob::kDebugSubsys), unknown_subsystem);
   }
   if (!first_bad) return first_bad;
+  for (const KnobRow& row : kTable) {
+    if (knobs->is_set(row.id))
+      log_info(Subsys::kEnv, "COMM_{}={} ({})", row.name,
+               row.id == Knob::kSecret ? "(hidden)" : knobs->text_[index(row.id)],
+               knobs->origin_[index(row.id)]);
+  }
   return std::shared_ptr<const Knobs>(std::move(knobs));
 }
 

@@ -3,6 +3,7 @@
 #include <cstring>
 #include <numeric>
 
+#include "src/base/log.h"
 #include "src/communicator/communicator.h"
 
 namespace libcomm {
@@ -70,6 +71,8 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   COMM_ASSIGN(plan_, communicator.planner_->plan(*operation_));
   const Signature signature = signature_of(*operation_, communicator.operations_);
   communicator.current_ = signature;
+  log_trace(Subsys::kColl, "rank {}: operation {}: {} by {}", communicator.rank_, signature.op,
+            describe(signature), plan_->algorithm);
 
   Board* board = communicator.shm_.board;
   if (board != nullptr) board->drop_freed_segments();

@@ -1,4 +1,5 @@
 // Making a communicator: what happens between "the group has met" and "ready".
+#include <fmt/ranges.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -228,6 +229,11 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
                 ReducePool::start(static_cast<int>(knobs.get_int(Knob::kNthreads))));
   }
   COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_));
+  const GroupShape& agreed = self.planner_->shape();
+  log_info(
+      Subsys::kGraph, "rank {}: hosts of the ranks: {}; order of rings: {}", rank,
+      fmt::join(agreed.host_of, " "),
+      agreed.ring_order.empty() ? "by rank" : fmt::format("{}", fmt::join(agreed.ring_order, " ")));
   return communicator;
 }
 

@@ -1,5 +1,7 @@
 #include "src/communicator/channel_table.h"
 
+#include "src/base/log.h"
+
 namespace libcomm {
 
 Result<SendPort*> ChannelTable::send_port(int peer, int lane) {
@@ -8,6 +10,8 @@ Result<SendPort*> ChannelTable::send_port(int peer, int lane) {
     COMM_ASSIGN(auto channel, transport_of_[static_cast<size_t>(peer)]->connect(peer, lane));
     auto port = std::make_unique<SendPort>();
     port->channel = std::move(channel);
+    log_info(Subsys::kP2p, "channel to rank {} on lane {} opened: {}", peer, lane,
+             transport_of_[static_cast<size_t>(peer)]->name());
     it = sends_.emplace(key(peer, lane), std::move(port)).first;
     count_.fetch_add(1, std::memory_order_relaxed);
   }
@@ -20,6 +24,8 @@ Result<RecvPort*> ChannelTable::recv_port(int peer, int lane) {
     COMM_ASSIGN(auto channel, transport_of_[static_cast<size_t>(peer)]->accept(peer, lane));
     auto port = std::make_unique<RecvPort>();
     port->channel = std::move(channel);
+    log_info(Subsys::kP2p, "channel from rank {} on lane {} opened: {}", peer, lane,
+             transport_of_[static_cast<size_t>(peer)]->name());
     it = recvs_.emplace(key(peer, lane), std::move(port)).first;
     count_.fetch_add(1, std::memory_order_relaxed);
   }

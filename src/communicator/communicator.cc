@@ -123,7 +123,10 @@ Status Communicator::state() const {
 // ---- operations ------------------------------------------------------------------------------
 
 Status Communicator::reserve_scratch(size_t bytes) {
+  const size_t before = scratch_.size();
   COMM_TRY(scratch_.reserve(bytes));
+  if (scratch_.size() != before)
+    log_info(Subsys::kAlloc, "rank {}: working memory of {} bytes", rank_, scratch_.size());
   scratch_size_.store(scratch_.size(), std::memory_order_relaxed);
   return Status::ok();
 }
@@ -153,7 +156,11 @@ Status Communicator::run(const Operation& operation) {
   ActiveOperation active;
   if (Status status = active.start(*this, operation); !status) return fail(std::move(status));
   COMM_TRY(drive(active));
-  if (const OneshotCall* call = active.oneshot_call(); call != nullptr && options_.blocking)
+  // Calls that are to be traced take the long way every time.
+  const bool traced =
+      log_wants(LogLevel::kTrace, Subsys::kColl) || log_wants(LogLevel::kTrace, Subsys::kCall);
+  const OneshotCall* call = active.oneshot_call();
+  if (call != nullptr && options_.blocking && !traced)
     quick_calls_.remember(operation, *call, rank_, nranks_);
   return Status::ok();
 }

@@ -41,6 +41,35 @@ TEST(DEBUG_SUBSYS, ChoosesWhichPartsLog) {
   EXPECT_TRUE(contains(rest, "segments of"));
 }
 
+TEST(DEBUG_SUBSYS, HasSomethingToSayForEveryPart) {
+  const std::vector<std::pair<const char*, const char*>> said_by = {
+      {"INIT", "segments of"},
+      {"COLL", "operation 1: allreduce("},
+      {"P2P", "channel to rank"},
+      {"SHM", "plain memory"},
+      {"GRAPH", "order of rings"},
+      {"TUNING", "because:"},
+      {"ENV", "COMM_ALGO=ring (environment)"},
+      {"ALLOC", "commMemAlloc: 5000 bytes"},
+      {"CALL", "float32, sum) of 0x"}};
+  for (const auto& said : said_by) {
+    const std::string part = said.first;
+    const auto body = [](Rank& rank) {
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, 5000));
+      std::vector<float> data(100, 1.0F);
+      sum(rank, data);
+      COMM_OK(rank, commMemFree(memory));
+    };
+    const std::string log =
+        look_at({{"COMM_DEBUG", "TRACE"}, {"COMM_DEBUG_SUBSYS", part}, {"COMM_ALGO", "ring"}}, 2,
+                body)
+            .log;
+    for (const auto& [other, others_line] : said_by)
+      EXPECT_EQ(contains(log, others_line), other == part) << part << ": " << log;
+  }
+}
+
 TEST(DEBUG_FILE, NamesTheFileByProcess) {
   const Folder folder;
   Launch start;

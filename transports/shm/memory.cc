@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/base/fork_mutex.h"
+#include "src/base/log.h"
 #include "transports/shm/shared_file.h"
 
 namespace libcomm {
@@ -84,6 +85,7 @@ Result<void*> segment_alloc(size_t bytes) {
   if (file.must_reserve()) COMM_TRY(file.reserve(0, mapped_bytes));
   COMM_ASSIGN(std::byte * memory, file.map(0, mapped_bytes));
   if (mapped_bytes >= kHugePage) (void)::madvise(memory, mapped_bytes, MADV_HUGEPAGE);
+  log_info(Subsys::kAlloc, "commMemAlloc: {} bytes at {}", bytes, fmt::ptr(memory));
 
   Registry& segments = registry();
   std::lock_guard lock(segments.mutex);
