@@ -3,6 +3,7 @@
 #include <mutex>
 #include <unordered_map>
 #include <utility>
+#include <vector>
 
 #include "src/api/errors.h"
 #include "src/base/fd.h"
@@ -27,7 +28,7 @@ class StreamTable {
   Streams& streams() {
     if (generation_ != fork_generation()) {
       // A forked child: these are the parent's, their mutexes may be locked for ever.
-      (void)new Streams(std::exchange(streams_, {}));
+      of_parents_.push_back(std::exchange(streams_, {}));
       generation_ = fork_generation();
     }
     return streams_;
@@ -35,6 +36,7 @@ class StreamTable {
 
  private:
   Streams streams_;
+  std::vector<Streams> of_parents_;  // kept, for want of a way to end them
   unsigned generation_ = fork_generation();
 };
 

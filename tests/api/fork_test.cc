@@ -13,6 +13,9 @@
 
 namespace {
 
+constexpr const char* kNoForkBesideThreads =
+    "the sanitizers' own allocator locks do not survive a fork beside a thread that allocates";
+
 bool make_stream() {
   cudaStream_t stream = nullptr;
   return commHostStreamCreate(&stream) == commSuccess &&
@@ -49,12 +52,12 @@ void fork_beside(const std::function<bool()>& use, int children) {
 }
 
 TEST(Fork, BesideAThreadThatMakesStreams) {
-  if (world::kThreadSanitized) GTEST_SKIP() << "ThreadSanitizer does not follow this fork";
+  if (world::kSanitized) GTEST_SKIP() << kNoForkBesideThreads;
   fork_beside(make_stream, 300);
 }
 
 TEST(Fork, BesideAThreadThatMakesCommunicators) {
-  if (world::kThreadSanitized) GTEST_SKIP() << "ThreadSanitizer does not follow this fork";
+  if (world::kSanitized) GTEST_SKIP() << kNoForkBesideThreads;
   fork_beside(make_communicators, 60);
 }
 

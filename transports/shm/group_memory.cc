@@ -4,6 +4,7 @@
 
 #include <map>
 #include <utility>
+#include <vector>
 
 #include "src/base/fd.h"
 #include "src/base/fork_mutex.h"
@@ -23,6 +24,7 @@ using Entries = std::map<Nonce, std::shared_ptr<Entry>>;
 struct Table {
   ForkMutex mutex;
   Entries entries;
+  std::vector<Entries> of_parents;  // kept, for want of a way to end them
   unsigned generation = fork_generation();
 };
 
@@ -38,7 +40,7 @@ std::shared_ptr<Entry> entry_of(const Nonce& nonce) {
   std::lock_guard lock(groups.mutex);
   if (groups.generation != fork_generation()) {
     // A forked child: these are the parent's, their mutexes may be locked for ever.
-    (void)new Entries(std::exchange(groups.entries, {}));
+    groups.of_parents.push_back(std::exchange(groups.entries, {}));
     groups.generation = fork_generation();
   }
   // Entries of groups that are gone, except those that a thread is filling right now.
