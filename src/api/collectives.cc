@@ -70,6 +70,15 @@ commResult_t call(comm_t handle, cudaStream_t stream, Fill&& fill) {
   }
 }
 
+// The same for calls that may repeat one before: `key` is what they ask for, with these buffers.
+template <typename Fill>
+commResult_t call_or_repeat(comm_t handle, const QuickKey& key, const void* in, void* out,
+                            cudaStream_t stream, Fill&& fill) {
+  commResult_t result;
+  if (quick(handle, key, in, out, stream, &result)) return result;
+  return call(handle, stream, std::forward<Fill>(fill));
+}
+
 bool checks_buffers(const Communicator& communicator) { return communicator.checks_buffers(); }
 
 size_t ranks_of(const Communicator& communicator) {
@@ -173,69 +182,61 @@ extern "C" {
 commResult_t commAllReduce(const void* sendbuff, void* recvbuff, size_t count,
                            commDataType_t datatype, commRedOp_t op, comm_t comm,
                            cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kAllReduce, datatype, op, 0, count), sendbuff, recvbuff,
-            stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllReduce, 1, &o));
-    COMM_TRY(check_op(op, c, &o));
-    return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
-  });
+  return call_or_repeat(comm, QuickKey::of(Collective::kAllReduce, datatype, op, 0, count),
+                        sendbuff, recvbuff, stream, [&](Communicator& c, Operation& o) -> Status {
+                          COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype},
+                                                Collective::kAllReduce, 1, &o));
+                          COMM_TRY(check_op(op, c, &o));
+                          return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
+                        });
 }
 
 commResult_t commReduceScatter(const void* sendbuff, void* recvbuff, size_t recvcount,
                                commDataType_t datatype, commRedOp_t op, comm_t comm,
                                cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kReduceScatter, datatype, op, 0, recvcount), sendbuff,
-            recvbuff, stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    const size_t n = ranks_of(c);
-    COMM_TRY(
-        fill_uniform({sendbuff, recvbuff, recvcount, datatype}, Collective::kReduceScatter, n, &o));
-    COMM_TRY(check_op(op, c, &o));
-    const size_t block = recvcount * size_of(o.type);
-    return check_pair(c, o, n, 1,
-                      recvbuff == offset(sendbuff, static_cast<size_t>(c.rank()) * block),
-                      "in place means recvbuff == sendbuff + rank * recvcount");
-  });
+  return call_or_repeat(comm, QuickKey::of(Collective::kReduceScatter, datatype, op, 0, recvcount),
+                        sendbuff, recvbuff, stream, [&](Communicator& c, Operation& o) -> Status {
+                          const size_t n = ranks_of(c);
+                          COMM_TRY(fill_uniform({sendbuff, recvbuff, recvcount, datatype},
+                                                Collective::kReduceScatter, n, &o));
+                          COMM_TRY(check_op(op, c, &o));
+                          const size_t block = recvcount * size_of(o.type);
+                          return check_pair(
+                              c, o, n, 1,
+                              recvbuff == offset(sendbuff, static_cast<size_t>(c.rank()) * block),
+                              "in place means recvbuff == sendbuff + rank * recvcount");
+                        });
 }
 
 commResult_t commAllGather(const void* sendbuff, void* recvbuff, size_t sendcount,
                            commDataType_t datatype, comm_t comm, cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kAllGather, datatype, 0, 0, sendcount), sendbuff,
-            recvbuff, stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    const size_t n = ranks_of(c);
-    COMM_TRY(
-        fill_uniform({sendbuff, recvbuff, sendcount, datatype}, Collective::kAllGather, n, &o));
-    const size_t block = sendcount * size_of(o.type);
-    return check_pair(c, o, 1, n,
-                      sendbuff == offset(recvbuff, static_cast<size_t>(c.rank()) * block),
-                      "in place means sendbuff == recvbuff + rank * sendcount");
-  });
+  return call_or_repeat(
+      comm, QuickKey::of(Collective::kAllGather, datatype, 0, 0, sendcount), sendbuff, recvbuff,
+      stream, [&](Communicator& c, Operation& o) -> Status {
+        const size_t n = ranks_of(c);
+        COMM_TRY(
+            fill_uniform({sendbuff, recvbuff, sendcount, datatype}, Collective::kAllGather, n, &o));
+        const size_t block = sendcount * size_of(o.type);
+        return check_pair(c, o, 1, n,
+                          sendbuff == offset(recvbuff, static_cast<size_t>(c.rank()) * block),
+                          "in place means sendbuff == recvbuff + rank * sendcount");
+      });
 }
 
 commResult_t commBroadcast(const void* sendbuff, void* recvbuff, size_t count,
                            commDataType_t datatype, int root, comm_t comm, cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kBroadcast, datatype, 0, root, count), sendbuff,
-            recvbuff, stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kBroadcast, 1, &o));
-    COMM_TRY(check_root(root, c, "root"));
-    o.root = root;
-    if (c.rank() != root) {
-      o.in = recvbuff;  // not read
-      return check_pair(c, o, 1, 1, true, kSameBuffer);
-    }
-    return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
-  });
+  return call_or_repeat(comm, QuickKey::of(Collective::kBroadcast, datatype, 0, root, count),
+                        sendbuff, recvbuff, stream, [&](Communicator& c, Operation& o) -> Status {
+                          COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype},
+                                                Collective::kBroadcast, 1, &o));
+                          COMM_TRY(check_root(root, c, "root"));
+                          o.root = root;
+                          if (c.rank() != root) {
+                            o.in = recvbuff;  // not read
+                            return check_pair(c, o, 1, 1, true, kSameBuffer);
+                          }
+                          return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
+                        });
 }
 
 commResult_t commBcast(void* buff, size_t count, commDataType_t datatype, int root, comm_t comm,
@@ -245,67 +246,64 @@ commResult_t commBcast(void* buff, size_t count, commDataType_t datatype, int ro
 
 commResult_t commReduce(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
                         commRedOp_t op, int root, comm_t comm, cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kReduce, datatype, op, root, count), sendbuff, recvbuff,
-            stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kReduce, 1, &o));
-    COMM_TRY(check_op(op, c, &o));
-    COMM_TRY(check_root(root, c, "root"));
-    o.root = root;
-    if (c.rank() != root) return count == 0 ? Status::ok() : check_pointer(sendbuff, "sendbuff");
-    return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
-  });
+  return call_or_repeat(
+      comm, QuickKey::of(Collective::kReduce, datatype, op, root, count), sendbuff, recvbuff,
+      stream, [&](Communicator& c, Operation& o) -> Status {
+        COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kReduce, 1, &o));
+        COMM_TRY(check_op(op, c, &o));
+        COMM_TRY(check_root(root, c, "root"));
+        o.root = root;
+        if (c.rank() != root)
+          return count == 0 ? Status::ok() : check_pointer(sendbuff, "sendbuff");
+        return check_pair(c, o, 1, 1, sendbuff == recvbuff, kSameBuffer);
+      });
 }
 
 commResult_t commAlltoAll(const void* sendbuff, void* recvbuff, size_t count,
                           commDataType_t datatype, comm_t comm, cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kAllToAll, datatype, 0, 0, count), sendbuff, recvbuff,
-            stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    const size_t n = ranks_of(c);
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllToAll, n, &o));
-    return check_pair(c, o, n, n, false, "all-to-all has no in-place form");
-  });
+  return call_or_repeat(
+      comm, QuickKey::of(Collective::kAllToAll, datatype, 0, 0, count), sendbuff, recvbuff, stream,
+      [&](Communicator& c, Operation& o) -> Status {
+        const size_t n = ranks_of(c);
+        COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kAllToAll, n, &o));
+        return check_pair(c, o, n, n, false, "all-to-all has no in-place form");
+      });
 }
 
 commResult_t commGather(const void* sendbuff, void* recvbuff, size_t count, commDataType_t datatype,
                         int root, comm_t comm, cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kGather, datatype, 0, root, count), sendbuff, recvbuff,
-            stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    const size_t n = ranks_of(c);
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kGather, n, &o));
-    COMM_TRY(check_root(root, c, "root"));
-    o.root = root;
-    if (c.rank() != root) return count == 0 ? Status::ok() : check_pointer(sendbuff, "sendbuff");
-    const size_t block = count * size_of(o.type);
-    return check_pair(c, o, 1, n, sendbuff == offset(recvbuff, static_cast<size_t>(root) * block),
-                      "in place means sendbuff == recvbuff + root * count");
-  });
+  return call_or_repeat(
+      comm, QuickKey::of(Collective::kGather, datatype, 0, root, count), sendbuff, recvbuff, stream,
+      [&](Communicator& c, Operation& o) -> Status {
+        const size_t n = ranks_of(c);
+        COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kGather, n, &o));
+        COMM_TRY(check_root(root, c, "root"));
+        o.root = root;
+        if (c.rank() != root)
+          return count == 0 ? Status::ok() : check_pointer(sendbuff, "sendbuff");
+        const size_t block = count * size_of(o.type);
+        return check_pair(c, o, 1, n,
+                          sendbuff == offset(recvbuff, static_cast<size_t>(root) * block),
+                          "in place means sendbuff == recvbuff + root * count");
+      });
 }
 
 commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count,
                          commDataType_t datatype, int root, comm_t comm, cudaStream_t stream) {
-  commResult_t result;
-  if (quick(comm, QuickKey::of(Collective::kScatter, datatype, 0, root, count), sendbuff, recvbuff,
-            stream, &result))
-    return result;
-  return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
-    const size_t n = ranks_of(c);
-    COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kScatter, n, &o));
-    COMM_TRY(check_root(root, c, "root"));
-    o.root = root;
-    if (c.rank() != root) return count == 0 ? Status::ok() : check_pointer(recvbuff, "recvbuff");
-    const size_t block = count * size_of(o.type);
-    return check_pair(c, o, n, 1, recvbuff == offset(sendbuff, static_cast<size_t>(root) * block),
-                      "in place means recvbuff == sendbuff + root * count");
-  });
+  return call_or_repeat(
+      comm, QuickKey::of(Collective::kScatter, datatype, 0, root, count), sendbuff, recvbuff,
+      stream, [&](Communicator& c, Operation& o) -> Status {
+        const size_t n = ranks_of(c);
+        COMM_TRY(fill_uniform({sendbuff, recvbuff, count, datatype}, Collective::kScatter, n, &o));
+        COMM_TRY(check_root(root, c, "root"));
+        o.root = root;
+        if (c.rank() != root)
+          return count == 0 ? Status::ok() : check_pointer(recvbuff, "recvbuff");
+        const size_t block = count * size_of(o.type);
+        return check_pair(c, o, n, 1,
+                          recvbuff == offset(sendbuff, static_cast<size_t>(root) * block),
+                          "in place means recvbuff == sendbuff + root * count");
+      });
 }
 
 commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatype, int peer,

@@ -213,13 +213,38 @@ const std::byte* Oneshot::data_of(int index, std::byte* room) const {
   return room;
 }
 
-void Oneshot::reduce_from(const std::byte* const* data, size_t offset) {
-  constexpr size_t kFew = 16;
+void Oneshot::take() {
+  const size_t block = call_.block_bytes;
+  const size_t mine = static_cast<size_t>(view_.me) * block;
+  if (call_.root_alone) {
+    std::byte room[OneshotSlot::kSmallBytes];
+    const size_t offset = call_.collective == Collective::kScatter ? mine : 0;
+    copy_unless_same(out_, data_of(call_.root, room) + offset, block);
+  } else if (call_.awaits_all && call_.collective != Collective::kBarrier) {
+    take_from_all(call_.bytes > block ? mine : 0);
+  }
+}
+
+// `offset`: of what this rank needs in what every rank has published.
+void Oneshot::take_from_all(size_t offset) {
+  constexpr size_t kFew = 8;
   const size_t n = static_cast<size_t>(view_.n);
-  std::array<const void*, kFew> few;
-  std::vector<const void*> many(n > kFew ? n : 0);
-  const void** sources = n > kFew ? many.data() : few.data();
-  for (size_t i = 0; i < n; ++i) sources[i] = data[i] + offset;
+  const bool is_few = n <= kFew;
+  std::byte few_rooms[kFew * OneshotSlot::kSmallBytes];
+  const void* few[kFew] = {};
+  std::vector<std::byte> many_rooms(is_few || call_.lines == 1 ? 0 : n * OneshotSlot::kSmallBytes);
+  std::vector<const void*> many(is_few ? 0 : n);
+  std::byte* rooms = is_few ? few_rooms : many_rooms.data();
+  const void** sources = is_few ? few : many.data();
+  for (size_t i = 0; i < n; ++i) {
+    std::byte* room = rooms + (call_.lines == 1 ? 0 : i) * OneshotSlot::kSmallBytes;
+    sources[i] = data_of(static_cast<int>(i), room) + offset;
+  }
+  if (call_.kernel == nullptr) {
+    const size_t block = call_.block_bytes;
+    for (size_t i = 0; i < n; ++i) copy_unless_same(out_ + i * block, sources[i], block);
+    return;
+  }
   ReduceArgs work;
   work.dst = out_;
   work.sources = sources;
@@ -227,58 +252,6 @@ void Oneshot::reduce_from(const std::byte* const* data, size_t offset) {
   work.count = call_.count;
   work.divisor = call_.divisor;
   call_.kernel(work);
-}
-
-void Oneshot::take() {
-  const bool is_root = view_.me == call_.root;
-  const bool nothing = call_.collective == Collective::kBarrier ||
-                       (!is_root && (call_.collective == Collective::kReduce ||
-                                     call_.collective == Collective::kGather));
-  if (nothing) return;
-  constexpr size_t kFew = 8;
-  const size_t n = static_cast<size_t>(view_.n);
-  const bool is_few = n <= kFew;
-  std::byte few_rooms[kFew * OneshotSlot::kSmallBytes];
-  const std::byte* few[kFew] = {};
-  std::vector<std::byte> many_rooms(is_few || call_.lines == 1 ? 0 : n * OneshotSlot::kSmallBytes);
-  std::vector<const std::byte*> many(is_few ? 0 : n);
-  std::byte* rooms = is_few ? few_rooms : many_rooms.data();
-  const std::byte** data = is_few ? few : many.data();
-  for (size_t i = 0; i < n; ++i)
-    data[i] =
-        data_of(static_cast<int>(i), rooms + (call_.lines == 1 ? 0 : i) * OneshotSlot::kSmallBytes);
-  take_from(data);
-}
-
-void Oneshot::take_from(const std::byte* const* data) {
-  const size_t block = call_.block_bytes;
-  const size_t me = static_cast<size_t>(view_.me);
-  const size_t n = static_cast<size_t>(view_.n);
-  switch (call_.collective) {
-    case Collective::kAllReduce:
-    case Collective::kReduce:
-      reduce_from(data, 0);
-      break;
-    case Collective::kReduceScatter:
-      reduce_from(data, me * block);
-      break;
-    case Collective::kAllGather:
-    case Collective::kGather:
-      for (size_t i = 0; i < n; ++i) copy_unless_same(out_ + i * block, data[i], block);
-      break;
-    case Collective::kAllToAll:
-      for (size_t i = 0; i < n; ++i)
-        copy_unless_same(out_ + i * block, data[i] + me * block, block);
-      break;
-    case Collective::kBroadcast:
-      copy_unless_same(out_, data[call_.root], block);
-      break;
-    case Collective::kScatter:
-      copy_unless_same(out_, data[call_.root] + me * block, block);
-      break;
-    default:
-      break;
-  }
 }
 
 void Oneshot::end() {

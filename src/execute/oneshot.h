@@ -81,9 +81,7 @@ class Oneshot final : public Execution {
     return call_.root_alone && index != call_.root ? 1 : call_.lines;
   }
   void take();
-  // `data`: every rank's contribution, by index.
-  void take_from(const std::byte* const* data);
-  void reduce_from(const std::byte* const* data, size_t offset);
+  void take_from_all(size_t offset);
   OneshotSlot& slot_of(int index) const { return oneshot_slot(view_.parts[index], exchange_); }
   std::byte* bulk_of(int index) const { return oneshot_bulk(view_.parts[index], exchange_); }
   // Where rank `index`'s contribution is, in one piece; `room` for putting it together.
