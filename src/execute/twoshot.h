@@ -16,22 +16,10 @@
 
 #include <vector>
 
-#include "src/execute/board_layout.h"
+#include "src/execute/board_windows.h"
 #include "src/execute/execution.h"
-#include "src/execute/operation.h"
-#include "src/execute/reduce_pool.h"
 
 namespace libcomm {
-
-struct BoardArgs {
-  Board* board = nullptr;
-  BoardState* state = nullptr;
-  const Operation* operation = nullptr;
-  Signature signature;
-  ReduceKernel kernel = nullptr;
-  ReducePool* pool = nullptr;
-  bool share_cores = false;  // more ranks on the host than cores: wake-ups must not be lost
-};
 
 class Twoshot final : public Execution {
  public:
@@ -42,10 +30,8 @@ class Twoshot final : public Execution {
 
  private:
   struct Peer {
-    std::byte* part = nullptr;
-    uint64_t staged = 0, reduced = 0, gathered = 0;  // last seen
-    const std::byte* in = nullptr;                   // its input, when used in place
-    std::byte* out = nullptr;                        // its output, when used in place
+    const std::byte* in = nullptr;  // its input, when used in place
+    std::byte* out = nullptr;       // its output, when used in place
   };
   struct Range {
     size_t begin, bytes;
@@ -57,21 +43,20 @@ class Twoshot final : public Execution {
   void stage();
   void reduce();
   void gather();
-  void tell(std::atomic<uint64_t>& counter, uint64_t value);
-  // True when every peer's counter has reached `value`.
-  bool reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen, uint64_t value);
-  bool can_stage();
-  bool can_reduce();
-  bool can_gather();
+  BoardNeeds to_stage() const { return windows_.free_input(staged_); }
+  BoardNeeds to_reduce() const {
+    return both(windows_.staged(reduced_), windows_.free_result(reduced_));
+  }
+  BoardNeeds to_gather() const { return windows_.reduced(gathered_); }
+  bool can_stage() { return staged_ < windows_.count() && windows_.reached(to_stage()); }
+  bool can_reduce() { return reduced_ < staged_ && windows_.reached(to_reduce()); }
+  bool can_gather() { return gathered_ < reduced_ && windows_.reached(to_gather()); }
 
   BoardArgs args_;
+  BoardWindows windows_;
   int n_;
   int me_;
   size_t bytes_;
-  Staging staging_;
-  const bool relaid_;  // the windows before were laid out otherwise
-  uint64_t first_;     // number of the first window, over all operations
-  uint64_t windows_;   // of this operation
   uint64_t staged_ = 0, reduced_ = 0, gathered_ = 0;  // windows done by this rank
   const std::byte* in_;
   std::byte* out_;

@@ -7,13 +7,14 @@
 //   takes   what it needs of the same window from the others' parts into its output.
 // A window is the same slice of every block that a rank offers: all of them where each peer takes
 // another one (scatter, all-to-all), else its only one. Up to kWindowBuffers windows are in flight.
-// A rank whose input lies in a commMemAlloc segment does not stage: peers take from it in place,
-// and it waits until they have.
+// A rank whose input lies in a commMemAlloc segment, or can be read where it is
+// (process_vm_readv), does not stage: peers take from it in place, and it waits until they have.
 #pragma once
 
 #include <vector>
 
-#include "src/execute/twoshot.h"
+#include "src/execute/board_windows.h"
+#include "src/execute/execution.h"
 
 namespace libcomm {
 
@@ -29,11 +30,9 @@ class WindowedCopy final : public Execution {
 
  private:
   struct Peer {
-    std::byte* part = nullptr;
-    uint64_t staged = 0, reduced = 0, gathered = 0;  // last seen
-    Access access = Access::kNone;                   // to its input
-    const std::byte* in = nullptr;                   // kSegment: where it is mapped
-    uint64_t address = 0;                            // kAddress
+    Access access = Access::kNone;  // to its input
+    const std::byte* in = nullptr;  // kSegment: where it is mapped
+    uint64_t address = 0;           // kAddress
   };
   struct Slice {
     size_t begin, bytes;  // of a block
@@ -47,21 +46,28 @@ class WindowedCopy final : public Execution {
   void stage();
   Status take();
   Status take_from(int index, const Slice& slice);
-  bool reached(std::atomic<uint64_t> BoardControl::*counter, uint64_t Peer::*seen, uint64_t value);
-  bool can_stage();
-  bool can_take();
-  BoardControl& mine() const { return board_control(peers_[static_cast<size_t>(me_)].part); }
+  // Bytes of this rank's and every other's input, where they have one.
+  size_t offered_bytes() const {
+    return block_bytes_ * static_cast<size_t>(block_per_peer_ ? n_ : 1);
+  }
+  bool can_stage() {
+    return staged_ < windows_.count() && windows_.reached(windows_.free_input(staged_));
+  }
+  bool can_take() { return taken_ < staged_ && windows_.reached(windows_.staged(taken_)); }
+  // Peers have taken what they needed from this rank's own memory.
+  BoardNeeds to_end() const { return windows_.reduced(windows_.count() - 1); }
+  bool can_end() {
+    return taken_ == windows_.count() && (!in_place_ || windows_.reached(to_end()));
+  }
 
   BoardArgs args_;
+  BoardWindows windows_;
   int n_;
   int me_;
   size_t block_bytes_;
   bool block_per_peer_;  // a rank offers a block for each rank, not one for all
-  Staging staging_;
+  bool collects_;        // the output holds a block of each rank
   size_t slice_bytes_;
-  const bool relaid_;  // the windows before were laid out otherwise
-  uint64_t first_;     // number of the first window, over all operations
-  uint64_t windows_;   // of this operation
   uint64_t staged_ = 0, taken_ = 0;
   const std::byte* in_;
   std::byte* out_;
