@@ -1,8 +1,11 @@
 #include "tests/collectives/world.h"
 
+#include <arpa/inet.h>
 #include <gtest/gtest.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -262,6 +265,18 @@ void Rank::expect_error(commResult_t result, commResult_t wanted,
   for (const std::string& part : parts)
     expect(text.find(part) != std::string::npos,
            std::string(call) + ": \"" + part + "\" is not in the text: " + text);
+}
+
+std::string free_address() {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address{};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t length = sizeof address;
+  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), length), 0);
+  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
+  close(fd);
+  return "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
 }
 
 void run(const World& world, const Body& body) {

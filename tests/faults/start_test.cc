@@ -172,24 +172,11 @@ TEST(Strangers, AtTheDoorDoNotStopAGroup) {
   });
 }
 
-int free_port() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  close(fd);
-  return ntohs(address.sin_port);
-}
-
 TEST(WrongSecret, IsRefusedAndSaysSo) {
   Scene& scene = Scene::make();
   World world = processes(3);
-  world.environment = {{"COMM_ID", "127.0.0.1:" + std::to_string(free_port())},
-                       {"COMM_NRANKS", "3"},
-                       {"COMM_BOOTSTRAP_TIMEOUT", "4"}};
+  world.environment = {
+      {"COMM_ID", world::free_address()}, {"COMM_NRANKS", "3"}, {"COMM_BOOTSTRAP_TIMEOUT", "4"}};
   world::run(world, [&](Rank& rank) {
     setenv("COMM_RANK", std::to_string(rank.rank).c_str(), 1);
     setenv("COMM_SECRET", rank.rank == 2 ? "guessed" : "right", 1);

@@ -1,10 +1,7 @@
 #include "tests/knobs/looking.h"
 
-#include <arpa/inet.h>
 #include <fcntl.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
 #include <cmath>
@@ -93,7 +90,7 @@ Look look(const Environment& settings, size_t count, int nranks) {
 
 void launch(const Launch& launch, const world::Body& body) {
   world::World world{.nranks = launch.nranks, .kind = world::Kind::kProcesses, .connected = false};
-  world.environment = {{"COMM_ID", free_address()},
+  world.environment = {{"COMM_ID", world::free_address()},
                        {"COMM_NRANKS", std::to_string(launch.nranks)},
                        {"COMM_SECRET", "of the knob tests"}};
   world.timeout_seconds = 60;
@@ -116,18 +113,6 @@ void launch(const Launch& launch, const world::Body& body) {
     body(rank);
     COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
   });
-}
-
-std::string free_address() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  close(fd);
-  return "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
 }
 
 }  // namespace knobs

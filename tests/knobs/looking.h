@@ -60,7 +60,5 @@ struct Launch {
   std::function<void(Rank&, commResult_t)> init;
 };
 void launch(const Launch& launch, const world::Body& body);
-// 127.0.0.1 with a port that was free a moment ago.
-std::string free_address();
 
 }  // namespace knobs
