@@ -1,0 +1,108 @@
+// One side of an RC connection on the double, for tests: device, queue pair and a registered
+// buffer.
+#pragma once
+
+#include <gtest/gtest.h>
+#include <infiniband/verbs.h>
+
+#include <chrono>
+#include <cstring>
+#include <map>
+#include <string>
+#include <thread>
+#include <vector>
+
+namespace libcomm::test {
+
+// Environment of the double for one test: variables that begin with RDMA_DOUBLE_ are unset before
+// and after, and the fabric is the test's own.
+class DoubleEnvironment {
+ public:
+  DoubleEnvironment();
+  ~DoubleEnvironment();
+  void set(const std::string& name, const std::string& value);
+};
+
+struct EndpointOptions {
+  uint32_t send_slots = 64, receive_slots = 64, max_inline = 64;
+  int completions = 256;
+  bool with_channel = false;
+  bool signal_all = false;
+  size_t buffer_bytes = 1 << 20;
+  int buffer_access = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+  unsigned queue_pair_access = IBV_ACCESS_REMOTE_WRITE | IBV_ACCESS_REMOTE_READ;
+  ibv_mtu mtu = IBV_MTU_1024;
+  uint8_t timeout = 8;  // 1 ms
+  uint8_t retry_count = 2, receiver_retry = 2, receiver_timer = 1;
+  uint8_t max_rd_atomic = 4;
+  uint32_t psn = 0xfffff0;  // wraps early
+  int device = 0;
+  uint8_t gid_index = 3;
+};
+
+// What the other side must know.
+struct Address {
+  uint32_t queue_pair = 0, psn = 0;
+  ibv_gid gid{};
+  uint64_t buffer = 0;
+  uint32_t rkey = 0;
+};
+
+class Endpoint {
+ public:
+  explicit Endpoint(const EndpointOptions& options = {});
+  ~Endpoint();
+  Endpoint(const Endpoint&) = delete;
+  Endpoint& operator=(const Endpoint&) = delete;
+
+  Address address() const;
+  void connect(const Address& peer);
+  int to_init();
+  int to_receive(const Address& peer);
+  int to_send();
+  int to(ibv_qp_state state);
+  void destroy_queue_pair();
+
+  // Work requests over [offset, offset + bytes) of the buffers.
+  ibv_send_wr& request(ibv_wr_opcode opcode, uint64_t id, size_t bytes, size_t offset = 0,
+                       size_t remote_offset = 0, unsigned flags = IBV_SEND_SIGNALED);
+  int post(ibv_send_wr& request);
+  int send(ibv_wr_opcode opcode, uint64_t id, size_t bytes, size_t offset = 0,
+           size_t remote_offset = 0, unsigned flags = IBV_SEND_SIGNALED);
+  int receive(uint64_t id, size_t bytes, size_t offset = 0);
+
+  // The next completion; fails the test after 20 seconds.
+  ibv_wc completion();
+  // All that are there now.
+  std::vector<ibv_wc> completions_now();
+
+  std::byte* data() { return buffer.data(); }
+  void fill(size_t offset, size_t bytes, int seed);
+  bool filled(size_t offset, size_t bytes, int seed) const;
+
+  EndpointOptions options;
+  ibv_context* context = nullptr;
+  ibv_pd* pd = nullptr;
+  ibv_comp_channel* channel = nullptr;
+  ibv_cq* cq = nullptr;
+  ibv_qp* qp = nullptr;
+  ibv_mr* mr = nullptr;
+  std::vector<std::byte> buffer;
+  Address peer;
+
+ private:
+  ibv_sge piece_{};
+  ibv_send_wr request_{};
+};
+
+// Two endpoints of this process, connected.
+struct Pair {
+  explicit Pair(const EndpointOptions& options = {}) : Pair(options, options) {}
+  Pair(const EndpointOptions& of_a, const EndpointOptions& of_b) : a(of_a), b(of_b) {
+    a.connect(b.address());
+    b.connect(a.address());
+  }
+  Endpoint a, b;
+};
+
+}  // namespace libcomm::test
