@@ -1,9 +1,10 @@
 // One-shot: everyone sends its part to everyone, in one round.
 //
-// All-reduce and reduce-scatter then combine all parts in one step, in rank order: one rounding,
-// the same bits everywhere. The least latency there is, at p times the bytes; what small messages
-// want, and what a shared mapping does without any message (Fused::kOneshotAllReduce). Cost: a +
-// (p-1) n b for all-reduce; a + (p-1)/p n b for the others, n the whole vector.
+// All-reduce, reduce (at its root) and reduce-scatter then combine all parts in one step, in rank
+// order: one rounding, the same bits everywhere. The least latency there is, at p times the bytes;
+// what small messages want, and what a shared mapping does without any message
+// (Fused::kOneshotAllReduce). Cost: a + (p-1) n b for all-reduce; a + (p-1)/p n b for the others, n
+// the whole vector.
 #include "algorithms/direct.h"
 
 namespace libcomm::oneshot {
@@ -14,6 +15,13 @@ void all_reduce(Builder& b, int nranks, int rank) {
   b.mark_fused(Fused::kOneshotAllReduce);
   direct::send_to_all(b, nranks, rank, [](int, int) { return in(0); });
   direct::reduce_from_all(b, nranks, rank, 0, out(0));
+}
+
+void reduce(Builder& b, int nranks, int rank, int root) {
+  if (rank == root)
+    direct::reduce_from_all(b, nranks, rank, 0, out(0));
+  else
+    b.send(root, in(0));
 }
 
 void reduce_scatter(Builder& b, int nranks, int rank, bool sizes_differ) {
@@ -48,6 +56,7 @@ void all_to_all(Builder& b, int nranks, int rank) {
 bool supports(const ScheduleRequest& request) {
   switch (request.collective) {
     case Collective::kAllReduce:
+    case Collective::kReduce:
     case Collective::kReduceScatterV:
       return request.nranks <= direct::kMaxRanks;
     case Collective::kReduceScatter:
@@ -68,6 +77,9 @@ Schedule build(const ScheduleRequest& request, int rank) {
   switch (request.collective) {
     case Collective::kAllReduce:
       all_reduce(b, nranks, rank);
+      break;
+    case Collective::kReduce:
+      reduce(b, nranks, rank, request.root);
       break;
     case Collective::kReduceScatter:
       reduce_scatter(b, nranks, rank, false);

@@ -178,6 +178,8 @@ class Board {
   virtual Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                          size_t bytes) = 0;
 
+  // Whether rank `index` is a thread of this process: its pointers are good here.
+  virtual bool in_this_process(int /*index*/) const { return false; }
   // Whether every member can read every other's plain memory, as a trial between the actual
   // processes showed. The same on all members.
   virtual bool memory_readable() const { return false; }

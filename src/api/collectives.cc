@@ -18,9 +18,10 @@ Status issue(comm* handle, Operation operation, cudaStream_t stream) {
   COMM_ASSIGN(auto host_stream, find_stream(stream));
   Communicator& communicator = *handle->communicator;
   COMM_TRY(communicator.check_usable());
-  log_trace(Subsys::kCall, "rank {}: {} of {} into {}{}{}", communicator.rank(),
-            describe(signature_of(operation, 0)), operation.in, operation.out,
-            stream == nullptr ? "" : ", on a stream", in_group() ? ", in a group" : "");
+  if (log_wants(LogLevel::kTrace, Subsys::kCall))  // describing it costs more than a small call
+    log_trace(Subsys::kCall, "rank {}: {} of {} into {}{}{}", communicator.rank(),
+              describe(signature_of(operation, 0)), operation.in, operation.out,
+              stream == nullptr ? "" : ", on a stream", in_group() ? ", in a group" : "");
   if (in_group()) {
     add_to_group(handle, std::move(operation), std::move(host_stream));
     return Status::ok();

@@ -71,15 +71,17 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   COMM_ASSIGN(plan_, communicator.planner_->plan(*operation_));
   const Signature signature = signature_of(*operation_, communicator.operations_);
   communicator.current_ = signature;
-  log_trace(Subsys::kColl, "rank {}: operation {}: {} by {}", communicator.rank_, signature.op,
-            describe(signature), plan_->algorithm);
+  // Describing it costs more than a small operation.
+  if (log_wants(LogLevel::kTrace, Subsys::kColl))
+    log_trace(Subsys::kColl, "rank {}: operation {}: {} by {}", communicator.rank_, signature.op,
+              describe(signature), plan_->algorithm);
 
   Board* board = communicator.shm_.board;
   if (board != nullptr) board->drop_freed_segments();
   // Where nothing moves, the others are met all the same: they may be in another call. Exchanges
   // that go window by window have none here.
   Route route = plan_->route;
-  if (empty && (route == Route::kTwoshot || route == Route::kWindows)) route = Route::kOneshot;
+  if (empty && (route == Route::kReduction || route == Route::kCopy)) route = Route::kOneshot;
   if (communicator.board_state_.unverified && route != Route::kOneshot)
     unverified_ = &communicator.board_view_;
   const BoardArgs on_board{board,
@@ -102,10 +104,10 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
                                    route == plan_->route ? plan_->oneshot : own_call_,
                                    communicator.operations_, operation_->in, operation_->out);
       break;
-    case Route::kTwoshot:
-      running_ = &twoshot_.emplace(on_board, plan_->window);
+    case Route::kReduction:
+      running_ = &windowed_reduction_.emplace(on_board, plan_->window);
       break;
-    case Route::kWindows:
+    case Route::kCopy:
       running_ = &windowed_copy_.emplace(on_board, plan_->window);
       break;
     case Route::kSchedule: {

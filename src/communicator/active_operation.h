@@ -7,8 +7,8 @@
 #include "src/base/aligned_buffer.h"
 #include "src/execute/interpreter.h"
 #include "src/execute/oneshot.h"
-#include "src/execute/twoshot.h"
 #include "src/execute/windowed_copy.h"
+#include "src/execute/windowed_reduction.h"
 #include "src/plan/plan.h"
 
 namespace libcomm {
@@ -36,7 +36,7 @@ class ActiveOperation final : public Execution {
   OneshotCall own_call_;        // of an operation that was planned otherwise
   const Plan* plan_ = nullptr;  // the planner's; nothing else is planned meanwhile
   std::optional<Oneshot> oneshot_;
-  std::optional<Twoshot> twoshot_;
+  std::optional<WindowedReduction> windowed_reduction_;
   std::optional<WindowedCopy> windowed_copy_;
   std::optional<Interpreter> interpreter_;
   Execution* running_ = nullptr;           // null: nothing (more) to do

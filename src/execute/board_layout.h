@@ -23,7 +23,7 @@ inline constexpr size_t kPair = 128;  // processors fetch lines in pairs
 enum class Access : uint64_t {
   kNone = 0,     // not at all: through the board
   kSegment = 1,  // map it: it lies in a commMemAlloc segment
-  kAddress = 2,  // read it where it is in the owner's process
+  kAddress = 2,  // read it where it is in the owner's process; in this process, use it
 };
 
 // What a rank says about one of its buffers. The tag tells of which operation, by its first window:
@@ -53,6 +53,10 @@ struct BoardControl {
   alignas(kPair) std::atomic<uint64_t> gathered;   // windows that this rank has collected whole
   alignas(kPair) BufferNote in;  // of the operation whose first window is staged next
   BufferNote out;
+  // Among ranks of one process, which use each other's very memory: this rank does so right now;
+  // this rank's may not be used any more.
+  alignas(kPair) std::atomic<uint32_t> using_neighbours;
+  std::atomic<uint32_t> withdrawn;
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
@@ -83,14 +87,13 @@ static_assert(sizeof(OneshotSlot) == OneshotSlot::kLines * kLine + kPair);
 
 inline constexpr size_t kControlBytes = 4096;
 inline constexpr size_t kOneshotBytes = size_t{256} << 10;  // most data of a one-shot exchange
-// Exchanges that a rank may be ahead of one that still reads: few for the bulk, which should stay
-// in a cache.
-inline constexpr int kOneshotSlots = 8;
-inline constexpr int kOneshotBulks = 2;
+inline constexpr int kOneshotSlots =
+    32;  // exchanges that a rank may be ahead of one that still reads
+inline constexpr int kBulkSections = 3;  // each holds the bulk of at least one exchange
 inline constexpr size_t kBulkBegin = kControlBytes + kOneshotSlots * sizeof(OneshotSlot);
 inline constexpr size_t kStagingBegin = size_t{1} << 20;
 inline constexpr int kWindowBuffers = 4;  // windows in flight
-static_assert(kBulkBegin + kOneshotBulks * kOneshotBytes <= kStagingBegin);
+static_assert(kBulkBegin + kBulkSections * kOneshotBytes <= kStagingBegin);
 
 inline BoardControl& board_control(std::byte* part) {
   return *reinterpret_cast<BoardControl*>(part);
@@ -98,9 +101,35 @@ inline BoardControl& board_control(std::byte* part) {
 inline OneshotSlot& oneshot_slot(std::byte* part, uint64_t exchange) {
   return reinterpret_cast<OneshotSlot*>(part + kControlBytes)[exchange % kOneshotSlots];
 }
-inline std::byte* oneshot_bulk(std::byte* part, uint64_t exchange) {
-  return part + kBulkBegin + (exchange % kOneshotBulks) * kOneshotBytes;
-}
+inline std::byte* oneshot_bulk(std::byte* part, size_t place) { return part + kBulkBegin + place; }
+
+// Where the bulks of one-shot exchanges lie: one behind the other, all around. A line that peers
+// have read long ago is written sooner than one that they have just read. All ranks make the same
+// exchanges, so all come to the same places.
+class BulkPlaces {
+ public:
+  struct Place {
+    size_t begin;
+    uint64_t after;  // the exchange that must have ended on all ranks before it may be written
+  };
+  Place next(uint64_t exchange, size_t bytes) {
+    Place place{at_, 0};
+    if (at_ % kOneshotBytes + bytes > kOneshotBytes) place.begin = end_of_section();
+    place.begin %= kBulkSections * kOneshotBytes;
+    uint64_t& last = last_[place.begin / kOneshotBytes];
+    // Within a section nothing is overwritten that was not waited for at its begin.
+    if (place.begin % kOneshotBytes == 0) place.after = last;
+    last = exchange;
+    at_ = place.begin + (bytes + kLine - 1) / kLine * kLine;
+    return place;
+  }
+
+ private:
+  size_t end_of_section() const { return (at_ / kOneshotBytes + 1) * kOneshotBytes; }
+
+  size_t at_ = 0;
+  uint64_t last_[kBulkSections] = {};  // exchange that lies in each section
+};
 
 // Where windows are staged, for `n` ranks and windows of `window` bytes: an input window, then the
 // reduced share, per buffer.
@@ -125,6 +154,7 @@ struct Staging {
 // This rank's view of how far the exchanges of its communicator have come.
 struct BoardState {
   uint64_t oneshots = 0;
+  BulkPlaces bulks;
   uint64_t windows = 0;
   size_t window = 0;  // bytes, of the last operation that had any
   // Bytes per window from now on; true when that moves the buffers, so that none may be written

@@ -1,6 +1,10 @@
 #include "src/execute/board_windows.h"
 
 #include <algorithm>
+#include <optional>
+#include <thread>
+
+#include "src/reduce/reduce.h"
 
 namespace libcomm {
 namespace {
@@ -21,14 +25,16 @@ bool is_at(const BoardControl& control, const BoardNeeds& needs, BoardNeeds* see
          is_at(control.gathered, needs.gathered, &seen->gathered);
 }
 
-}  // namespace
-
+// The commMemAlloc segment that holds a buffer, shared with the peers; none when there is none, or
+// when they cannot map it.
 std::optional<SegmentRef> share_buffer(Board& board, const void* buffer, size_t bytes) {
   if (!board.segments_mappable()) return std::nullopt;
   const std::optional<SegmentRef> place = find_segment(buffer, bytes);
   if (!place || !board.share_segment(place->segment)) return std::nullopt;
   return place;
 }
+
+}  // namespace
 
 BoardNeeds both(const BoardNeeds& a, const BoardNeeds& b) {
   return {std::max(a.staged, b.staged), std::max(a.reduced, b.reduced),
@@ -44,7 +50,73 @@ BoardWindows::BoardWindows(const BoardArgs& args, size_t window)
       staging_(Staging::fit(args.board->part_bytes(), ranks(), window)),
       relaid_(args.state->lay_out(staging_.window)),
       first_(args.state->windows),
-      seen_(parts_.size()) {}
+      seen_(parts_.size()) {
+  for (int i = 0; i < ranks(); ++i)
+    if (i != me_ && board_->in_this_process(i)) ++neighbours_;
+}
+
+BoardWindows::~BoardWindows() {
+  if (ended_ || neighbours_ == 0) return;
+  // Sequentially consistent, as in Use::begin(): either a neighbour sees this, or it is seen here.
+  control(me_).withdrawn.store(1);
+  for (int i = 0; i < ranks(); ++i) {
+    if (i == me_ || !board_->in_this_process(i)) continue;
+    // It copies or adds up a window, and waits for nothing meanwhile.
+    while (control(i).using_neighbours.load() != 0) std::this_thread::yield();
+  }
+}
+
+Status BoardWindows::Use::begin() {
+  if (windows_->neighbours_ == 0) return Status::ok();
+  begun_ = true;
+  windows_->control(windows_->me_).using_neighbours.store(1);
+  for (int i = 0; i < windows_->ranks(); ++i) {
+    if (i == windows_->me_ || !windows_->board_->in_this_process(i)) continue;
+    if (windows_->control(i).withdrawn.load() == 0) continue;
+    const int rank = windows_->board_->ranks()[static_cast<size_t>(i)];
+    return error(Code::kRemote, "rank {} has given up the operation", rank).with_peer(rank);
+  }
+  return Status::ok();
+}
+
+BoardWindows::Use::~Use() {
+  if (begun_) windows_->control(windows_->me_).using_neighbours.store(0);
+}
+
+Access BoardWindows::offer(BufferNote BoardControl::*note, const void* buffer, size_t bytes,
+                           bool by_address) {
+  Access access = Access::kNone;
+  SegmentRef place;
+  if (const auto shared = share_buffer(*board_, buffer, bytes)) {
+    access = Access::kSegment;
+    place = *shared;
+  } else if (by_address) {
+    access = Access::kAddress;
+    place.offset = reinterpret_cast<uintptr_t>(buffer);
+  }
+  (control(me_).*note).set(first_, access, place);
+  return access;
+}
+
+Result<PeerBuffer> BoardWindows::reach(int index, const BufferNote& note, size_t bytes) {
+  PeerBuffer buffer;
+  const Access access = note.access(first_);
+  if (access == Access::kSegment) {
+    COMM_ASSIGN(buffer.memory, board_->map_segment(index, note.segment, note.offset, bytes));
+  } else if (access == Access::kAddress && board_->in_this_process(index)) {
+    buffer.memory = reinterpret_cast<std::byte*>(note.offset);
+  } else if (access == Access::kAddress) {
+    buffer.address = note.offset;
+  }
+  return buffer;
+}
+
+Status BoardWindows::fetch(int index, const PeerBuffer& from, size_t offset, void* to, size_t bytes,
+                           bool stream) {
+  if (from.memory == nullptr) return board_->read_memory(index, to, from.address + offset, bytes);
+  copy_bytes(to, from.memory + offset, bytes, stream);
+  return Status::ok();
+}
 
 void BoardWindows::begin(uint64_t count) {
   count_ = count;

@@ -127,15 +127,17 @@ Oneshot::Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number
       exchange_(++view.state->oneshots),
       flag_(flag_of(view.state->calls = (view.state->calls ^ call.kind) * 0x9e3779b97f4a7c15u,
                     exchange_)),
+      bulk_(call.bytes > OneshotSlot::kSmallBytes ? view.state->bulks.next(exchange_, call.bytes)
+                                                  : BulkPlaces::Place{}),
       in_(static_cast<const std::byte*>(in)),
       out_(static_cast<std::byte*>(out)) {}
 
-// The slot's last user is `kOneshotSlots` exchanges back, the bulk's `kOneshotBulks`.
+// The slot's last user is `kOneshotSlots` exchanges back.
 bool Oneshot::may_publish() {
-  const bool in_bulk = call_.publishes && call_.bytes > OneshotSlot::kSmallBytes;
-  const uint64_t back = static_cast<uint64_t>(in_bulk ? kOneshotBulks : kOneshotSlots);
-  if (exchange_ <= back) return true;
-  const uint64_t needed = exchange_ - back;
+  const uint64_t back = kOneshotSlots;
+  const uint64_t needed =
+      std::max(call_.publishes ? bulk_.after : 0, exchange_ <= back ? 0 : exchange_ - back);
+  if (needed == 0) return true;
   std::vector<uint64_t>& exchanged = view_.state->exchanged;
   for (; next_peer_ < view_.n; ++next_peer_) {
     uint64_t& theirs = exchanged[static_cast<size_t>(next_peer_)];
@@ -165,9 +167,16 @@ void Oneshot::publish() {
       line.flag.store(flag_, std::memory_order_release);
     }
   } else {
-    if (call_.publishes)
-      std::memcpy(call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : bulk_of(view_.me),
-                  in_, call_.bytes);
+    if (call_.publishes) {
+      std::byte* to =
+          call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : bulk_of(view_.me);
+      // Of blocks for each rank nobody reads this rank's own.
+      const size_t skipped = call_.bytes > call_.block_bytes ? call_.block_bytes : 0;
+      const size_t before = skipped * static_cast<size_t>(view_.me);
+      const size_t after = before + skipped;
+      if (skipped > 0 && before > 0) std::memcpy(to, in_, before);
+      if (after < call_.bytes) std::memcpy(to + after, in_ + after, call_.bytes - after);
+    }
     slot.lines[0].flag.store(flag_, std::memory_order_release);
   }
   view_.board->wake_others(view_.share_cores);

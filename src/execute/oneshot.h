@@ -83,7 +83,7 @@ class Oneshot final : public Execution {
   void take();
   void take_from_all(size_t offset);
   OneshotSlot& slot_of(int index) const { return oneshot_slot(view_.parts[index], exchange_); }
-  std::byte* bulk_of(int index) const { return oneshot_bulk(view_.parts[index], exchange_); }
+  std::byte* bulk_of(int index) const { return oneshot_bulk(view_.parts[index], bulk_.begin); }
   // Where rank `index`'s contribution is, in one piece; `room` for putting it together.
   const std::byte* data_of(int index, std::byte* room) const;
 
@@ -92,6 +92,7 @@ class Oneshot final : public Execution {
   const uint64_t number_;
   const uint64_t exchange_;
   const uint64_t flag_;
+  const BulkPlaces::Place bulk_;
   const std::byte* in_;
   std::byte* out_;
   int next_peer_ = 0;  // all before it are here

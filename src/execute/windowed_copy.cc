@@ -9,7 +9,23 @@ namespace libcomm {
 namespace {
 
 // Least bytes of a block that are worth the system calls of reading it in place.
-constexpr size_t kReadBytes = size_t{32} << 10;
+constexpr size_t kReadBytes = size_t{16} << 10;
+// Most bytes of a broadcast, or gathered from all, for which that is so. There staging is half of
+// the work, done by others than the one with most to do.
+constexpr size_t kMostReadBytes = size_t{128} << 10;
+
+// Is it worth reading blocks where they are in another process?
+bool worth_reading(const Operation& operation, size_t block_bytes, size_t ranks) {
+  if (block_bytes < kReadBytes) return false;
+  switch (operation.collective) {
+    case Collective::kBroadcast:
+      return block_bytes <= kMostReadBytes;
+    case Collective::kGather:
+      return block_bytes * ranks <= kMostReadBytes;
+    default:
+      return true;
+  }
+}
 
 }  // namespace
 
@@ -37,6 +53,8 @@ WindowedCopy::WindowedCopy(const BoardArgs& args, size_t window)
       collects_(args.operation->collective != Collective::kBroadcast &&
                 args.operation->collective != Collective::kScatter),
       slice_bytes_(windows_.bytes() / static_cast<size_t>(block_per_peer_ ? n_ : 1)),
+      reads_(args.board->memory_readable() &&
+             worth_reading(*args.operation, block_bytes_, static_cast<size_t>(n_))),
       in_(static_cast<const std::byte*>(args.operation->in)),
       out_(static_cast<std::byte*>(args.operation->out)),
       stream_(block_bytes_ * static_cast<size_t>(collects_ ? n_ : 1) >= kStreamBytes),
@@ -73,29 +91,19 @@ WindowedCopy::Slice WindowedCopy::slice(uint64_t window) const {
   return {begin, std::min(slice_bytes_, block_bytes_ - begin)};
 }
 
+// Does some rank take from this rank's part of the board?
+bool WindowedCopy::is_staged() const {
+  if (!offers(me_) || access_ == Access::kSegment) return false;
+  return access_ == Access::kNone || (!reads_ && !windows_.all_in_this_process());
+}
+
 // Says what this operation is and whether peers may use the input in place.
 void WindowedCopy::announce() {
-  Board& board = *args_.board;
-  Access access = Access::kNone;
-  SegmentRef place;
   if (offers(me_)) {
-    if (const auto shared = share_buffer(board, in_, offered_bytes())) {
-      access = Access::kSegment;
-      place = *shared;
-    }
-    // Where one rank has it all or takes it all, staging is half of the work, done by others
-    // meanwhile.
-    const bool everyone = args_.operation->collective == Collective::kAllGather ||
-                          args_.operation->collective == Collective::kAllToAll;
-    if (access == Access::kNone && everyone && board.memory_readable() &&
-        block_bytes_ >= kReadBytes) {
-      access = Access::kAddress;
-      place.offset = reinterpret_cast<uintptr_t>(in_);
-    }
+    const bool by_address = reads_ || windows_.reaches_neighbours();
+    access_ = windows_.offer(&BoardControl::in, in_, offered_bytes(), by_address);
   }
-  in_place_ = access != Access::kNone;
-  windows_.control(me_).in.set(windows_.first(), access, place);
-  board.publish(args_.signature);
+  args_.board->publish(args_.signature);
   announced_ = true;
 }
 
@@ -105,19 +113,13 @@ Status WindowedCopy::meet_peers() {
   Board& board = *args_.board;
   for (int i = 0; i < n_; ++i) {
     if (i == me_) continue;
-    Peer& peer = peers_[static_cast<size_t>(i)];
     const Signature theirs = board.published(i);
     if (theirs.op <= args_.signature.op && !(theirs == args_.signature))
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, block_bytes_,
                       board.ranks()[static_cast<size_t>(i)], theirs, block_bytes_);
-    const BufferNote& note = windows_.control(i).in;
     if (!offers(i) || !takes_from(i)) continue;
-    peer.access = note.access(windows_.first());
-    if (peer.access == Access::kAddress) {
-      peer.address = note.offset;
-    } else if (peer.access == Access::kSegment) {
-      COMM_ASSIGN(peer.in, board.map_segment(i, note.segment, note.offset, offered_bytes()));
-    }
+    COMM_ASSIGN(peers_[static_cast<size_t>(i)],
+                windows_.reach(i, windows_.control(i).in, offered_bytes()));
   }
   met_ = true;
   return Status::ok();
@@ -125,7 +127,7 @@ Status WindowedCopy::meet_peers() {
 
 void WindowedCopy::stage() {
   const Slice part = slice(staged_);
-  if (offers(me_) && !in_place_) {
+  if (is_staged()) {
     std::byte* to = windows_.input(me_, staged_);
     if (block_per_peer_) {
       for (int i = 0; i < n_; ++i) {
@@ -147,19 +149,20 @@ Status WindowedCopy::take_from(int index, const Slice& part) {
   // Where the block is among those that the source offers, and among those that this rank collects.
   const size_t block = block_per_peer_ ? static_cast<size_t>(me_) : 0;
   std::byte* to = out_ + (collects_ ? source * block_bytes_ : 0) + part.begin;
-  const Peer& peer = peers_[source];
   const size_t in_whole = block * block_bytes_ + part.begin;
-  if (peer.access == Access::kAddress)
-    return args_.board->read_memory(index, to, peer.address + in_whole, part.bytes);
-  const std::byte* whole = index == me_ ? in_ : peer.in;
+  const PeerBuffer& peer = peers_[source];
+  if (peer.memory != nullptr || (peer.address != 0 && reads_))
+    return windows_.fetch(index, peer, in_whole, to, part.bytes, stream_);
   const std::byte* from =
-      whole != nullptr ? whole + in_whole : windows_.input(index, taken_) + block * slice_bytes_;
+      index == me_ ? in_ + in_whole : windows_.input(index, taken_) + block * slice_bytes_;
   if (from != to) copy_bytes(to, from, part.bytes, stream_);
   return Status::ok();
 }
 
 Status WindowedCopy::take() {
   const Slice part = slice(taken_);
+  BoardWindows::Use use(&windows_);
+  COMM_TRY(use.begin());
   // Begin after this rank, so that not all ranks read the same memory at once.
   for (int k = 1; k <= n_; ++k) {
     const int i = (me_ + k) % n_;
@@ -193,7 +196,10 @@ Status WindowedCopy::advance(Progress* progress) {
     *progress = Progress::kStuck;
     return Status::ok();
   }
-  if (can_end()) *progress = Progress::kDone;
+  if (can_end()) {
+    windows_.end();
+    *progress = Progress::kDone;
+  }
   return Status::ok();
 }
 

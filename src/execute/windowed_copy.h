@@ -7,8 +7,9 @@
 //   takes   what it needs of the same window from the others' parts into its output.
 // A window is the same slice of every block that a rank offers: all of them where each peer takes
 // another one (scatter, all-to-all), else its only one. Up to kWindowBuffers windows are in flight.
-// A rank whose input lies in a commMemAlloc segment, or can be read where it is
-// (process_vm_readv), does not stage: peers take from it in place, and it waits until they have.
+// What peers reach where it is, they take from there, and the owner waits until they have: a
+// commMemAlloc segment, memory of the same process, and what is worth reading across processes
+// (process_vm_readv).
 #pragma once
 
 #include <vector>
@@ -29,15 +30,11 @@ class WindowedCopy final : public Execution {
   void awaited_peers(std::vector<int>* peers) const override;
 
  private:
-  struct Peer {
-    Access access = Access::kNone;  // to its input
-    const std::byte* in = nullptr;  // kSegment: where it is mapped
-    uint64_t address = 0;           // kAddress
-  };
   struct Slice {
     size_t begin, bytes;  // of a block
   };
 
+  bool is_staged() const;
   void announce();
   Status meet_peers();
   bool offers(int rank) const;
@@ -57,7 +54,7 @@ class WindowedCopy final : public Execution {
   // Peers have taken what they needed from this rank's own memory.
   BoardNeeds to_end() const { return windows_.reduced(windows_.count() - 1); }
   bool can_end() {
-    return taken_ == windows_.count() && (!in_place_ || windows_.reached(to_end()));
+    return taken_ == windows_.count() && (access_ == Access::kNone || windows_.reached(to_end()));
   }
 
   BoardArgs args_;
@@ -68,13 +65,14 @@ class WindowedCopy final : public Execution {
   bool block_per_peer_;  // a rank offers a block for each rank, not one for all
   bool collects_;        // the output holds a block of each rank
   size_t slice_bytes_;
+  bool reads_;  // ranks read what others have where it is in another process
   uint64_t staged_ = 0, taken_ = 0;
   const std::byte* in_;
   std::byte* out_;
-  bool in_place_ = false;
+  Access access_ = Access::kNone;  // of the others to this rank's input
   bool announced_ = false, met_ = false;
   bool stream_;
-  std::vector<Peer> peers_;
+  std::vector<PeerBuffer> peers_;  // inputs, by index
 };
 
 }  // namespace libcomm

@@ -13,11 +13,11 @@
 namespace libcomm {
 
 enum class Route {
-  kLocal,     // one rank: a copy at most
-  kOneshot,   // fused, through the board
-  kTwoshot,   // fused, through the board
-  kWindows,   // fused, through the board: a large copy
-  kSchedule,  // the interpreter over channels
+  kLocal,      // one rank: a copy at most
+  kOneshot,    // fused, through the board
+  kReduction,  // fused, through the board, by windows
+  kCopy,       // fused, through the board, by windows
+  kSchedule,   // the interpreter over channels
 };
 const char* name_of(Route route);
 
@@ -27,7 +27,7 @@ struct Plan {
   std::string reason;  // why this one, for COMM_DEBUG=INFO
   ReduceKernel kernel = nullptr;
   OneshotCall oneshot;  // kOneshot
-  size_t window = 0;    // kTwoshot, kWindows
+  size_t window = 0;    // kReduction, kCopy
   // kSchedule
   Schedule schedule;
   std::unique_ptr<Layout> layout;

@@ -7,6 +7,7 @@
 #include "src/base/log.h"
 #include "src/execute/oneshot.h"
 #include "src/execute/windowed_copy.h"
+#include "src/execute/windowed_reduction.h"
 #include "src/plan/split_runs.h"
 
 namespace libcomm {
@@ -32,6 +33,18 @@ bool reduces(Collective collective) {
     default:
       return false;
   }
+}
+
+// The root does not wait for the others, but goes on with the next call: the one-shot pays for
+// longer.
+bool leaves_root_alone(Collective collective) {
+  return collective == Collective::kBroadcast || collective == Collective::kScatter;
+}
+
+// What a reduction by windows is the fused form of: every rank adds up its share from all at once;
+// only an all-reduce then gathers them.
+const char* windowed_algorithm(Collective collective) {
+  return collective == Collective::kAllReduce ? "twoshot" : "oneshot";
 }
 
 bool has_table(const Operation& operation) { return operation.tables != nullptr; }
@@ -77,11 +90,10 @@ const char* name_of(Route route) {
     case Route::kLocal:
       return "local";
     case Route::kOneshot:
-      return "oneshot on the board";
-    case Route::kTwoshot:
-      return "twoshot on the board";
-    case Route::kWindows:
-      return "oneshot by windows on the board";
+      return "at once on the board";
+    case Route::kReduction:
+    case Route::kCopy:
+      return "by windows on the board";
     case Route::kSchedule:
       return "channels";
   }
@@ -171,22 +183,23 @@ Result<std::unique_ptr<const Plan>> Planner::make(const Operation& operation) co
   const size_t published = oneshot_bytes(operation, shape_.nranks);
   const bool fits = shape_.one_board && oneshot_knows(operation.collective) &&
                     !has_table(operation) && published <= kOneshotBytes;
-  const uint64_t threshold = knobs_->get_size(Knob::kLlThreshold);
+  uint64_t threshold = knobs_->get_size(Knob::kLlThreshold);
+  if (leaves_root_alone(operation.collective)) threshold *= 2;
   if (fits && (forced == "oneshot" || (forced.empty() && published <= threshold))) {
     plan->route = Route::kOneshot;
     plan->algorithm = "oneshot";
     plan->oneshot = OneshotCall::of(operation, plan->kernel, shape_.rank, shape_.nranks);
     plan->reason =
         forced.empty() ? fmt::format("{} bytes <= LL_THRESHOLD", published) : "COMM_ALGO";
-  } else if (shape_.one_board && operation.collective == Collective::kAllReduce &&
-             (forced == "twoshot" || forced.empty())) {
-    plan->route = Route::kTwoshot;
-    plan->algorithm = "twoshot";
+  } else if (shape_.one_board && windowed_reduction_knows(operation.collective) &&
+             (forced == windowed_algorithm(operation.collective) || forced.empty())) {
+    plan->route = Route::kReduction;
+    plan->algorithm = windowed_algorithm(operation.collective);
     plan->window = kWindowBytes;
-    plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", bytes) : "COMM_ALGO";
+    plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", published) : "COMM_ALGO";
   } else if (shape_.one_board && windowed_copy_knows(operation.collective) &&
              (forced == "oneshot" || forced.empty())) {
-    plan->route = Route::kWindows;
+    plan->route = Route::kCopy;
     plan->algorithm = "oneshot";
     plan->window = kCopyWindowBytes;
     plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", published) : "COMM_ALGO";

@@ -46,8 +46,8 @@ uint64_t hash_of(const unsigned char* data, size_t bytes) {
   return h;
 }
 
-// A hash of each all-reduce's and all-gathered reduce-scatter's result, the same on all ranks or a
-// failure.
+// A hash of each result of an all-reduce, an all-gathered reduce-scatter and a broadcast reduce,
+// the same on all ranks or a failure.
 std::vector<uint64_t> results_of(const World& world, bool shared) {
   std::vector<std::vector<uint64_t>> hashes(static_cast<size_t>(world.nranks));
   world::run(world, [&](Rank& rank) {
@@ -73,6 +73,10 @@ std::vector<uint64_t> results_of(const World& world, bool shared) {
         COMM_OK(rank, commReduceScatter(in, mine, count, type, commSum, rank.comm, nullptr));
         COMM_OK(rank, commAllGather(mine, out, count, type, rank.comm, nullptr));
         note(n * count * size);
+        const int root = static_cast<int>(count % n);
+        COMM_OK(rank, commReduce(in, out, count, type, commSum, root, rank.comm, nullptr));
+        COMM_OK(rank, commBcast(out, count, type, root, rank.comm, nullptr));
+        note(count * size);
       }
     }
   });
@@ -105,6 +109,20 @@ TEST(SameBitsByDefault, RunAfterRun) {
     const auto first = results_of(world, false);
     EXPECT_EQ(results_of(world, true), first) << "commMemAlloc memory, " << world.to_string();
     EXPECT_EQ(results_of(world, false), first) << "again, " << world.to_string();
+  }
+}
+
+// Staged, or read and written where it is: by threads, and in memory that is mapped.
+TEST(SameBitsByDefault, WhicheverPathCarriesThem) {
+  for (const int nranks : {2, 3, 4}) {
+    if (kSanitized && nranks == 4) continue;
+    World world{.nranks = nranks, .environment = {{"COMM_LL_THRESHOLD", "0"}}};
+    const auto first = results_of(world, false);
+    EXPECT_EQ(results_of(world, true), first) << "commMemAlloc memory, " << world.to_string();
+    world.environment.push_back({"COMM_CMA_DISABLE", "1"});
+    EXPECT_EQ(results_of(world, false), first) << "staged, " << world.to_string();
+    world.environment.push_back({"COMM_NTHREADS", "2"});
+    EXPECT_EQ(results_of(world, false), first) << "helper threads, " << world.to_string();
   }
 }
 

@@ -1,6 +1,7 @@
 // A rank that is killed, stops, aborts or forks: what the others see, and what is left behind.
 #include <gtest/gtest.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -90,6 +91,53 @@ void survive(Rank& rank, Moment moment) {
   }
 }
 
+// Large calls of one kind, again and again until the victim dies in one of them.
+using Work = commResult_t (*)(Rank& rank, std::vector<float>& in, std::vector<float>& out);
+
+constexpr size_t kBlock = 300'007;
+
+commResult_t all_gather(Rank& rank, std::vector<float>& in, std::vector<float>& out) {
+  return commAllGather(in.data(), out.data(), kBlock, commFloat32, rank.comm, nullptr);
+}
+commResult_t all_to_all(Rank& rank, std::vector<float>& in, std::vector<float>& out) {
+  return commAlltoAll(in.data(), out.data(), kBlock, commFloat32, rank.comm, nullptr);
+}
+commResult_t scatter(Rank& rank, std::vector<float>& in, std::vector<float>& out) {
+  return commScatter(in.data(), out.data(), kBlock, commFloat32, kVictim, rank.comm, nullptr);
+}
+commResult_t broadcast(Rank& rank, std::vector<float>& in, std::vector<float>&) {
+  return commBcast(in.data(), kBlock, commFloat32, kVictim, rank.comm, nullptr);
+}
+commResult_t reduce_scatter(Rank& rank, std::vector<float>& in, std::vector<float>& out) {
+  return commReduceScatter(in.data(), out.data(), kBlock, commFloat32, commMax, rank.comm, nullptr);
+}
+commResult_t all_reduce(Rank& rank, std::vector<float>& in, std::vector<float>& out) {
+  return commAllReduce(in.data(), out.data(), kBlock, commFloat32, commMax, rank.comm, nullptr);
+}
+
+void lose_a_rank_in(Work work, World world) {
+  Scene& scene = Scene::make();
+  const std::set<std::string> names = shared_names();
+  world.victims = {kVictim};
+  world.timeout_seconds = 30;
+  world::run(world, [&](Rank& rank) {
+    const Holdings before = Holdings::now();
+    join(rank, scene);
+    std::vector<float> in(kRanks * kBlock, 1.0F), out(kRanks * kBlock);
+    COMM_OK(rank, work(rank, in, out));
+    if (rank.rank == kVictim)
+      std::thread([] {
+        wait_a_little();
+        die();
+      }).detach();
+    commResult_t result = commSuccess;
+    while (result == commSuccess) result = work(rank, in, out);
+    expect_victim_named(rank, result, "a large operation while a rank dies");
+    end_clean(rank, before);
+  });
+  EXPECT_EQ(shared_names(), names);
+}
+
 void lose_a_rank(World world, Moment moment) {
   Scene& scene = Scene::make();
   const std::set<std::string> names = shared_names();
@@ -125,6 +173,14 @@ TEST(DeadRank, IsNamedInTheMiddleOfLargeOperations) {
   lose_a_rank(over_shm(), Moment::kBusy);
   lose_a_rank(over_sockets(), Moment::kBusy);
   lose_a_rank(over_hosts(), Moment::kBusy);
+}
+TEST(DeadRank, IsNamedWhicheverWayLargeDataTakes) {
+  for (const char* cma_disable : {"0", "1"}) {
+    World world = over_shm();
+    world.environment = {{"COMM_CMA_DISABLE", cma_disable}};
+    for (const Work work : {all_gather, all_to_all, scatter, broadcast, reduce_scatter, all_reduce})
+      lose_a_rank_in(work, world);
+  }
 }
 TEST(DeadRank, IsNamedByTheNextOperation) {
   lose_a_rank(over_shm(), Moment::kBetween);
@@ -219,6 +275,39 @@ TEST(AbortingRank, EndsTheWaitsOfAllOthersAndIsNamed) {
       }
       end_clean(rank, before);
     });
+  }
+}
+
+// Ranks of one process use each other's memory. When an operation fails, each gets its own back
+// before it returns: no other touches it any more.
+TEST(AbortingThread, HasItsMemoryForItselfAgain) {
+  constexpr size_t kBytes = kRanks * kBlock * sizeof(float);
+  for (const Work work : {all_gather, all_to_all, reduce_scatter, all_reduce}) {
+    for (int i = 0; i < (world::kSanitized ? 2 : 10); ++i) {
+      world::run({.nranks = kRanks}, [&](Rank& rank) {
+        std::vector<float> in(kRanks * kBlock, 1.0F), out(kRanks * kBlock);
+        COMM_OK(rank, work(rank, in, out));
+        std::thread aborts;
+        if (rank.rank == kVictim)
+          aborts = std::thread([&] {
+            std::this_thread::sleep_for(std::chrono::microseconds(1500 + 311 * i));
+            COMM_OK(rank, commRevoke(rank.comm, 0));
+          });
+        commResult_t result = commSuccess;
+        while (result == commSuccess) result = work(rank, in, out);
+        // Whoever still reads or writes here now stops the process.
+        const auto protect = [&](std::vector<float>& data, int how) {
+          const auto begin = (reinterpret_cast<uintptr_t>(data.data()) + 4095) / 4096 * 4096;
+          return mprotect(reinterpret_cast<void*>(begin), kBytes / 4096 * 4096 - 4096, how);
+        };
+        rank.expect(protect(in, PROT_NONE) == 0 && protect(out, PROT_NONE) == 0, "mprotect failed");
+        wait_a_little();
+        rank.expect(
+            protect(in, PROT_READ | PROT_WRITE) == 0 && protect(out, PROT_READ | PROT_WRITE) == 0,
+            "mprotect failed");
+        if (aborts.joinable()) aborts.join();
+      });
+    }
   }
 }
 

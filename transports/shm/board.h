@@ -43,6 +43,7 @@ class ShmBoard final : public Board {
   void cancel_sleep() override { cancel_wait(mine().doorbell); }
 
   bool segments_mappable() const override { return abilities_.segments_mappable; }
+  bool in_this_process(int index) const override { return pids_[static_cast<size_t>(index)] == 0; }
   bool memory_readable() const override { return abilities_.memory_readable; }
   Status read_memory(int index, void* dst, uint64_t address, size_t bytes) override;
   Status share_segment(uint64_t segment) override { return segments_.share(segment); }

@@ -1,0 +1,92 @@
+// Every way through shared memory: at once and by windows, staged, mapped, read from another
+// process and used by another thread. Exact results whichever it is.
+#include <gtest/gtest.h>
+
+#include "tests/collectives/sweep.h"
+
+namespace matrix {
+namespace {
+
+using world::Kind;
+using world::kSanitized;
+using world::World;
+
+// Small calls by windows, too: every type, operator, root and odd count.
+struct Way {
+  const char* name;
+  Kind kind;
+  const char* cma_disable;
+};
+class Paths : public testing::TestWithParam<Way> {
+ protected:
+  World world(int nranks) const {
+    return {
+        .nranks = nranks,
+        .kind = GetParam().kind,
+        .environment = {{"COMM_LL_THRESHOLD", "0"}, {"COMM_CMA_DISABLE", GetParam().cma_disable}}};
+  }
+};
+INSTANTIATE_TEST_SUITE_P(Of, Paths,
+                         testing::Values(Way{"ThreadsInPlace", Kind::kThreads, "0"},
+                                         Way{"ThreadsStaged", Kind::kThreads, "1"},
+                                         Way{"ProcessesInPlace", Kind::kProcesses, "0"},
+                                         Way{"ProcessesStaged", Kind::kProcesses, "1"}),
+                         [](const auto& test) { return std::string(test.param.name); });
+
+TEST_P(Paths, ByWindowsGiveExactResults) {
+  for (const int nranks : {2, 3, 5})
+    perform_all(world(nranks), thinned(sweep(nranks, 400 * static_cast<uint64_t>(nranks), true),
+                                       kSanitized ? 16 : 6));
+}
+
+// Windows of several sizes follow each other, and none is written while a slow rank still reads.
+TEST_P(Paths, TakeTurnsWithoutTouchingEachOthersWindows) {
+  std::vector<Call> calls;
+  for (uint64_t i = 0; i < (kSanitized ? 60 : 200); ++i) {
+    const uint64_t h = elements::hash(i, 17);
+    Call call;
+    call.collective = static_cast<Collective>(h % kNumCollectives);
+    call.type = h >> 8 & 1 ? commFloat32 : commInt64;
+    call.count = 1 + (h >> 16) % (kSanitized ? 20000 : 200000);
+    call.root = static_cast<int>(h >> 40) % 3;
+    call.in_place = h >> 50 & 1;
+    call.memory = static_cast<Memory>((h >> 52) % 3);
+    call.seed = i + 1;
+    calls.push_back(call);
+  }
+  world::run(world(3), [&](world::Rank& rank) {
+    Arena arena;
+    for (const Call& call : calls) perform(rank, arena, call);
+  });
+}
+
+// A sender that is many exchanges ahead: the places of the bulk are used again and again.
+TEST(Bulk, IsNotOverwrittenBeforeAllHaveReadIt) {
+  for (const int nranks : {2, 4}) {
+    world::run({.nranks = nranks, .kind = Kind::kProcesses}, [](world::Rank& rank) {
+      std::vector<uint32_t> data(16384), all;
+      for (uint32_t i = 0; i < 600; ++i) {
+        const size_t count = 450 + elements::hash(i, 1) % 15900;
+        const int root = static_cast<int>(i / 100) % rank.nranks;
+        const auto value = [&](size_t at) { return i * 65536 + static_cast<uint32_t>(at); };
+        if (rank.rank == root)
+          for (size_t at = 0; at < count; ++at) data[at] = value(at);
+        COMM_OK(rank, commBcast(data.data(), count, commUint32, root, rank.comm, nullptr));
+        bool right = true;
+        for (size_t at = 0; at < count; ++at) right = right && data[at] == value(at);
+        rank.require(right, "broadcast " + std::to_string(i) + " gave something else");
+        if (i % 7 != 0) continue;
+        const size_t block = count / static_cast<size_t>(rank.nranks);
+        all.resize(block * static_cast<size_t>(rank.nranks));
+        COMM_OK(rank,
+                commScatter(data.data(), all.data(), block, commUint32, root, rank.comm, nullptr));
+        for (size_t at = 0; at < block; ++at)
+          right = right && all[at] == value(static_cast<size_t>(rank.rank) * block + at);
+        rank.require(right, "scatter " + std::to_string(i) + " gave something else");
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace matrix
