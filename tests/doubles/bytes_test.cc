@@ -1,11 +1,12 @@
 // Bytes move between queue pairs of the double as verbs say: within a process and between
 // processes.
-#include <signal.h>
+#include <gtest/gtest.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/doubles/endpoint.h"
+#include "tests/doubles/environment.h"
 
 namespace libcomm::test {
 namespace {
@@ -129,7 +130,7 @@ void serve(int socket) {
   if (endpoint.receive(1, 0) != 0) ::_exit(2);
   char ready = 1;
   if (::write(socket, &ready, 1) != 1 || ::read(socket, &ready, 1) != 1) ::_exit(3);
-  const bool right = endpoint.filled(0, 300'000, 7) && endpoint.completion().imm_data == 42;
+  const bool right = endpoint.completion().imm_data == 42 && endpoint.filled(0, 300'000, 7);
   ::_exit(right ? 0 : 4);
 }
 

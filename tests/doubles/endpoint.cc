@@ -1,72 +1,76 @@
 #include "tests/doubles/endpoint.h"
 
-#include <unistd.h>
-
-#include <cstdlib>
-
-extern char** environ;
+#include <cerrno>
+#include <cstring>
+#include <stdexcept>
+#include <string>
+#include <thread>
 
 namespace libcomm::test {
 namespace {
 
 constexpr std::chrono::seconds kPatience{20};
 
-void unset_all() {
-  std::vector<std::string> names;
-  for (char** entry = environ; *entry != nullptr; ++entry) {
-    const std::string text = *entry;
-    if (text.starts_with("RDMA_DOUBLE_")) names.push_back(text.substr(0, text.find('=')));
-  }
-  for (const std::string& name : names) ::unsetenv(name.c_str());
+void must(bool works, const char* what) {
+  if (!works) throw std::runtime_error(std::string("cannot ") + what + ": " + std::strerror(errno));
+}
+
+bool is_ipv4(const ibv_gid& gid) {
+  static constexpr uint8_t kPrefix[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+  return std::memcmp(gid.raw, kPrefix, sizeof(kPrefix)) == 0;
 }
 
 }  // namespace
 
-DoubleEnvironment::DoubleEnvironment() {
-  unset_all();
-  static int count = 0;
-  set("FABRIC", "test" + std::to_string(::getpid()) + "-" + std::to_string(++count));
-}
-
-DoubleEnvironment::~DoubleEnvironment() { unset_all(); }
-
-void DoubleEnvironment::set(const std::string& name, const std::string& value) {
-  ::setenv(("RDMA_DOUBLE_" + name).c_str(), value.c_str(), 1);
-}
-
 Endpoint::Endpoint(const EndpointOptions& given) : options(given), buffer(given.buffer_bytes) {
   int count = 0;
   ibv_device** devices = ibv_get_device_list(&count);
-  EXPECT_GT(count, options.device);
+  must(devices != nullptr && count > options.device, "find the device");
   context = ibv_open_device(devices[options.device]);
   ibv_free_device_list(devices);
+  must(context != nullptr, "open the device");
   pd = ibv_alloc_pd(context);
-  if (options.with_channel) channel = ibv_create_comp_channel(context);
+  must(pd != nullptr, "allocate a protection domain");
+  if (options.with_channel) {
+    channel = ibv_create_comp_channel(context);
+    must(channel != nullptr, "create a completion channel");
+  }
   cq = ibv_create_cq(context, options.completions, this, channel, 0);
+  must(cq != nullptr, "create a completion queue");
   ibv_qp_init_attr init{};
   init.send_cq = init.recv_cq = cq;
   init.cap = {options.send_slots, options.receive_slots, 4, 4, options.max_inline};
   init.qp_type = IBV_QPT_RC;
   init.sq_sig_all = options.signal_all;
   qp = ibv_create_qp(pd, &init);
+  must(qp != nullptr, "create a queue pair");
+  cap = init.cap;
   mr = ibv_reg_mr(pd, buffer.data(), buffer.size(), options.buffer_access);
-  EXPECT_TRUE(cq != nullptr && qp != nullptr && mr != nullptr);
+  must(mr != nullptr, "register memory");
+  if (options.gid_index < 0) options.gid_index = find_gid();
 }
 
 Endpoint::~Endpoint() {
   destroy_queue_pair();
-  EXPECT_EQ(ibv_dereg_mr(mr), 0);
-  EXPECT_EQ(ibv_destroy_cq(cq), 0);
-  if (channel != nullptr) {
-    EXPECT_EQ(ibv_destroy_comp_channel(channel), 0);
+  if (mr != nullptr) ibv_dereg_mr(mr);
+  ibv_destroy_cq(cq);
+  if (channel != nullptr) ibv_destroy_comp_channel(channel);
+  ibv_dealloc_pd(pd);
+  ibv_close_device(context);
+}
+
+int Endpoint::find_gid() const {
+  ibv_gid_entry entry;
+  for (uint32_t index = 0; ibv_query_gid_ex(context, 1, index, &entry, 0) != EINVAL; ++index) {
+    if (entry.gid_type == IBV_GID_TYPE_ROCE_V2 && is_ipv4(entry.gid))
+      return static_cast<int>(index);
+    if (index == 255) break;
   }
-  EXPECT_EQ(ibv_dealloc_pd(pd), 0);
-  EXPECT_EQ(ibv_close_device(context), 0);
+  throw std::runtime_error("the device has no GID of RoCE v2 and IPv4");
 }
 
 void Endpoint::destroy_queue_pair() {
-  if (qp == nullptr) return;
-  EXPECT_EQ(ibv_destroy_qp(qp), 0);
+  if (qp != nullptr) must(ibv_destroy_qp(qp) == 0, "destroy the queue pair");
   qp = nullptr;
 }
 
@@ -74,7 +78,7 @@ Address Endpoint::address() const {
   Address own;
   own.queue_pair = qp->qp_num;
   own.psn = options.psn;
-  EXPECT_EQ(ibv_query_gid(context, 1, options.gid_index, &own.gid), 0);
+  must(ibv_query_gid(context, 1, options.gid_index, &own.gid) == 0, "query the GID");
   own.buffer = reinterpret_cast<uint64_t>(buffer.data());
   own.rkey = mr->rkey;
   return own;
@@ -101,7 +105,7 @@ int Endpoint::to_receive(const Address& other) {
   attr.ah_attr.is_global = 1;
   attr.ah_attr.port_num = 1;
   attr.ah_attr.grh.dgid = peer.gid;
-  attr.ah_attr.grh.sgid_index = options.gid_index;
+  attr.ah_attr.grh.sgid_index = static_cast<uint8_t>(options.gid_index);
   attr.ah_attr.grh.hop_limit = 64;
   return ibv_modify_qp(qp, &attr,
                        IBV_QP_STATE | IBV_QP_AV | IBV_QP_PATH_MTU | IBV_QP_DEST_QPN |
@@ -128,9 +132,9 @@ int Endpoint::to(ibv_qp_state state) {
 }
 
 void Endpoint::connect(const Address& other) {
-  EXPECT_EQ(to_init(), 0);
-  EXPECT_EQ(to_receive(other), 0);
-  EXPECT_EQ(to_send(), 0);
+  must(to_init() == 0, "go to INIT");
+  must(to_receive(other) == 0, "go to RTR");
+  must(to_send() == 0, "go to RTS");
 }
 
 ibv_send_wr& Endpoint::request(ibv_wr_opcode opcode, uint64_t id, size_t bytes, size_t offset,
@@ -170,18 +174,27 @@ int Endpoint::receive(uint64_t id, size_t bytes, size_t offset) {
   return ibv_post_recv(qp, &wr, &bad);
 }
 
-ibv_wc Endpoint::completion() {
+ibv_qp_state Endpoint::state() const {
+  ibv_qp_attr attr{};
+  ibv_qp_init_attr init{};
+  must(ibv_query_qp(qp, &attr, IBV_QP_STATE, &init) == 0, "query the queue pair");
+  return attr.qp_state;
+}
+
+std::optional<ibv_wc> Endpoint::completion_within(std::chrono::milliseconds time) {
   ibv_wc wc{};
-  const auto end = std::chrono::steady_clock::now() + kPatience;
+  const auto end = std::chrono::steady_clock::now() + time;
   while (ibv_poll_cq(cq, 1, &wc) == 0) {
-    if (std::chrono::steady_clock::now() > end) {
-      ADD_FAILURE() << "no completion";
-      wc.status = IBV_WC_GENERAL_ERR;
-      break;
-    }
+    if (std::chrono::steady_clock::now() > end) return {};
     std::this_thread::yield();
   }
   return wc;
+}
+
+ibv_wc Endpoint::completion() {
+  const std::optional<ibv_wc> wc = completion_within(kPatience);
+  must(wc.has_value(), "see a completion");
+  return *wc;
 }
 
 std::vector<ibv_wc> Endpoint::completions_now() {

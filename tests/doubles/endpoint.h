@@ -6,22 +6,11 @@
 #include <infiniband/verbs.h>
 
 #include <chrono>
-#include <cstring>
-#include <map>
-#include <string>
-#include <thread>
+#include <cstddef>
+#include <optional>
 #include <vector>
 
 namespace libcomm::test {
-
-// Environment of the double for one test: variables that begin with RDMA_DOUBLE_ are unset before
-// and after, and the fabric is the test's own.
-class DoubleEnvironment {
- public:
-  DoubleEnvironment();
-  ~DoubleEnvironment();
-  void set(const std::string& name, const std::string& value);
-};
 
 struct EndpointOptions {
   uint32_t send_slots = 64, receive_slots = 64, max_inline = 64;
@@ -37,7 +26,7 @@ struct EndpointOptions {
   uint8_t max_rd_atomic = 4;
   uint32_t psn = 0xfffff0;  // wraps early
   int device = 0;
-  uint8_t gid_index = 3;
+  int gid_index = -1;  // -1: the first of RoCE v2 and IPv4
 };
 
 // What the other side must know.
@@ -70,9 +59,11 @@ class Endpoint {
   int send(ibv_wr_opcode opcode, uint64_t id, size_t bytes, size_t offset = 0,
            size_t remote_offset = 0, unsigned flags = IBV_SEND_SIGNALED);
   int receive(uint64_t id, size_t bytes, size_t offset = 0);
+  ibv_qp_state state() const;
 
-  // The next completion; fails the test after 20 seconds.
+  // The next completion; thrown after 20 seconds: there is none.
   ibv_wc completion();
+  std::optional<ibv_wc> completion_within(std::chrono::milliseconds time);
   // All that are there now.
   std::vector<ibv_wc> completions_now();
 
@@ -86,11 +77,14 @@ class Endpoint {
   ibv_comp_channel* channel = nullptr;
   ibv_cq* cq = nullptr;
   ibv_qp* qp = nullptr;
+  ibv_qp_cap cap{};  // as the device granted
   ibv_mr* mr = nullptr;
   std::vector<std::byte> buffer;
   Address peer;
 
  private:
+  int find_gid() const;
+
   ibv_sge piece_{};
   ibv_send_wr request_{};
 };

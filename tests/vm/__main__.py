@@ -14,7 +14,7 @@ from .packages import Unavailable
 
 _SUITES = {suite.name: suite for suite in (alone.SUITE, pair.SUITE)}
 _PROGRAMS = ["bin/all_reduce_perf", "bin/sendrecv_perf", "bin/rdma_write_bw", "tests/vm_rank",
-             "tests/vm_matrix"]
+             "tests/vm_matrix", "tests/rdma_edge_cases"]
 _SKIPPED = 77
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.doubles.edge_cases import check
+
 from . import figures
 from .machine import Machine
 from .soft_roce import DEVICE, GID, add_device, all_well, start_ranks
@@ -30,6 +32,12 @@ def _device(machine: Machine) -> None:
     text = run(machine, f"ibv_devinfo -v -d {DEVICE}", 10)
     for wanted in ("PORT_ACTIVE", "active_mtu:\t\t4096", "GID[  1]:\t\t::ffff:10.0.0.1, RoCE v2"):
         expect(wanted in text, f"no {wanted!r} in:\n{text}")
+
+
+@SUITE.case("the kernel and the double of libibverbs agree on edge cases")
+def _edge_cases(machine: Machine) -> None:
+    said = check.complaints(run(machine, "rdma_edge_cases", 180), check.expected(soft_roce=True))
+    expect(not said, "\n  ".join(said))
 
 
 @SUITE.case("rdma_write_bw moves what ib_write_bw moves", "2")

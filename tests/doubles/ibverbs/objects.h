@@ -168,9 +168,10 @@ struct Qp : ibv_qp, Object {
   uint32_t send_slots = 0;    // in use: until a completion of it or of a later one is polled
   uint32_t silent_slots = 0;  // done without a completion since the last one with one
   uint64_t next_number = 1;
-  uint64_t post_psn = 0;   // of the next request posted
-  uint64_t sent_psn = 0;   // of the next packet sent
-  uint64_t acked_psn = 0;  // all before are acknowledged
+  uint64_t post_psn = 0;      // of the next request posted
+  uint64_t sent_psn = 0;      // of the next packet sent
+  uint64_t furthest_psn = 0;  // sent at all, ever
+  uint64_t acked_psn = 0;     // all before are acknowledged
   uint32_t wave = 0;
   bool waiting = false;  // for a timer before sending again
   uint32_t retries = 0, not_ready_retries = 0;

@@ -69,8 +69,13 @@ void retire(Qp& qp, ibv_wc_status status) {
 
 // All before `psn` is done.
 void acknowledged(Qp& qp, uint64_t psn) {
-  if (psn <= qp.acked_psn || psn > qp.sent_psn) return;
+  if (psn <= qp.acked_psn) return;
+  if (psn > qp.furthest_psn) {  // of what was never sent: worth nothing
+    lost(qp, qp.wave);
+    return;
+  }
   qp.acked_psn = psn;
+  qp.sent_psn = std::max(qp.sent_psn, psn);
   qp.retries = 0;
   qp.not_ready_retries = 0;
   while (!qp.sends.empty() && qp.sends.front().end() <= psn) {
@@ -223,6 +228,7 @@ bool send_packet(Qp& qp, SendRequest& request) {
     qp.counters.sent_bytes += bytes;
   }
   qp.sent_psn += header.packets;
+  qp.furthest_psn = std::max(qp.furthest_psn, qp.sent_psn);
   qp.counters.max_in_flight_packets =
       std::max(qp.counters.max_in_flight_packets, qp.sent_psn - qp.acked_psn);
   if (!qp.device().at(qp.attr.port_num).up || loses(qp, header)) {

@@ -63,6 +63,8 @@ std::string names(int mask) {
 
 int check_mask(const Qp& qp, ibv_qp_state to, int mask) {
   const int given = mask & ~IBV_QP_STATE;
+  if (to == IBV_QPS_ERR && qp.state == IBV_QPS_RESET)
+    return violation(EINVAL, "queue pair %u cannot go from RESET to ERR", qp.qp_num);
   if (to == IBV_QPS_ERR || to == IBV_QPS_RESET) {
     if ((given & ~IBV_QP_CUR_STATE) != 0)
       return violation(EINVAL, "queue pair %u to %s: attributes that do not belong there: %s",
@@ -94,8 +96,8 @@ int check_path(Qp& qp, const ibv_qp_attr& attr) {
   if (path.port_num != qp.attr.port_num) return refuse(EINVAL);
   if (path.is_global == 0) return config().infiniband ? 0 : refuse(EINVAL);
   const std::vector<GidEntry>& table = qp.device().at(qp.attr.port_num).gids;
-  if (path.grh.sgid_index >= table.size()) return refuse(EINVAL);
-  if (empty(table[path.grh.sgid_index].gid) || empty(path.grh.dgid)) return refuse(EINVAL);
+  if (path.grh.sgid_index >= table.size() || empty(table[path.grh.sgid_index].gid))
+    return refuse(ENODATA);
   return 0;
 }
 
@@ -141,7 +143,7 @@ void take(Qp& qp, const ibv_qp_attr& attr, int mask) {
   }
   if ((mask & IBV_QP_SQ_PSN) != 0) {
     own.sq_psn = attr.sq_psn;
-    qp.post_psn = qp.sent_psn = qp.acked_psn = kRoomBelow + attr.sq_psn;
+    qp.post_psn = qp.sent_psn = qp.furthest_psn = qp.acked_psn = kRoomBelow + attr.sq_psn;
   }
   if ((mask & IBV_QP_MAX_DEST_RD_ATOMIC) != 0) own.max_dest_rd_atomic = attr.max_dest_rd_atomic;
   if ((mask & IBV_QP_MAX_QP_RD_ATOMIC) != 0) own.max_rd_atomic = attr.max_rd_atomic;
