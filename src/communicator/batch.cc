@@ -34,9 +34,10 @@ void Batch::start_messages() {
     P2pMessage message;
     message.signature =
         signature_of(operation, communicator_.next_p2p_number(operation.root, operation.is_send));
-    log_trace(Subsys::kP2p, "rank {}: message {} {} rank {}: {}", communicator_.rank_,
-              message.signature.op, operation.is_send ? "to" : "from", operation.root,
-              describe(message.signature));
+    if (log_wants(LogLevel::kTrace, Subsys::kP2p))
+      log_trace(Subsys::kP2p, "rank {}: message {} {} rank {}: {}", communicator_.rank_,
+                message.signature.op, operation.is_send ? "to" : "from", operation.root,
+                describe(message.signature));
     message.operation = std::move(operation);
     p2p_->add(std::move(message));
   }
