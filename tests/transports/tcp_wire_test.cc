@@ -71,14 +71,14 @@ TEST_F(TcpWire, RefusesBytesThatAreNoHeader) {
 
 TEST_F(TcpWire, RefusesAnotherVersion) {
   SegmentHeader bad = header(0, 16);
-  bad.version = 2;
-  expect_corrupt(bad, "segments of version 2.0, this rank reads version 1");
+  bad.version = 3;
+  expect_corrupt(bad, "segments of version 3, this rank reads version 2");
 }
 
-TEST_F(TcpWire, RefusesReservedBits) {
+TEST_F(TcpWire, RefusesUnknownFlags) {
   SegmentHeader bad = header(0, 16);
-  bad.reserved = 1;
-  expect_corrupt(bad, "version 1.1");
+  bad.flags = 6;
+  expect_corrupt(bad, "unknown flags 0x6");
 }
 
 TEST_F(TcpWire, RefusesASegmentBeyondTheAgreedSize) {

@@ -9,8 +9,9 @@
 namespace libcomm {
 
 TcpReceiver::TcpReceiver(const TcpEnds& ends, const TcpOptions& options,
-                         std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets)
-    : ends_(ends), options_(options), counters_(std::move(counters)) {
+                         std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets,
+                         std::shared_ptr<Duplex> duplex)
+    : ends_(ends), options_(options), counters_(std::move(counters)), duplex_(std::move(duplex)) {
   for (UniqueFd& fd : sockets) {
     tune_data_socket(fd.get());
     Socket& socket = sockets_.emplace_back();
@@ -19,9 +20,12 @@ TcpReceiver::TcpReceiver(const TcpEnds& ends, const TcpOptions& options,
   }
   counters_->sockets += static_cast<int>(sockets_.size());
   counters_->host_bytes += sockets_.size() * kAhead;
+  if (duplex_ && Duplex::offers(ends_, false)) duplex_->offer(sockets_[0].fd.get());
 }
 
 TcpReceiver::~TcpReceiver() {
+  if (duplex_ && Duplex::offers(ends_, false)) duplex_->withdraw();
+  if (shared_.ahead) counters_->host_bytes -= kAhead;
   counters_->sockets -= static_cast<int>(sockets_.size());
   counters_->host_bytes -= sockets_.size() * kAhead;
   if (staging_) counters_->host_bytes -= options_.segment_bytes;
@@ -60,8 +64,7 @@ Status TcpReceiver::peek(Segment* segment) {
 Status TcpReceiver::release() {
   if (!shown_) return error(Code::kInternal, "release without a segment that peek showed");
   if (way_ == Way::kAhead) current().begin += header_.bytes;
-  finish();
-  return Status::ok();
+  return finish();
 }
 
 Status TcpReceiver::receive_into(const Signature& expected, void* dst, size_t bytes, bool* done) {
@@ -79,8 +82,7 @@ Status TcpReceiver::receive_into(const Signature& expected, void* dst, size_t by
   }
   way_ = Way::kDirect;
   COMM_TRY(read_payload(static_cast<std::byte*>(dst), done));
-  if (*done) finish();
-  return Status::ok();
+  return *done ? finish() : Status::ok();
 }
 
 Status TcpReceiver::receive_any(void* dst, Signature* signature, size_t* bytes, bool* done) {
@@ -93,8 +95,7 @@ Status TcpReceiver::receive_any(void* dst, Signature* signature, size_t* bytes, 
   *bytes = header_.bytes;
   way_ = Way::kDirect;
   COMM_TRY(read_payload(static_cast<std::byte*>(dst), done));
-  if (*done) finish();
-  return Status::ok();
+  return *done ? finish() : Status::ok();
 }
 
 WaitHandle TcpReceiver::wait_handle() const {
@@ -125,9 +126,13 @@ Status TcpReceiver::fill_ahead(size_t needed, bool* ready) {
     socket.end = socket.waiting();
     socket.begin = 0;
   }
-  iovec vector{socket.ahead.get() + socket.end, kAhead - socket.end};
   size_t received = 0;
-  COMM_TRY(receive_vectors(&vector, 1, &received));
+  COMM_TRY(receive(
+      [&] {
+        return ::recv(socket.fd.get(), socket.ahead.get() + socket.end, kAhead - socket.end,
+                      MSG_DONTWAIT);
+      },
+      &received));
   socket.end += received;
   *ready = socket.waiting() >= needed;
   return Status::ok();
@@ -146,8 +151,12 @@ Status TcpReceiver::read_payload(std::byte* dst, bool* ready) {
   if (received_ < header_.bytes) {
     const size_t missing = header_.bytes - received_;
     iovec vectors[] = {{dst + received_, missing}, {socket.ahead.get(), kAhead}};
+    msghdr message{};
+    message.msg_iov = vectors;
+    message.msg_iovlen = 2;
     size_t received = 0;
-    COMM_TRY(receive_vectors(vectors, 2, &received));
+    COMM_TRY(
+        receive([&] { return ::recvmsg(socket.fd.get(), &message, MSG_DONTWAIT); }, &received));
     socket.begin = 0;
     socket.end = received > missing ? received - missing : 0;
     received_ += std::min(received, missing);
@@ -156,14 +165,12 @@ Status TcpReceiver::read_payload(std::byte* dst, bool* ready) {
   return Status::ok();
 }
 
-// One recvmsg; *received stays 0 when there is nothing.
-Status TcpReceiver::receive_vectors(iovec* vectors, int count, size_t* received) {
-  msghdr message{};
-  message.msg_iov = vectors;
-  message.msg_iovlen = static_cast<size_t>(count);
+// One system call; *received stays 0 when there is nothing.
+template <typename Call>
+Status TcpReceiver::receive(Call call, size_t* received) {
   ssize_t got;
   do {
-    got = ::recvmsg(current().fd.get(), &message, MSG_DONTWAIT);
+    got = call();
   } while (got < 0 && errno == EINTR);
   if (got > 0) {
     *received = static_cast<size_t>(got);
@@ -181,12 +188,34 @@ std::byte* TcpReceiver::staging() {
   return staging_.get();
 }
 
-void TcpReceiver::finish() {
+Status TcpReceiver::finish() {
   ++next_;
   have_header_ = false;
   way_ = Way::kOpen;
   received_ = 0;
   shown_ = false;
+  return (header_.flags & kSegmentMoves) != 0 ? move() : Status::ok();
+}
+
+// The next segment comes on the other connection.
+Status TcpReceiver::move() {
+  if (!on_shared_ && !shared_.fd) {
+    if (duplex_ && !Duplex::offers(ends_, false)) shared_.fd = duplex_->take();
+    if (!shared_.fd) {
+      failed_ =
+          Status(Code::kRemote,
+                 fmt::format("rank {} moves to a connection that this rank does not have: the "
+                             "stream is corrupt",
+                             ends_.peer))
+              .at_rank(ends_.rank)
+              .with_peer(ends_.peer);
+      return failed_;
+    }
+    shared_.ahead.reset(new std::byte[kAhead]);
+    counters_->host_bytes += kAhead;
+  }
+  on_shared_ = !on_shared_;
+  return Status::ok();
 }
 
 }  // namespace libcomm

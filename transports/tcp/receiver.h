@@ -6,14 +6,16 @@
 // shows a small segment where it is, in the read-ahead buffer, and a larger one in a staging
 // segment that exists only once it is needed. While the caller reduces from there, the kernel's
 // socket buffer keeps receiving.
+//
+// With a Duplex (and then one socket only) the segments after a flagged one come on the connection
+// it shares, until the next flag.
 #pragma once
-
-#include <sys/uio.h>
 
 #include <memory>
 #include <vector>
 
 #include "src/base/fd.h"
+#include "transports/tcp/duplex.h"
 #include "transports/tcp/options.h"
 #include "transports/tcp/socket.h"
 #include "transports/transport.h"
@@ -23,7 +25,7 @@ namespace libcomm {
 class TcpReceiver final : public RecvChannel {
  public:
   TcpReceiver(const TcpEnds& ends, const TcpOptions& options, std::shared_ptr<TcpCounters> counters,
-              std::vector<UniqueFd> sockets);
+              std::vector<UniqueFd> sockets, std::shared_ptr<Duplex> duplex = nullptr);
   ~TcpReceiver() override;
 
   unsigned capabilities() const override { return kDirectRecv | kOrdered; }
@@ -54,19 +56,24 @@ class TcpReceiver final : public RecvChannel {
   // Where the current segment's payload goes.
   enum class Way { kOpen, kAhead, kStaged, kDirect };
 
-  Socket& current() { return sockets_[next_ % sockets_.size()]; }
-  const Socket& current() const { return sockets_[next_ % sockets_.size()]; }
+  Socket& current() { return on_shared_ ? shared_ : sockets_[next_ % sockets_.size()]; }
+  const Socket& current() const { return on_shared_ ? shared_ : sockets_[next_ % sockets_.size()]; }
   Status read_header(bool* ready);
   Status fill_ahead(size_t needed, bool* ready);
   Status read_payload(std::byte* dst, bool* ready);
-  Status receive_vectors(iovec* vectors, int count, size_t* received);
+  template <typename Call>
+  Status receive(Call call, size_t* received);
   std::byte* staging();
-  void finish();
+  Status finish();
+  Status move();
 
   const TcpEnds ends_;
   const TcpOptions options_;
   const std::shared_ptr<TcpCounters> counters_;
   std::vector<Socket> sockets_;
+  const std::shared_ptr<Duplex> duplex_;
+  Socket shared_;           // the duplex's connection, once something moved there
+  bool on_shared_ = false;  // where the current segment comes
   Status failed_;
 
   uint64_t next_ = 0;  // number of the current segment

@@ -3,20 +3,28 @@
 #include <sys/socket.h>
 
 #include <cerrno>
+#include <cstring>
 
 namespace libcomm {
 
 TcpSender::TcpSender(const TcpEnds& ends, const TcpOptions& options,
-                     std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets)
-    : ends_(ends), options_(options), counters_(std::move(counters)), window_(kWindow) {
+                     std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets,
+                     std::shared_ptr<Duplex> duplex)
+    : ends_(ends),
+      options_(options),
+      counters_(std::move(counters)),
+      duplex_(std::move(duplex)),
+      window_(kWindow) {
   for (size_t i = 0; i < sockets.size(); ++i) {
     tune_data_socket(sockets[i].get());
     sockets_.push_back(Socket{std::move(sockets[i]), i, {}});
   }
   counters_->sockets += static_cast<int>(sockets_.size());
+  if (duplex_ && Duplex::offers(ends_, true)) duplex_->offer(sockets_[0].fd.get());
 }
 
 TcpSender::~TcpSender() {
+  if (duplex_ && Duplex::offers(ends_, true)) duplex_->withdraw();
   counters_->sockets -= static_cast<int>(sockets_.size());
   if (staging_) counters_->host_bytes -= slot_free_at_.size() * options_.segment_bytes;
 }
@@ -82,7 +90,19 @@ Status TcpSender::progress(uint64_t* completed) {
 
 WaitHandle TcpSender::wait_handle() const {
   if (completed_ == accepted_ || !failed_.is_ok()) return {};
-  return {sockets_[completed_ % sockets_.size()].fd.get(), true};
+  const Socket& socket = sockets_[completed_ % sockets_.size()];
+  return {fd_for(socket, window_[completed_ % kWindow].shared), true};
+}
+
+// Do the segments after one of so many bytes go on the other connection?
+bool TcpSender::moves_after(size_t bytes) {
+  if (duplex_ == nullptr || Duplex::offers(ends_, true)) return false;
+  if (on_shared_) return bytes > kMiddleSegment;
+  if (bytes > kSmallSegment) small_run_ = 0;
+  if (bytes > kSmallSegment || ++small_run_ < kSmallRun) return false;
+  small_run_ = 0;
+  if (!shared_) shared_ = duplex_->take();
+  return static_cast<bool>(shared_);
 }
 
 Status TcpSender::accept_segment(const Signature& signature, const std::byte* payload,
@@ -93,6 +113,10 @@ Status TcpSender::accept_segment(const Signature& signature, const std::byte* pa
   segment.header.signature = signature;
   segment.payload = payload;
   segment.sent = 0;
+  segment.shared = on_shared_;
+  const bool moves = moves_after(bytes);
+  segment.header.flags = moves ? kSegmentMoves : 0;
+  on_shared_ ^= moves;
   Socket& socket = sockets_[accepted_ % sockets_.size()];
   ++accepted_;
   return push(socket);
@@ -101,17 +125,13 @@ Status TcpSender::accept_segment(const Signature& signature, const std::byte* pa
 // Sends what the socket takes of its segments.
 Status TcpSender::push(Socket& socket) {
   while (socket.next < accepted_) {
-    iovec vectors[kVectors];
     size_t bytes = 0;
-    msghdr message{};
-    message.msg_iov = vectors;
-    message.msg_iovlen = static_cast<size_t>(gather(socket, vectors, &bytes));
-    const ssize_t sent = ::sendmsg(socket.fd.get(), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    const int fd = fd_for(socket, outgoing(socket.next).shared);
+    const ssize_t sent = send_some(socket, fd, &bytes);
     if (sent < 0) {
       if (errno == EINTR) continue;
-      failed_ = errno == EAGAIN || errno == EWOULDBLOCK
-                    ? socket.watch.blocked(socket.fd.get(), ends_)
-                    : connection_lost(ends_, errno);
+      failed_ = errno == EAGAIN || errno == EWOULDBLOCK ? socket.watch.blocked(fd, ends_)
+                                                        : connection_lost(ends_, errno);
       return failed_;
     }
     socket.watch.moved();
@@ -122,10 +142,31 @@ Status TcpSender::push(Socket& socket) {
   return Status::ok();
 }
 
+// One system call; *bytes is what was to be sent.
+ssize_t TcpSender::send_some(const Socket& socket, int fd, size_t* bytes) {
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_DONTWAIT;
+  const Outgoing& first = outgoing(socket.next);
+  const bool alone = socket.next + sockets_.size() >= accepted_;
+  if (alone && first.sent == 0 && first.header.bytes <= kSmall) {
+    std::byte message[sizeof first.header + kSmall];
+    std::memcpy(message, &first.header, sizeof first.header);
+    if (first.header.bytes > 0)
+      std::memcpy(message + sizeof first.header, first.payload, first.header.bytes);
+    *bytes = first.total();
+    return ::send(fd, message, *bytes, kFlags);
+  }
+  iovec vectors[kVectors];
+  msghdr message{};
+  message.msg_iov = vectors;
+  message.msg_iovlen = static_cast<size_t>(gather(socket, vectors, bytes));
+  return ::sendmsg(fd, &message, kFlags);
+}
+
 int TcpSender::gather(const Socket& socket, iovec* vectors, size_t* bytes) {
   int used = 0;
   for (uint64_t n = socket.next; n < accepted_ && used + 2 <= kVectors; n += sockets_.size()) {
     Outgoing& segment = outgoing(n);
+    if (segment.shared != outgoing(socket.next).shared) break;
     constexpr size_t kHeader = sizeof segment.header;
     size_t skip = segment.sent;
     *bytes += segment.total() - skip;

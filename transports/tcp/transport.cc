@@ -3,6 +3,7 @@
 
 #include <map>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "transports/tcp/relay.h"
@@ -37,31 +38,35 @@ struct TcpContext {
 class DirectSender final : public TcpSender {
  public:
   DirectSender(const TcpEnds& ends, const TcpOptions& options,
-               std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets)
-      : TcpSender(ends, options, counters, std::move(sockets)), count_(counters) {}
+               std::shared_ptr<TcpCounters> counters, std::vector<UniqueFd> sockets,
+               std::shared_ptr<Duplex> duplex)
+      : TcpSender(ends, options, counters, std::move(sockets), std::move(duplex)),
+        count_(counters) {}
 
  private:
   const ChannelCount count_;
 };
 
 Result<std::unique_ptr<SendChannel>> make_sender(const TcpContext& context, const TcpEnds& ends,
-                                                 std::vector<UniqueFd> sockets) {
+                                                 std::vector<UniqueFd> sockets,
+                                                 std::shared_ptr<Duplex> duplex) {
   if (context.options.threads > 0) {
     return RelaySender::make(ends, context.options, context.counters, context.pool,
                              std::move(sockets));
   }
-  return std::unique_ptr<SendChannel>(
-      new DirectSender(ends, context.options, context.counters, std::move(sockets)));
+  return std::unique_ptr<SendChannel>(new DirectSender(ends, context.options, context.counters,
+                                                       std::move(sockets), std::move(duplex)));
 }
 
 Result<std::unique_ptr<RecvChannel>> make_receiver(const TcpContext& context, const TcpEnds& ends,
-                                                   std::vector<UniqueFd> sockets) {
+                                                   std::vector<UniqueFd> sockets,
+                                                   std::shared_ptr<Duplex> duplex) {
   if (context.options.threads > 0) {
     return RelayReceiver::make(ends, context.options, context.counters, context.pool,
                                std::move(sockets));
   }
-  return std::unique_ptr<RecvChannel>(
-      new TcpReceiver(ends, context.options, context.counters, std::move(sockets)));
+  return std::unique_ptr<RecvChannel>(new TcpReceiver(ends, context.options, context.counters,
+                                                      std::move(sockets), std::move(duplex)));
 }
 
 // The receiving end from accept() on: "nothing yet" until the sender's connections have all
@@ -69,12 +74,14 @@ Result<std::unique_ptr<RecvChannel>> make_receiver(const TcpContext& context, co
 class ArrivingReceiver final : public RecvChannel {
  public:
   ArrivingReceiver(Bootstrap& bootstrap, std::shared_ptr<const TcpContext> context,
-                   const TcpEnds& ends, int lane, uint32_t generation)
+                   const TcpEnds& ends, int lane, uint32_t generation,
+                   std::shared_ptr<Duplex> duplex)
       : bootstrap_(bootstrap),
         context_(std::move(context)),
         ends_(ends),
         lane_(lane),
         generation_(generation),
+        duplex_(std::move(duplex)),
         count_(context_->counters) {}
 
   unsigned capabilities() const override {
@@ -114,7 +121,7 @@ class ArrivingReceiver final : public RecvChannel {
       if (!fd) return Status::ok();
       sockets_.push_back(std::move(fd));
     }
-    COMM_ASSIGN(receiver_, make_receiver(*context_, ends_, std::move(sockets_)));
+    COMM_ASSIGN(receiver_, make_receiver(*context_, ends_, std::move(sockets_), duplex_));
     return Status::ok();
   }
 
@@ -123,6 +130,7 @@ class ArrivingReceiver final : public RecvChannel {
   const TcpEnds ends_;
   const int lane_;
   const uint32_t generation_;
+  const std::shared_ptr<Duplex> duplex_;
   const ChannelCount count_;
   std::vector<UniqueFd> sockets_;
   std::unique_ptr<RecvChannel> receiver_;
@@ -147,13 +155,14 @@ class TcpTransport final : public Transport {
                                                   ConnectionIndex::of(lane, generation, socket)));
       sockets.push_back(std::move(fd));
     }
-    return make_sender(*context_, ends(peer), std::move(sockets));
+    return make_sender(*context_, ends(peer), std::move(sockets), duplex(peer, lane, generation));
   }
 
   Result<std::unique_ptr<RecvChannel>> accept(int peer, int lane) override {
     COMM_TRY(check(peer, lane));
-    return std::unique_ptr<RecvChannel>(
-        new ArrivingReceiver(bootstrap_, context_, ends(peer), lane, next(&accepted_, peer, lane)));
+    const uint32_t generation = next(&accepted_, peer, lane);
+    return std::unique_ptr<RecvChannel>(new ArrivingReceiver(
+        bootstrap_, context_, ends(peer), lane, generation, duplex(peer, lane, generation)));
   }
 
   TransportStats stats() const override {
@@ -182,13 +191,26 @@ class TcpTransport final : public Transport {
     const std::lock_guard lock(mutex_);
     return (*generations)[{peer, lane}]++;
   }
+  // What the sender and the receiver of one generation share; null where stripes or helper threads
+  // carry the bytes.
+  std::shared_ptr<Duplex> duplex(int peer, int lane, uint32_t generation) {
+    if (context_->options.threads > 0 || context_->options.sockets > 1) return nullptr;
+    const std::lock_guard lock(mutex_);
+    if (generation > 0)
+      std::erase_if(duplexes_, [](const auto& entry) { return entry.second.expired(); });
+    std::weak_ptr<Duplex>& kept = duplexes_[{peer, lane, generation}];
+    std::shared_ptr<Duplex> found = kept.lock();
+    if (!found) kept = found = std::make_shared<Duplex>();
+    return found;
+  }
   TcpEnds ends(int peer) const { return {bootstrap_.rank(), peer}; }
 
   Bootstrap& bootstrap_;
   const std::shared_ptr<const TcpContext> context_;
-  std::mutex mutex_;  // guards the two below
+  std::mutex mutex_;  // guards what follows
   Generations connected_;
   Generations accepted_;
+  std::map<std::tuple<int, int, uint32_t>, std::weak_ptr<Duplex>> duplexes_;
 };
 
 }  // namespace

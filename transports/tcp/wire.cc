@@ -13,11 +13,15 @@ Status check_header(const SegmentHeader& header, uint64_t sequence, size_t segme
                     "stream is corrupt",
                     ends.peer, header.magic));
   }
-  if (header.version != kSegmentVersion || header.reserved != 0) {
+  if (header.version != kSegmentVersion) {
     return bad(fmt::format(
-        "rank {} sends segments of version {}.{}, this rank reads version {}: use the same libcomm "
+        "rank {} sends segments of version {}, this rank reads version {}: use the same libcomm "
         "on all ranks",
-        ends.peer, header.version, header.reserved, kSegmentVersion));
+        ends.peer, header.version, kSegmentVersion));
+  }
+  if ((header.flags & ~kSegmentMoves) != 0) {
+    return bad(fmt::format("rank {} sent a segment with unknown flags {:#x}: the stream is corrupt",
+                           ends.peer, header.flags));
   }
   if (header.bytes > segment_bytes) {
     return bad(

@@ -15,12 +15,14 @@
 namespace libcomm {
 
 inline constexpr uint32_t kSegmentMagic = 0x47455343;  // "CSEG"
-inline constexpr uint16_t kSegmentVersion = 1;
+inline constexpr uint16_t kSegmentVersion = 2;
+// The segments after this one come on the pair's other connection: see duplex.h.
+inline constexpr uint16_t kSegmentMoves = 1;
 
 struct SegmentHeader {
   uint32_t magic = kSegmentMagic;
   uint16_t version = kSegmentVersion;
-  uint16_t reserved = 0;  // 0 in version 1
+  uint16_t flags = 0;     // kSegmentMoves or 0
   uint32_t bytes = 0;     // of the payload that follows, at most the channel's segment_bytes
   uint32_t sequence = 0;  // of the segment on its channel, from 0, modulo 2^32
   Signature signature;
