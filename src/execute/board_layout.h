@@ -112,9 +112,12 @@ class BulkPlaces {
     size_t begin;
     uint64_t after;  // the exchange that must have ended on all ranks before it may be written
   };
-  Place next(uint64_t exchange, size_t bytes) {
+  // `writers`: how many ranks have a bulk in this exchange. The more, the less of a section is
+  // used: they share the caches, and memory that is never touched costs nothing.
+  Place next(uint64_t exchange, size_t bytes, size_t writers) {
+    const size_t used = std::clamp(4 * kOneshotBytes / (writers * writers), bytes, kOneshotBytes);
     Place place{at_, 0};
-    if (at_ % kOneshotBytes + bytes > kOneshotBytes) place.begin = end_of_section();
+    if (at_ % kOneshotBytes + bytes > used) place.begin = end_of_section();
     place.begin %= kBulkSections * kOneshotBytes;
     uint64_t& last = last_[place.begin / kOneshotBytes];
     // Within a section nothing is overwritten that was not waited for at its begin.

@@ -76,6 +76,7 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
   call.awaits_root = rooted && rank != operation.root;
   call.publishes = call.bytes > 0 && (!rooted || rank == operation.root);
   call.lines = OneshotSlot::lines_for(call.bytes);
+  call.bulk_writers = rooted ? 1 : static_cast<size_t>(nranks);
   call.kernel = kernel;
   call.divisor = operation.average ? nranks : 1;
   return call;
@@ -127,8 +128,9 @@ Oneshot::Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number
       exchange_(++view.state->oneshots),
       flag_(flag_of(view.state->calls = (view.state->calls ^ call.kind) * 0x9e3779b97f4a7c15u,
                     exchange_)),
-      bulk_(call.bytes > OneshotSlot::kSmallBytes ? view.state->bulks.next(exchange_, call.bytes)
-                                                  : BulkPlaces::Place{}),
+      bulk_(call.bytes > OneshotSlot::kSmallBytes
+                ? view.state->bulks.next(exchange_, call.bytes, call.bulk_writers)
+                : BulkPlaces::Place{}),
       in_(static_cast<const std::byte*>(in)),
       out_(static_cast<std::byte*>(out)) {}
 

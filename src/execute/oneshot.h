@@ -38,8 +38,9 @@ struct OneshotCall {
   int root = 0;
   size_t count = 0;
   size_t block_bytes = 0;
-  size_t bytes = 0;  // published by one rank
-  int lines = 1;     // that carry flags
+  size_t bytes = 0;         // published by one rank
+  int lines = 1;            // that carry flags
+  size_t bulk_writers = 1;  // ranks that publish when it lies in the bulk
   ReduceKernel kernel = nullptr;
   int divisor = 1;
 

@@ -19,7 +19,7 @@ bool worth_reading(const Operation& operation, size_t block_bytes, size_t ranks)
   if (block_bytes < kReadBytes) return false;
   switch (operation.collective) {
     case Collective::kBroadcast:
-      return block_bytes <= kMostReadBytes;
+      return block_bytes * (ranks - 1) <= kMostReadBytes;
     case Collective::kGather:
       return block_bytes * ranks <= kMostReadBytes;
     default:
