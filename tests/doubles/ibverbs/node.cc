@@ -54,6 +54,7 @@ std::vector<Device*> Node::devices() {
     make_devices();
     random_.seed(config().seed);
     losses_by_rule_.clear();
+    serial_ = 0;
   }
   return known_devices();
 }
@@ -73,21 +74,25 @@ void Node::make_devices() {
   }
 }
 
-int Node::opened(Context& context) {
-  context.on->contexts.insert(&context);
-  if (++open_contexts_ > 1) return 0;
-  wire_ = std::make_unique<Wire>(config().fabric);
-  stopping_ = false;
+void Node::opened(Context& context) {
+  Device& device = *context.on;
+  device.contexts.insert(&context);
+  if (++open_contexts_ == 1) {
+    wire_ = std::make_unique<Wire>(config().fabric);
+    stopping_ = false;
+    thread_ = std::thread([this] { run(); });
+  }
+  if (device.contexts.size() == 1) schedule_port_events(device);
+}
+
+void Node::schedule_port_events(Device& device) {
   const int64_t start = now_ns();
   for (const PortEvent& event : config().port_events) {
     if (event.device >= config().devices || event.port < 1 || event.port > config().ports)
       fatal("RDMA_DOUBLE_PORT_EVENTS: no port %d/%d", event.device, event.port);
-    at(start + event.after_ns, [this, event] {
-      set_port(*devices_[static_cast<size_t>(event.device)], event.port, event.up);
-    });
+    if (event.device != device.index) continue;
+    at(start + event.after_ns, [this, &device, event] { set_port(device, event.port, event.up); });
   }
-  thread_ = std::thread([this] { run(); });
-  return 0;
 }
 
 void Node::closed(Context& context, std::unique_lock<std::mutex> lock) {

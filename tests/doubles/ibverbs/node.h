@@ -36,7 +36,7 @@ class Node {
   // Those of the last list.
   std::vector<Device*> known_devices();
   // Starts the NIC thread and joins the fabric with the first open context; the last one ends both.
-  int opened(Context& context);
+  void opened(Context& context);
   // Gives the lock back before it joins the thread.
   void closed(Context& context, std::unique_lock<std::mutex> lock);
 
@@ -92,6 +92,7 @@ class Node {
   };
 
   void make_devices();
+  void schedule_port_events(Device& device);
   void run();
   void run_timers();
   void send_acks();

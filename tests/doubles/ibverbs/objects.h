@@ -155,7 +155,7 @@ struct QpCounters {
 };
 
 struct Qp : ibv_qp, Object {
-  uint64_t serial = 0;  // the how-manieth of the process, from 1
+  uint64_t serial = 0;  // the how-manieth of the process since no device was open, from 1
   ibv_qp_cap cap{};
   bool signal_all = false;
   ibv_qp_attr attr{};        // as last set
