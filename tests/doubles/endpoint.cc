@@ -37,6 +37,22 @@ Endpoint::Endpoint(const EndpointOptions& given) : options(given), buffer(given.
   }
   cq = ibv_create_cq(context, options.completions, this, channel, 0);
   must(cq != nullptr, "create a completion queue");
+  make_queue_pair();
+  if (options.gid_index < 0) options.gid_index = find_gid();
+}
+
+Endpoint::Endpoint(const Endpoint& other)
+    : options(other.options),
+      context(other.context),
+      pd(other.pd),
+      channel(other.channel),
+      cq(other.cq),
+      buffer(other.buffer.size()),
+      beside_(true) {
+  make_queue_pair();
+}
+
+void Endpoint::make_queue_pair() {
   ibv_qp_init_attr init{};
   init.send_cq = init.recv_cq = cq;
   init.cap = {options.send_slots, options.receive_slots, 4, 4, options.max_inline};
@@ -47,12 +63,12 @@ Endpoint::Endpoint(const EndpointOptions& given) : options(given), buffer(given.
   cap = init.cap;
   mr = ibv_reg_mr(pd, buffer.data(), buffer.size(), options.buffer_access);
   must(mr != nullptr, "register memory");
-  if (options.gid_index < 0) options.gid_index = find_gid();
 }
 
 Endpoint::~Endpoint() {
   destroy_queue_pair();
   if (mr != nullptr) ibv_dereg_mr(mr);
+  if (beside_) return;
   ibv_destroy_cq(cq);
   if (channel != nullptr) ibv_destroy_comp_channel(channel);
   ibv_dealloc_pd(pd);

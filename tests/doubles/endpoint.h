@@ -40,8 +40,10 @@ struct Address {
 class Endpoint {
  public:
   explicit Endpoint(const EndpointOptions& options = {});
+  // Another queue pair and buffer on the device context, protection domain and completion queue of
+  // `other`, which must live longer.
+  explicit Endpoint(const Endpoint& other);
   ~Endpoint();
-  Endpoint(const Endpoint&) = delete;
   Endpoint& operator=(const Endpoint&) = delete;
 
   Address address() const;
@@ -83,8 +85,10 @@ class Endpoint {
   Address peer;
 
  private:
+  void make_queue_pair();
   int find_gid() const;
 
+  bool beside_ = false;
   ibv_sge piece_{};
   ibv_send_wr request_{};
 };

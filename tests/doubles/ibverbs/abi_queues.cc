@@ -195,6 +195,10 @@ ibv_qp* ibv_create_qp(ibv_pd* domain, ibv_qp_init_attr* init) {
   Cq& receive_cq = *static_cast<Cq*>(init->recv_cq);
   must_live(send_cq, "completion queue", "ibv_create_qp");
   must_live(receive_cq, "completion queue", "ibv_create_qp");
+  if (init->send_cq->context != pd.context || init->recv_cq->context != pd.context) {
+    violation(EINVAL, "a queue pair and its completion queues are of different device contexts");
+    return nullptr;
+  }
   if (c.on->queue_pairs >= config().max_qp) {
     refuse(ENOMEM);
     return nullptr;
