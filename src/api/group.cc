@@ -3,8 +3,10 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <deque>
 
 #include "src/base/thread.h"
+#include "src/communicator/batch.h"
 #include "src/execute/p2p.h"
 #include "src/plan/planner.h"
 
@@ -53,7 +55,8 @@ Status no_group(const char* call) {
       t_dropped_by_fork ? " (a group that is open during fork() stays with the parent)" : "");
 }
 
-constexpr int kParallel = 1;  // among COMM_LAUNCH_MODE's choices
+constexpr size_t kUsualOperations = 8;  // of one communicator in a group
+constexpr int kParallel = 1;            // among COMM_LAUNCH_MODE's choices
 
 // One chain per parent, in the order of the calls.
 std::vector<std::vector<const Creation*>> chains_of(const std::vector<Creation>& creations) {
@@ -97,11 +100,32 @@ Status run_creations(const std::vector<Creation>& creations) {
   return first;
 }
 
-Status run_work(std::vector<PendingWork> all) {
+// Drives several communicators together from this thread.
+Status run_here(const std::vector<PendingWork*>& here) {
+  if (here.empty()) return Status::ok();
+  if (here.size() == 1) return here.front()->handle->communicator->run(here.front()->operations);
+  Status first;
+  std::deque<Batch> batches;
+  std::vector<DrivenBatch> driven;
+  for (PendingWork* work : here) {
+    Communicator& communicator = *work->handle->communicator;
+    if (Status status = communicator.drain(); !status) {
+      keep_first(std::move(status), &first);
+      continue;
+    }
+    driven.push_back({&communicator, &batches.emplace_back(communicator, work->operations)});
+  }
+  if (!driven.empty()) keep_first(drive_all(driven), &first);
+  return first;
+}
+
+Status run_work(std::span<PendingWork> all) {
   // What is wrong here alone is found before anything starts: a communicator that has started would
   // fail on all ranks.
   for (const PendingWork& work : all)
     COMM_TRY(check_self_messages(work.handle->communicator->rank(), work.operations));
+  if (all.size() == 1 && all.front().streams.empty() && all.front().handle->blocking)
+    return all.front().handle->communicator->run(all.front().operations);
   Status first;
   const auto note = [&](Status status) { keep_first(std::move(status), &first); };
   // What has a stream, or must not block, goes to the engines; they work side by side.
@@ -140,19 +164,7 @@ Status run_work(std::vector<PendingWork> all) {
     }
     here.clear();
   }
-  // The rest is driven together from this thread.
-  std::vector<std::unique_ptr<Execution>> executions;
-  std::vector<DrivenBatch> batches;
-  for (PendingWork* work : here) {
-    Communicator& communicator = *work->handle->communicator;
-    if (Status status = communicator.drain(); !status) {
-      note(std::move(status));
-      continue;
-    }
-    executions.push_back(communicator.batch(std::move(work->operations)));
-    batches.push_back({&communicator, executions.back().get()});
-  }
-  if (!batches.empty()) note(drive_all(batches));
+  note(run_here(here));
   for (PendingWork* work : queued_and_awaited) note(work->handle->communicator->drain());
   return first;
 }
@@ -181,6 +193,7 @@ void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream>
     PendingWork work;
     work.handle = handle;
     work.use = std::make_unique<HandleUse>(handle);
+    work.operations.reserve(kUsualOperations);
     t_group.work.push_back(std::move(work));
     it = std::prev(t_group.work.end());
   }
@@ -219,7 +232,7 @@ Status group_end() {
   }
   Status created = run_creations(group.creations);
   if (!created && created.code() != Code::kInProgress) return created;
-  Status done = run_work(std::move(group.work));
+  Status done = run_work(group.work);
   return done ? created : done;
 }
 

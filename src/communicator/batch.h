@@ -2,10 +2,8 @@
 // together.
 #pragma once
 
-#include <deque>
-#include <memory>
 #include <optional>
-#include <vector>
+#include <span>
 
 #include "src/communicator/active_operation.h"
 #include "src/execute/p2p.h"
@@ -14,21 +12,23 @@ namespace libcomm {
 
 class Batch final : public Execution {
  public:
-  Batch(Communicator& communicator, std::vector<Operation> operations);
+  // `operations` outlive this object. Starts counting when it first advances.
+  Batch(Communicator& communicator, std::span<const Operation> operations);
   Status advance(Progress* progress) override;
   void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
 
  private:
+  // The first collective from `index` on, or the end.
+  size_t collective_from(size_t index) const;
   Status advance_collectives(Progress* progress);
-  void start_messages();
 
   Communicator& communicator_;
-  std::vector<Operation> collectives_;
-  std::vector<Operation> messages_;
-  size_t next_ = 0;
+  const std::span<const Operation> operations_;
+  size_t next_ = 0;  // the collective that is running or comes next
+  bool has_messages_ = false;
   std::optional<ActiveOperation> active_;
-  std::optional<P2pBatch> p2p_;
+  P2pBatch* messages_ = nullptr;  // the communicator's, once they are in progress
 };
 
 }  // namespace libcomm

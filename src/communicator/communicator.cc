@@ -131,10 +131,10 @@ Status Communicator::reserve_scratch(size_t bytes) {
   return Status::ok();
 }
 
-uint64_t Communicator::next_p2p_number(int peer, bool is_send) {
-  auto& numbers = is_send ? p2p_sent_ : p2p_received_;
-  if (numbers.empty()) numbers.resize(static_cast<size_t>(nranks_));
-  return ++numbers[static_cast<size_t>(peer)];
+P2pBatch& Communicator::messages() {
+  if (!messages_)
+    messages_.emplace(rank_, nranks_, channels_.get(), planner_->shape().segment_bytes);
+  return *messages_;
 }
 
 WaitContext Communicator::wait_context() const {
@@ -150,7 +150,7 @@ Status Communicator::run(const Operation& operation) {
   COMM_TRY(check_usable());
   if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
   if (operation.collective == Collective::kSendRecv) {
-    Batch work(*this, {operation});
+    Batch work(*this, {&operation, 1});
     return drive(work);
   }
   ActiveOperation active;
@@ -175,8 +175,10 @@ Status Communicator::run_quick(const QuickCall& quick, const void* in, void* out
   return drive(exchange);
 }
 
-std::unique_ptr<Execution> Communicator::batch(std::vector<Operation> operations) {
-  return std::make_unique<Batch>(*this, std::move(operations));
+Status Communicator::run(std::span<const Operation> operations) {
+  COMM_TRY(drain());
+  Batch work(*this, operations);
+  return drive(work);
 }
 
 Status Communicator::drain() {
@@ -190,17 +192,17 @@ Status Communicator::submit(std::vector<Operation> operations, std::shared_ptr<S
     COMM_ASSIGN(engine_, Engine::start());
     has_engine_.store(true, std::memory_order_release);
   }
-  engine_->submit([this, operations = std::move(operations), turns = std::move(turns)]() mutable {
+  engine_->submit([this, operations = std::move(operations), turns = std::move(turns)]() {
     turns->await([this] { return failure_.failed(); });
-    turns->set_outcome(run_queued(std::move(operations)));
+    turns->set_outcome(run_queued(operations));
   });
   return Status::ok();
 }
 
-Status Communicator::run_queued(std::vector<Operation> operations) {
+Status Communicator::run_queued(std::span<const Operation> operations) {
   if (failure_.failed()) return failure_.reason();
   try {
-    Batch work(*this, std::move(operations));
+    Batch work(*this, operations);
     return drive(work);
   } catch (const std::exception& problem) {
     return fail(error(Code::kSystem, "a queued operation failed: {}", problem.what()));

@@ -10,6 +10,7 @@
 #include <map>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -23,6 +24,7 @@
 #include "src/communicator/quick_calls.h"
 #include "src/communicator/setup_turns.h"
 #include "src/execute/board_layout.h"
+#include "src/execute/p2p.h"
 #include "src/execute/reduce_pool.h"
 #include "src/execute/wait.h"
 #include "src/plan/planner.h"
@@ -95,9 +97,9 @@ class Communicator {
   Status run_quick(const QuickCall& quick, const void* in, void* out);
   bool checks_buffers() const { return checks_buffers_; }
 
-  // The work of a group on one communicator, as one state machine: its collectives in order, then
-  // its point-to-point messages together. Starts counting when it first advances.
-  std::unique_ptr<Execution> batch(std::vector<Operation> operations);
+  // Carries out the operations of a group in the calling thread, after what is queued; for groups
+  // of one communicator.
+  Status run(std::span<const Operation> operations);
   // Waits for what the engine still has to do; the failure of the communicator, if any.
   Status drain();
   // Queues operations on the engine thread, to be run in their turns.
@@ -147,9 +149,10 @@ class Communicator {
   void on_news(News news, const Status& reason);
   // Working memory of the running operation.
   Status reserve_scratch(size_t bytes);
-  uint64_t next_p2p_number(int peer, bool is_send);
+  // What carries out messages; made by the first of them.
+  P2pBatch& messages();
   // On the engine's thread; lets no exception out.
-  Status run_queued(std::vector<Operation> operations);
+  Status run_queued(std::span<const Operation> operations);
   // Drives one execution to its end.
   Status drive(Execution& execution);
 
@@ -178,7 +181,7 @@ class Communicator {
   bool checks_buffers_ = true;
   uint64_t operations_ = 0;  // collectives begun
   Signature current_;        // of the last collective begun
-  std::vector<uint64_t> p2p_sent_, p2p_received_;
+  std::optional<P2pBatch> messages_;
   SetupTurns setup_turns_;
   uint64_t splits_ = 0;  // changed in turn
   std::mutex shrinks_mutex_;

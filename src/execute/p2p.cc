@@ -3,24 +3,10 @@
 #include <algorithm>
 #include <cstring>
 
+#include "src/base/log.h"
 #include "src/reduce/reduce.h"
 
 namespace libcomm {
-
-void P2pBatch::add(P2pMessage message) {
-  Transfer transfer;
-  transfer.bytes = message.operation.count * size_of(message.operation.type);
-  transfer.message = std::move(message);
-  const int peer = transfer.message.operation.root;
-  const bool is_send = transfer.message.operation.is_send;
-  if (peer == rank_) {
-    (is_send ? self_sends_ : self_recvs_).push_back(std::move(transfer));
-  } else if (is_send) {
-    sends_[peer].queue.push_back(std::move(transfer));
-  } else {
-    recvs_[peer].queue.push_back(std::move(transfer));
-  }
-}
 
 Status check_self_messages(int rank, std::span<const Operation> operations) {
   std::vector<const Operation*> sends, receives;
@@ -44,109 +30,169 @@ Status check_self_messages(int rank, std::span<const Operation> operations) {
   return Status::ok();
 }
 
-void P2pBatch::settle_self() {
-  for (size_t i = 0; i < self_sends_.size(); ++i) {
-    const Transfer& from = self_sends_[i];
-    const Transfer& to = self_recvs_[i];
-    if (from.bytes > 0 && from.message.operation.in != to.message.operation.out)
-      std::memmove(to.message.operation.out, from.message.operation.in, from.bytes);
+void P2pBatch::start(std::span<const Operation> operations) {
+  if (peers_.empty()) peers_.resize(static_cast<size_t>(nranks_));
+  messages_.clear();
+  flows_.clear();
+  bool to_self = false;
+  for (const Operation& operation : operations) {
+    if (operation.collective != Collective::kSendRecv) continue;
+    to_self = to_self || operation.root == rank_;
+    if (operation.root != rank_) add(operation);
   }
-  self_sends_.clear();
-  self_recvs_.clear();
+  for (const Flow& flow : flows_) {
+    Peer& peer = peer_of(flow.peer);
+    peer.send_flow = peer.recv_flow = kNone;
+  }
+  if (to_self) settle_self(operations);
+}
+
+void P2pBatch::add(const Operation& operation) {
+  Peer& peer = peer_of(operation.root);
+  int& flow_index = operation.is_send ? peer.send_flow : peer.recv_flow;
+  const int index = static_cast<int>(messages_.size());
+  if (flow_index == kNone) {
+    flow_index = static_cast<int>(flows_.size());
+    flows_.push_back({operation.root, operation.is_send, index, index, index});
+  } else {
+    Flow& flow = flows_[static_cast<size_t>(flow_index)];
+    message(flow.last).next = index;
+    flow.last = index;
+  }
+  Message& added = messages_.emplace_back();
+  added.signature = signature_of(operation, operation.is_send ? ++peer.sent : ++peer.received);
+  added.src = static_cast<const std::byte*>(operation.in);
+  added.dst = static_cast<std::byte*>(operation.out);
+  added.bytes = operation.count * size_of(operation.type);
+  if (log_wants(LogLevel::kTrace, Subsys::kP2p))
+    log_trace(Subsys::kP2p, "rank {}: message {} {} rank {}: {}", rank_, added.signature.op,
+              operation.is_send ? "to" : "from", operation.root, describe(added.signature));
+}
+
+// The n-th send to oneself belongs to the n-th receive.
+void P2pBatch::settle_self(std::span<const Operation> operations) {
+  const auto next_of = [&](size_t from, bool is_send) {
+    while (operations[from].collective != Collective::kSendRecv || operations[from].root != rank_ ||
+           operations[from].is_send != is_send)
+      ++from;
+    return from;
+  };
+  size_t send = 0, receive = 0;
+  for (size_t i = 0; i < operations.size(); ++i) {
+    const Operation& operation = operations[i];
+    if (operation.collective != Collective::kSendRecv || operation.root != rank_ ||
+        !operation.is_send)
+      continue;
+    send = next_of(send, true);
+    receive = next_of(receive, false);
+    const void* from = operations[send++].in;
+    void* to = operations[receive++].out;
+    const size_t bytes = operation.count * size_of(operation.type);
+    if (bytes > 0 && from != to) std::memmove(to, from, bytes);
+  }
+}
+
+Status P2pBatch::open(const Flow& flow) {
+  Peer& peer = peer_of(flow.peer);
+  if (flow.sends && peer.send_port == nullptr) {
+    COMM_ASSIGN(peer.send_port, ports_->send_port(flow.peer, kP2pLane));
+  }
+  if (!flow.sends && peer.recv_port == nullptr) {
+    COMM_ASSIGN(peer.recv_port, ports_->recv_port(flow.peer, kP2pLane));
+  }
+  return Status::ok();
 }
 
 // Gives the channel what it takes of a message. One of no bytes is one empty segment, so that the
 // two calls are compared all the same.
-Status P2pBatch::give(Transfer& transfer, SendPort& port, bool* moved) {
-  const auto* src = static_cast<const std::byte*>(transfer.message.operation.in);
-  const bool direct = transfer.bytes > 0 && (port.channel->capabilities() & kDirectSend) != 0;
+Status P2pBatch::give(Message& message, SendPort& port, bool* whole, bool* moved) {
+  *whole = false;
+  const bool direct = message.bytes > 0 && (port.channel->capabilities() & kDirectSend) != 0;
   do {
-    const size_t bytes = std::min(segment_bytes_, transfer.bytes - transfer.done);
+    const std::byte* src = message.src + message.done;
+    const size_t bytes = std::min(segment_bytes_, message.bytes - message.done);
     bool went = false;
     if (direct) {
-      COMM_TRY(port.channel->post(transfer.message.signature, src + transfer.done, bytes, &went));
+      COMM_TRY(port.channel->post(message.signature, src, bytes, &went));
     } else {
       std::byte* slot = nullptr;
       COMM_TRY(port.channel->reserve(&slot));
       if (slot != nullptr) {
-        if (bytes > 0) copy_bytes(slot, src + transfer.done, bytes, false);
-        COMM_TRY(port.channel->commit(transfer.message.signature, bytes));
+        if (bytes > 0) copy_bytes(slot, src, bytes, false);
+        COMM_TRY(port.channel->commit(message.signature, bytes));
         went = true;
       }
     }
     if (!went) return Status::ok();
     ++port.accepted;
-    transfer.done += bytes;
+    message.done += bytes;
     *moved = true;
-  } while (transfer.done < transfer.bytes);
-  transfer.given = true;
-  transfer.finish_at = port.accepted;
+  } while (message.done < message.bytes);
+  message.finish_at = port.accepted;
+  *whole = true;
   return Status::ok();
 }
 
-Status P2pBatch::advance_send(int peer, Outgoing& flow, bool* moved) {
-  if (flow.port == nullptr) {
-    COMM_ASSIGN(flow.port, ports_->send_port(peer, kP2pLane));
-  }
-  SendPort& port = *flow.port;
-  for (Transfer& transfer : flow.queue) {
-    if (!transfer.given) COMM_TRY(give(transfer, port, moved));
-    if (!transfer.given) break;
+Status P2pBatch::advance_send(Flow& flow, bool* moved) {
+  SendPort& port = *peer_of(flow.peer).send_port;
+  while (flow.giving != kNone) {
+    bool whole = false;
+    COMM_TRY(give(message(flow.giving), port, &whole, moved));
+    if (!whole) break;
+    flow.giving = message(flow.giving).next;
   }
   COMM_TRY(port.channel->progress(&port.completed));
-  while (!flow.queue.empty() && flow.queue.front().given &&
-         port.completed >= flow.queue.front().finish_at) {
-    flow.queue.pop_front();
+  while (flow.first != flow.giving && port.completed >= message(flow.first).finish_at) {
+    flow.first = message(flow.first).next;
     *moved = true;
   }
   return Status::ok();
 }
 
-Status P2pBatch::advance_recv(int peer, Incoming& flow, bool* moved) {
-  if (flow.port == nullptr) {
-    COMM_ASSIGN(flow.port, ports_->recv_port(peer, kP2pLane));
-  }
-  while (!flow.queue.empty()) {
-    Transfer& transfer = flow.queue.front();
-    auto* dst = static_cast<std::byte*>(transfer.message.operation.out);
-    const size_t bytes = std::min(segment_bytes_, transfer.bytes - transfer.done);
+Status P2pBatch::advance_recv(Flow& flow, bool* moved) {
+  RecvChannel& channel = *peer_of(flow.peer).recv_port->channel;
+  while (flow.first != kNone) {
+    Message& due = message(flow.first);
+    const size_t bytes = std::min(segment_bytes_, due.bytes - due.done);
     bool got = false;
-    COMM_TRY(flow.port->channel->receive_into(transfer.message.signature, dst + transfer.done,
-                                              bytes, &got));
+    COMM_TRY(channel.receive_into(due.signature, due.dst + due.done, bytes, &got));
     if (!got) return Status::ok();
-    transfer.done += bytes;
+    due.done += bytes;
     *moved = true;
-    if (transfer.done == transfer.bytes) flow.queue.pop_front();
+    if (due.done == due.bytes) flow.first = due.next;
   }
   return Status::ok();
 }
 
 Status P2pBatch::advance(Progress* progress) {
   bool moved = false;
-  for (auto it = sends_.begin(); it != sends_.end();) {
-    COMM_TRY(advance_send(it->first, it->second, &moved));
-    it = it->second.queue.empty() ? sends_.erase(it) : std::next(it);
+  for (size_t i = 0; i < flows_.size();) {
+    Flow& flow = flows_[i];
+    COMM_TRY(open(flow));
+    COMM_TRY(flow.sends ? advance_send(flow, &moved) : advance_recv(flow, &moved));
+    if (flow.first == kNone) {
+      flow = flows_.back();
+      flows_.pop_back();
+    } else {
+      ++i;
+    }
   }
-  for (auto it = recvs_.begin(); it != recvs_.end();) {
-    COMM_TRY(advance_recv(it->first, it->second, &moved));
-    it = it->second.queue.empty() ? recvs_.erase(it) : std::next(it);
-  }
-  *progress = sends_.empty() && recvs_.empty() ? Progress::kDone
-              : moved                          ? Progress::kMoved
-                                               : Progress::kStuck;
+  *progress = flows_.empty() ? Progress::kDone : moved ? Progress::kMoved : Progress::kStuck;
   return Status::ok();
 }
 
 void P2pBatch::awaited_peers(std::vector<int>* peers) const {
-  for (const auto& [peer, flow] : sends_) peers->push_back(peer);
-  for (const auto& [peer, flow] : recvs_) peers->push_back(peer);
+  for (const Flow& flow : flows_) peers->push_back(flow.peer);
 }
 
 void P2pBatch::wait_handles(std::vector<WaitHandle>* handles) const {
-  for (const auto& [peer, flow] : sends_)
-    if (flow.port != nullptr) handles->push_back(flow.port->channel->wait_handle());
-  for (const auto& [peer, flow] : recvs_)
-    if (flow.port != nullptr) handles->push_back(flow.port->channel->wait_handle());
+  for (const Flow& flow : flows_) {
+    const Peer& peer = peer_of(flow.peer);
+    if (flow.sends && peer.send_port != nullptr)
+      handles->push_back(peer.send_port->channel->wait_handle());
+    if (!flow.sends && peer.recv_port != nullptr)
+      handles->push_back(peer.recv_port->channel->wait_handle());
+  }
 }
 
 }  // namespace libcomm

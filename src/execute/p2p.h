@@ -2,10 +2,11 @@
 //
 // Messages to one peer go out in the order of the calls, as do receives from one peer; different
 // peers do not wait for each other. A message to oneself is copied from its send to its receive.
+//
+// One object serves all groups of a communicator, one after the other, so that a small message
+// costs no allocation.
 #pragma once
 
-#include <deque>
-#include <map>
 #include <span>
 #include <vector>
 
@@ -14,52 +15,65 @@
 
 namespace libcomm {
 
-struct P2pMessage {
-  Operation operation;  // kSendRecv; root is the peer
-  Signature signature;
-};
-
 // Of the operations of one group: does each message of `rank` to itself have a partner that fits?
 // kInvalidUsage when not. To be asked before anything of the group starts.
 Status check_self_messages(int rank, std::span<const Operation> operations);
 
 class P2pBatch final : public Execution {
  public:
-  P2pBatch(int rank, Ports* ports, size_t segment_bytes)
-      : rank_(rank), ports_(ports), segment_bytes_(segment_bytes) {}
-  void add(P2pMessage message);
-  // Carries out the messages to oneself, which check_self_messages() has looked at.
-  void settle_self();
+  P2pBatch(int rank, int nranks, Ports* ports, size_t segment_bytes)
+      : rank_(rank), nranks_(nranks), ports_(ports), segment_bytes_(segment_bytes) {}
+  // Begins the next group with the kSendRecv operations among these; carries out the messages to
+  // oneself, which check_self_messages() has looked at. The buffers must stay until advance() is
+  // done, or has failed.
+  void start(std::span<const Operation> operations);
   Status advance(Progress* progress) override;
   void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
 
  private:
-  struct Transfer {
-    P2pMessage message;
+  static constexpr int kNone = -1;
+
+  struct Message {
+    Signature signature;
+    const std::byte* src = nullptr;
+    std::byte* dst = nullptr;
     size_t bytes = 0;
     size_t done = 0;         // bytes given to, or taken from, the channel
     uint64_t finish_at = 0;  // sends: port->completed at which the buffer is free
-    bool given = false;
+    int next = kNone;        // of the same flow
   };
-  struct Outgoing {
-    SendPort* port = nullptr;
-    std::deque<Transfer> queue;
+  // The messages in one direction between this rank and a peer that are not over yet.
+  struct Flow {
+    int peer = kNone;
+    bool sends = false;
+    int first = kNone, last = kNone;
+    int giving = kNone;  // sends: the first that the channel has not taken whole
   };
-  struct Incoming {
-    RecvPort* port = nullptr;
-    std::deque<Transfer> queue;
+  struct Peer {
+    SendPort* send_port = nullptr;  // once opened
+    RecvPort* recv_port = nullptr;
+    uint64_t sent = 0, received = 0;           // messages, over all groups
+    int send_flow = kNone, recv_flow = kNone;  // of the group that is being added
   };
-  Status give(Transfer& transfer, SendPort& port, bool* moved);
-  Status advance_send(int peer, Outgoing& flow, bool* moved);
-  Status advance_recv(int peer, Incoming& flow, bool* moved);
 
-  int rank_;
-  Ports* ports_;
-  size_t segment_bytes_;
-  std::map<int, Outgoing> sends_;
-  std::map<int, Incoming> recvs_;
-  std::deque<Transfer> self_sends_, self_recvs_;
+  Peer& peer_of(int rank) { return peers_[static_cast<size_t>(rank)]; }
+  const Peer& peer_of(int rank) const { return peers_[static_cast<size_t>(rank)]; }
+  Message& message(int index) { return messages_[static_cast<size_t>(index)]; }
+  void add(const Operation& operation);
+  void settle_self(std::span<const Operation> operations);
+  Status open(const Flow& flow);
+  Status give(Message& message, SendPort& port, bool* whole, bool* moved);
+  Status advance_send(Flow& flow, bool* moved);
+  Status advance_recv(Flow& flow, bool* moved);
+
+  const int rank_;
+  const int nranks_;
+  Ports* const ports_;
+  const size_t segment_bytes_;
+  std::vector<Peer> peers_;  // by rank; empty before the first message
+  std::vector<Message> messages_;
+  std::vector<Flow> flows_;
 };
 
 }  // namespace libcomm
