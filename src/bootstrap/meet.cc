@@ -103,6 +103,8 @@ Result<Answer> report(const Meeting& meeting, int rank, const ReportWire& wire,
   if (!fd) {
     if (limits.cancelled()) return cancelled();
     if (fd.status().message().find("ulimit") != std::string::npos) return std::move(fd).status();
+    if (served)
+      if (auto why = failure_of_root_here(meeting.key)) return *std::move(why);
     const std::string reason = fd.status().message();
     if (fd.status().code() == Code::kRemote)
       return error(

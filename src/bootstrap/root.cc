@@ -6,9 +6,9 @@
 
 #include <cerrno>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <mutex>
-#include <optional>
 #include <thread>
 #include <unordered_map>
 
@@ -37,6 +37,28 @@ struct Visitor {
   bool reported() const { return got == sizeof(ReportWire); }
 };
 
+// How the last roots of this process failed, for ranks in it that could not get through to hear it.
+class Failures {
+ public:
+  void note(const Key& key, const Status& why) {
+    std::lock_guard lock(mutex_);
+    if (entries_.size() == kMost) entries_.pop_front();
+    entries_.emplace_back(key, why);
+  }
+  std::optional<Status> find(const Key& key) {
+    std::lock_guard lock(mutex_);
+    for (const auto& [of, why] : entries_)
+      if (of == key) return why;
+    return std::nullopt;
+  }
+
+ private:
+  static constexpr size_t kMost = 16;
+  ForkMutex mutex_;
+  std::deque<std::pair<Key, Status>> entries_;
+};
+Failures& g_failures = *new Failures;  // roots may outlive every destructor
+
 class Root {
  public:
   Root(Listeners listeners, const Key& key, double timeout, bool is_reused, int wake,
@@ -45,6 +67,7 @@ class Root {
         is_reused_(is_reused),
         epoll_(std::move(epoll)),
         timeout_(timeout),
+        key_(key),
         door_(epoll_.get(), std::move(listeners), key, 0, kMaxRanks) {
     epoll_add(epoll_.get(), wake_, EPOLLIN);
   }
@@ -280,6 +303,7 @@ class Root {
   // Rank 0 last: this may be its process, which ends when it knows, and the root with it.
   void fail(Status why, Visitor* also = nullptr) {
     failure_ = std::move(why);
+    g_failures.note(key_, *failure_);
     if (!all_answered_)
       tell_until_ = Deadline::after(
           Seconds(timeout_ > 0 ? std::min(kTellFor, timeout_ * kTellPart) : kTellFor));
@@ -311,6 +335,7 @@ class Root {
   const bool is_reused_;
   UniqueFd epoll_;
   const double timeout_;
+  const Key key_;
   Deadline idle_;  // never, until the first one has come
   Deadline assemble_by_;
   Deadline tell_until_;  // of a failure
@@ -414,6 +439,8 @@ Status serve_root(Listeners listeners, const Key& key, double timeout, bool is_r
                                              wake_number, std::move(epoll)),
                       std::move(wake));
 }
+
+std::optional<Status> failure_of_root_here(const Key& key) { return g_failures.find(key); }
 
 Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitLimits& own,
                               const std::function<bool()>& outdated) {

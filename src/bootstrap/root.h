@@ -15,6 +15,7 @@
 #pragma once
 
 #include <functional>
+#include <optional>
 
 #include "src/base/knobs.h"
 #include "src/bootstrap/handshake.h"
@@ -60,6 +61,10 @@ struct Answer {
 // names. A failure is told to those who come up to a few seconds after it. `is_reused`: the next
 // group may meet at the same address, so this root lets nobody in who comes after the last.
 Status serve_root(Listeners listeners, const Key& key, double timeout, bool is_reused = false);
+
+// Why the root of this key failed, if it did so lately and in this process. A process that has no
+// descriptors left cannot let its own ranks in to tell them.
+std::optional<Status> failure_of_root_here(const Key& key);
 
 // Reports to a root and waits for the answer. `fd` comes from dial(). `outdated`, when given, is
 // asked a few times a second whether this root is the wrong one by now; then the result is
