@@ -41,6 +41,8 @@ enum ChannelCapability : unsigned {
   kDirectRecv = 1u << 2,  // receive_into() receives straight into user memory
   kDeviceMemory = 1u << 3,
   kOrdered = 1u << 4,  // segments arrive in the order they were sent (always true today)
+  // post() lets the peer take large segments straight from user memory: complete once it has.
+  kReferences = 1u << 5,
 };
 
 // What a waiter that has spun long enough may sleep on.
@@ -63,15 +65,21 @@ class SendChannel {
   // Sends the reserved slot's first `bytes` (0 is allowed: a signal).
   virtual Status commit(const Signature& signature, size_t bytes) = 0;
 
-  // kDirectSend: sends [src, src + bytes); *accepted == false when there is no room yet. The source
-  // must not change until completed() has reached the number of segments accepted so far.
+  // kDirectSend, kReferences: sends [src, src + bytes); *accepted == false when there is no room
+  // yet. The source must not change until completed() has reached the number of segments accepted
+  // so far.
   virtual Status post(const Signature& signature, const void* src, size_t bytes, bool* accepted);
+  // Largest segment that post() takes, which may be more than a slot holds where nothing is copied.
+  // The receiving end's receive_bytes() is the same.
+  virtual size_t post_bytes() const { return segment_bytes(); }
   // Makes progress; *completed is how many of the first segments (committed and posted, in order)
   // have left this process, so that their memory may be used again. Where slots are mapped, a
   // commit is complete at once; a socket channel may still hold committed bytes, so an operation is
   // over for its sender only when *completed has reached the number of segments accepted.
   virtual Status progress(uint64_t* completed) = 0;
   virtual WaitHandle wait_handle() const { return {}; }
+  // The operation has failed: when this returns, the peer looks at posted memory no more.
+  virtual void withdraw() {}
 };
 
 struct Segment {
@@ -97,6 +105,8 @@ class RecvChannel {
   // or the length, differs, nothing is written, *done stays false, and the status is kInvalidUsage
   // from mismatch(). The default does it by peek, memcpy and release.
   virtual Status receive_into(const Signature& expected, void* dst, size_t bytes, bool* done);
+  // Largest segment of a sender that only posts.
+  virtual size_t receive_bytes() const { return segment_bytes(); }
   virtual WaitHandle wait_handle() const { return {}; }
 
   // This rank and the sender, for messages; -1 where a channel does not say.

@@ -54,15 +54,22 @@ bool quick(comm_t handle, const QuickKey& key, const void* in, void* out, cudaSt
 // The part that all calls share: the handle, `fill` for the checks, then off it goes.
 template <typename Fill>
 commResult_t call(comm_t handle, cudaStream_t stream, Fill&& fill) {
+  const auto go_on = [&](comm* known) -> Status {
+    Operation operation;
+    COMM_TRY(fill(*known->communicator, operation));
+    return issue(known, std::move(operation), stream);
+  };
   try {
+    if (in_group() && group_uses(handle)) {
+      return guarded(handle, [&] {
+        Status status = go_on(handle);
+        note_group_failure(status);
+        return status;
+      });
+    }
     const HandleUse use(handle);
-    return guarded(use.for_errors(), [&]() -> Status {
-      Status status = [&]() -> Status {
-        if (!use.status()) return use.status();
-        Operation operation;
-        COMM_TRY(fill(use.communicator(), operation));
-        return issue(use.handle(), std::move(operation), stream);
-      }();
+    return guarded(use.for_errors(), [&] {
+      Status status = use.status() ? go_on(use.handle()) : use.status();
       if (in_group()) note_group_failure(status);
       return status;
     });

@@ -40,6 +40,13 @@ struct GroupState {
 thread_local GroupState t_group;
 thread_local bool t_dropped_by_fork = false;
 
+// What the open group has of this communicator; null: nothing.
+PendingWork* work_of(const comm* handle) {
+  for (PendingWork& work : t_group.work)
+    if (work.handle == handle) return &work;
+  return nullptr;
+}
+
 // A forked child has the thread's group, but not the communicators in it.
 void drop_group_in_child() {
   if (t_group_depth == 0) return;
@@ -186,16 +193,15 @@ void note_group_failure(const Status& status) {
     t_group.first_failure = status;
 }
 
+bool group_uses(const comm* handle) { return work_of(handle) != nullptr; }
+
 void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream) {
-  auto it = std::find_if(t_group.work.begin(), t_group.work.end(),
-                         [&](const PendingWork& work) { return work.handle == handle; });
-  if (it == t_group.work.end()) {
-    PendingWork work;
-    work.handle = handle;
-    work.use = std::make_unique<HandleUse>(handle);
-    work.operations.reserve(kUsualOperations);
-    t_group.work.push_back(std::move(work));
-    it = std::prev(t_group.work.end());
+  PendingWork* it = work_of(handle);
+  if (it == nullptr) {
+    it = &t_group.work.emplace_back();
+    it->handle = handle;
+    it->use = std::make_unique<HandleUse>(handle);
+    it->operations.reserve(kUsualOperations);
   }
   it->operations.push_back(std::move(operation));
   if (!stream) {

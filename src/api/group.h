@@ -18,6 +18,8 @@ extern thread_local constinit int t_group_depth __attribute__((tls_model("initia
 inline bool in_group() { return t_group_depth > 0; }
 // The first failure of a call inside the group, which commGroupEnd returns.
 void note_group_failure(const Status& status);
+// Whether the open group keeps this communicator in use: it has an operation of it.
+bool group_uses(const comm* handle);
 // Adds an operation of a checked communicator.
 void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream);
 // Of several failures the one that may be the cause: one that is no echo of a peer's, and a failure

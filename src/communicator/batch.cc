@@ -10,6 +10,10 @@ Batch::Batch(Communicator& communicator, std::span<const Operation> operations)
     has_messages_ = has_messages_ || operation.collective == Collective::kSendRecv;
 }
 
+Batch::~Batch() {
+  if (messages_ != nullptr) messages_->abandon();
+}
+
 size_t Batch::collective_from(size_t index) const {
   while (index < operations_.size() && operations_[index].collective == Collective::kSendRecv)
     ++index;
@@ -38,6 +42,7 @@ Status Batch::advance(Progress* progress) {
   }
   if (messages_ == nullptr) {
     messages_ = &communicator_.messages();
+    if (communicator_.shm_.board != nullptr) communicator_.shm_.board->drop_freed_segments();
     messages_->start(operations_);
   }
   return messages_->advance(progress);

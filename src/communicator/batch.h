@@ -14,6 +14,9 @@ class Batch final : public Execution {
  public:
   // `operations` outlive this object. Starts counting when it first advances.
   Batch(Communicator& communicator, std::span<const Operation> operations);
+  ~Batch() override;
+  Batch(const Batch&) = delete;
+  Batch& operator=(const Batch&) = delete;
   Status advance(Progress* progress) override;
   void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;

@@ -132,8 +132,7 @@ Status Communicator::reserve_scratch(size_t bytes) {
 }
 
 P2pBatch& Communicator::messages() {
-  if (!messages_)
-    messages_.emplace(rank_, nranks_, channels_.get(), planner_->shape().segment_bytes);
+  if (!messages_) messages_.emplace(rank_, nranks_, channels_.get());
   return *messages_;
 }
 

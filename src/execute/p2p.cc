@@ -107,10 +107,12 @@ Status P2pBatch::open(const Flow& flow) {
 // two calls are compared all the same.
 Status P2pBatch::give(Message& message, SendPort& port, bool* whole, bool* moved) {
   *whole = false;
-  const bool direct = message.bytes > 0 && (port.channel->capabilities() & kDirectSend) != 0;
+  const bool direct =
+      message.bytes > 0 && (port.channel->capabilities() & (kDirectSend | kReferences)) != 0;
+  const size_t most = port.channel->post_bytes();
   do {
     const std::byte* src = message.src + message.done;
-    const size_t bytes = std::min(segment_bytes_, message.bytes - message.done);
+    const size_t bytes = std::min(most, message.bytes - message.done);
     bool went = false;
     if (direct) {
       COMM_TRY(port.channel->post(message.signature, src, bytes, &went));
@@ -153,7 +155,7 @@ Status P2pBatch::advance_recv(Flow& flow, bool* moved) {
   RecvChannel& channel = *peer_of(flow.peer).recv_port->channel;
   while (flow.first != kNone) {
     Message& due = message(flow.first);
-    const size_t bytes = std::min(segment_bytes_, due.bytes - due.done);
+    const size_t bytes = std::min(channel.receive_bytes(), due.bytes - due.done);
     bool got = false;
     COMM_TRY(channel.receive_into(due.signature, due.dst + due.done, bytes, &got));
     if (!got) return Status::ok();
@@ -179,6 +181,14 @@ Status P2pBatch::advance(Progress* progress) {
   }
   *progress = flows_.empty() ? Progress::kDone : moved ? Progress::kMoved : Progress::kStuck;
   return Status::ok();
+}
+
+void P2pBatch::abandon() {
+  for (const Flow& flow : flows_) {
+    SendPort* port = peer_of(flow.peer).send_port;
+    if (flow.sends && port != nullptr) port->channel->withdraw();
+  }
+  flows_.clear();
 }
 
 void P2pBatch::awaited_peers(std::vector<int>* peers) const {

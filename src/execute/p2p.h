@@ -21,13 +21,15 @@ Status check_self_messages(int rank, std::span<const Operation> operations);
 
 class P2pBatch final : public Execution {
  public:
-  P2pBatch(int rank, int nranks, Ports* ports, size_t segment_bytes)
-      : rank_(rank), nranks_(nranks), ports_(ports), segment_bytes_(segment_bytes) {}
+  P2pBatch(int rank, int nranks, Ports* ports) : rank_(rank), nranks_(nranks), ports_(ports) {}
   // Begins the next group with the kSendRecv operations among these; carries out the messages to
   // oneself, which check_self_messages() has looked at. The buffers must stay until advance() is
   // done, or has failed.
   void start(std::span<const Operation> operations);
   Status advance(Progress* progress) override;
+  // The group has failed, or will not be driven to its end: when this returns, peers look at its
+  // buffers no more.
+  void abandon();
   void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
 
@@ -70,7 +72,6 @@ class P2pBatch final : public Execution {
   const int rank_;
   const int nranks_;
   Ports* const ports_;
-  const size_t segment_bytes_;
   std::vector<Peer> peers_;  // by rank; empty before the first message
   std::vector<Message> messages_;
   std::vector<Flow> flows_;

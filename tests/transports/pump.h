@@ -137,7 +137,9 @@ inline bool carry(Link& link, SendWay send_way, RecvWay recv_way, const Signatur
   });
 }
 
-inline bool can_post(const Link& link) { return (link.send->capabilities() & kDirectSend) != 0; }
+inline bool can_post(const Link& link) {
+  return (link.send->capabilities() & (kDirectSend | kReferences)) != 0;
+}
 inline std::vector<SendWay> send_ways(const Link& link) {
   if (can_post(link)) return {SendWay::kSlot, SendWay::kPost};
   return {SendWay::kSlot};

@@ -1,6 +1,12 @@
 #include "transports/shm/channel.h"
 
+#include <sched.h>
+
+#include <algorithm>
 #include <cstring>
+
+#include "src/reduce/reduce.h"
+#include "transports/shm/memory.h"
 
 namespace libcomm::shm {
 namespace {
@@ -52,36 +58,48 @@ Status ShmSendChannel::refresh_credit() {
   return {};
 }
 
+// Has the receiver released as many segments as `wanted`? If not, it has been asked to say when.
+Status ShmSendChannel::await_release(uint64_t wanted, bool* there) {
+  if (released_ < wanted) COMM_TRY(refresh_credit());
+  if (released_ < wanted && !asked_for_credit_) {
+    // Ask to be woken, then look again: the receiver may have released before it could see this.
+    asked_for_credit_ = true;
+    header_->credit_wanted.store(1, std::memory_order_release);
+    full_fence();
+    COMM_TRY(refresh_credit());
+  }
+  *there = released_ >= wanted;
+  if (*there && asked_for_credit_) {
+    asked_for_credit_ = false;
+    header_->credit_wanted.store(0, std::memory_order_release);
+  }
+  return {};
+}
+
 Status ShmSendChannel::reserve(std::byte** result) {
   *result = nullptr;
   if (sent_ - released_ == slot_count_) {
-    COMM_TRY(refresh_credit());
-    if (sent_ - released_ == slot_count_) {
-      if (asked_for_credit_) return {};
-      // Ask to be woken, then look again: the receiver may have released before it could see this.
-      asked_for_credit_ = true;
-      header_->credit_wanted.store(1, std::memory_order_release);
-      full_fence();
-      COMM_TRY(refresh_credit());
-      if (sent_ - released_ == slot_count_) return {};
-    }
-  }
-  if (asked_for_credit_) {
-    asked_for_credit_ = false;
-    header_->credit_wanted.store(0, std::memory_order_release);
+    bool there = false;
+    COMM_TRY(await_release(sent_ - slot_count_ + 1, &there));
+    if (!there) return {};
   }
   reserved_ = true;
   *result = body_of(slot());
   return {};
 }
 
-Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
-  if (!reserved_ || bytes > slot_bytes_)
+Status ShmSendChannel::publish(const Signature& signature, size_t bytes,
+                               const Reference& reference) {
+  if (!reserved_ || (reference.where == Payload::kHere && bytes > slot_bytes_))
     return error(Code::kInternal, "commit of {} bytes to rank {} without a slot for them ({} each)",
                  bytes, place_.peer, slot_bytes_);
   SlotHeader& to = slot();
-  if (bytes <= kInlineBytes) copy_inline(to, bytes);
+  if (reference.where != Payload::kHere)
+    std::memcpy(to.payload, reference.words, sizeof reference.words);
+  else if (bytes <= kInlineBytes)
+    copy_inline(to, bytes);
   to.bytes = static_cast<uint32_t>(bytes);
+  to.where = static_cast<uint64_t>(reference.where);
   std::memcpy(to.signature, &signature, sizeof signature);
   to.sequence.store(sequence_of(sent_), std::memory_order_release);
   ++sent_;
@@ -94,9 +112,60 @@ Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
   return {};
 }
 
-Status ShmSendChannel::progress(uint64_t* completed) {
-  *completed = sent_ - sent_before_;
+Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
+  return publish(signature, bytes, Reference());
+}
+
+Result<ShmSendChannel::Reference> ShmSendChannel::refer(const void* src, size_t bytes) {
+  Reference reference;
+  if (place_.board == nullptr || bytes < kLeastMapped) return reference;
+  if (!place_.same_process && place_.board->segments_mappable()) {
+    if (const auto place = find_segment(src, bytes)) {
+      COMM_TRY(place_.board->share_segment(place->segment));
+      reference = {Payload::kSegment, {place->segment, place->offset}};
+      return reference;
+    }
+  }
+  const bool worth_reading = bytes >= kLeastRead || bytes > slot_bytes_;
+  if (place_.same_process || (place_.board->memory_readable() && worth_reading))
+    reference = {Payload::kAddress, {reinterpret_cast<uintptr_t>(src), 0}};
+  return reference;
+}
+
+Status ShmSendChannel::post(const Signature& signature, const void* src, size_t bytes,
+                            bool* accepted) {
+  *accepted = false;
+  std::byte* to = nullptr;
+  COMM_TRY(reserve(&to));
+  if (to == nullptr) return {};
+  COMM_ASSIGN(const Reference reference, refer(src, bytes));
+  if (reference.where == Payload::kHere) {
+    if (bytes > slot_bytes_)
+      return error(Code::kInternal, "{} bytes for rank {} do not fit into a slot of {}", bytes,
+                   place_.peer, slot_bytes_);
+    copy_bytes(to, src, bytes, false);
+  }
+  COMM_TRY(publish(signature, bytes, reference));
+  if (reference.where != Payload::kHere) referred_ = sent_;
+  *accepted = true;
   return {};
+}
+
+// What was copied is complete at once, unless something before it is not.
+Status ShmSendChannel::progress(uint64_t* completed) {
+  bool all_taken = true;
+  if (referred_ > released_) COMM_TRY(await_release(referred_, &all_taken));
+  completed_ = all_taken ? sent_ : std::max(completed_, released_);
+  *completed = completed_ - sent_before_;
+  return {};
+}
+
+// Only a receiver in this process could still read memory that is about to be freed: elsewhere the
+// kernel, or a mapping of its own, stands in between. It is in one copy of one segment at most.
+void ShmSendChannel::withdraw() {
+  if (!place_.same_process || referred_ <= released_) return;
+  header_->withdrawn.store(1, std::memory_order_seq_cst);
+  while (header_->taking.load(std::memory_order_seq_cst) != 0) ::sched_yield();
 }
 
 ShmRecvChannel::ShmRecvChannel(ChannelPlace place)
@@ -118,27 +187,74 @@ ShmRecvChannel::~ShmRecvChannel() {
 // Reads the slot's header once it has changed.
 Status ShmRecvChannel::take(uint32_t sequence, SlotHeader& from) {
   const uint32_t bytes = from.bytes;
-  if (sequence != sequence_of(taken_) || bytes > slot_bytes_)
+  const auto where = static_cast<Payload>(from.where);
+  const size_t most = where == Payload::kHere ? slot_bytes_ : receive_bytes();
+  if (sequence != sequence_of(taken_) || bytes > most)
     return error(
                Code::kRemote,
                "shared memory is damaged: rank {} sent segment {} of {} bytes where segment {} of "
                "at most {} was due",
-               place_.peer, sequence, bytes, sequence_of(taken_), slot_bytes_)
+               place_.peer, sequence, bytes, sequence_of(taken_), most)
         .with_peer(place_.peer);
-  shown_.data = bytes <= kInlineBytes ? from.payload : body_of(from);
   shown_.bytes = bytes;
   std::memcpy(&shown_.signature, from.signature, sizeof shown_.signature);
+  COMM_TRY(resolve(where, from));
   shown_.ready = true;
   return {};
 }
 
+// Finds the payload: in this process's memory, or where to read it in the sender's.
+Status ShmRecvChannel::resolve(Payload where, const SlotHeader& from) {
+  uint64_t words[2];
+  static_assert(sizeof words == kInlineBytes);
+  std::memcpy(words, from.payload, sizeof words);
+  switch (where) {
+    case Payload::kHere:
+      shown_.data =
+          shown_.bytes <= kInlineBytes ? from.payload : body_of(const_cast<SlotHeader&>(from));
+      return {};
+    case Payload::kSegment: {
+      if (place_.board == nullptr) break;
+      COMM_ASSIGN(shown_.data,
+                  place_.board->map_segment(place_.peer_index, words[0], words[1], shown_.bytes));
+      return {};
+    }
+    case Payload::kAddress:
+      if (place_.same_process) {
+        shown_.data = reinterpret_cast<const std::byte*>(words[0]);
+        return {};
+      }
+      if (place_.board == nullptr || !place_.board->memory_readable()) break;
+      shown_.data = nullptr;
+      address_ = words[0];
+      return {};
+  }
+  return error(Code::kRemote, "shared memory is damaged: rank {} sent a segment of kind {}",
+               place_.peer, static_cast<uint64_t>(where))
+      .with_peer(place_.peer);
+}
+
+// Reads the payload that is in the sender's process only.
+Status ShmRecvChannel::fetch(void* dst) {
+  return place_.board->read_memory(place_.peer_index, dst, address_, shown_.bytes);
+}
+
+// Notices the next segment, if it is there.
+Status ShmRecvChannel::look() {
+  if (shown_.ready) return {};
+  SlotHeader& from = slot();
+  const uint32_t sequence = from.sequence.load(std::memory_order_acquire);
+  // What the slot held a round ago, or zero in the first round.
+  const uint32_t before = taken_ < slot_count_ ? 0 : sequence_of(taken_ - slot_count_);
+  return sequence == before ? Status() : take(sequence, from);
+}
+
 Status ShmRecvChannel::peek(Segment* segment) {
-  if (!shown_.ready) {
-    SlotHeader& from = slot();
-    const uint32_t sequence = from.sequence.load(std::memory_order_acquire);
-    // What the slot held a round ago, or zero in the first round.
-    const uint32_t before = taken_ < slot_count_ ? 0 : sequence_of(taken_ - slot_count_);
-    if (sequence != before) COMM_TRY(take(sequence, from));
+  COMM_TRY(look());
+  if (shown_.ready && shown_.data == nullptr) {
+    COMM_TRY(staging_.reserve(shown_.bytes));
+    COMM_TRY(fetch(staging_.data()));
+    shown_.data = staging_.data();
   }
   *segment = shown_;
   return {};
@@ -160,15 +276,30 @@ Status ShmRecvChannel::release() {
   return {};
 }
 
+// Copies from another rank's memory in this process, unless that rank has given up meanwhile.
+Status ShmRecvChannel::copy_within_process(void* dst) {
+  header_->taking.store(1, std::memory_order_seq_cst);
+  const bool withdrawn = header_->withdrawn.load(std::memory_order_seq_cst) != 0;
+  if (!withdrawn) copy_bytes(dst, shown_.data, shown_.bytes, false);
+  header_->taking.store(0, std::memory_order_seq_cst);
+  if (!withdrawn) return {};
+  return error(Code::kRemote, "rank {} gave up sending a message", place_.peer)
+      .with_peer(place_.peer);
+}
+
 Status ShmRecvChannel::receive_into(const Signature& expected, void* dst, size_t bytes,
                                     bool* done) {
   *done = false;
-  Segment segment;
-  COMM_TRY(peek(&segment));
-  if (!segment.ready) return {};
-  if (segment.bytes != bytes || segment.signature != expected)
-    return mismatch(place_.my_rank, expected, bytes, place_.peer, segment.signature, segment.bytes);
-  if (bytes != 0) std::memcpy(dst, segment.data, bytes);
+  COMM_TRY(look());
+  if (!shown_.ready) return {};
+  if (shown_.bytes != bytes || shown_.signature != expected)
+    return mismatch(place_.my_rank, expected, bytes, place_.peer, shown_.signature, shown_.bytes);
+  if (shown_.data == nullptr)
+    COMM_TRY(fetch(dst));
+  else if (place_.same_process && slot().where != static_cast<uint64_t>(Payload::kHere))
+    COMM_TRY(copy_within_process(dst));
+  else if (bytes != 0)
+    copy_bytes(dst, shown_.data, bytes, false);
   *done = true;
   return release();
 }

@@ -86,6 +86,13 @@ struct alignas(kPage) GroupHeader {
 };
 static_assert(sizeof(GroupHeader) == kPage);
 
+// Where a segment's payload is.
+enum class Payload : uint64_t {
+  kHere = 0,     // in the slot, or in its header
+  kAddress = 1,  // at word[0] in the sender's process
+  kSegment = 2,  // in its commMemAlloc segment word[0], at offset word[1]
+};
+
 // One segment under way. `sequence` is the segment's number from 1 once it has arrived; the line
 // also holds tiny payloads, so that a small message moves in one line. Larger ones follow the
 // header.
@@ -93,7 +100,7 @@ inline constexpr size_t kInlineBytes = 16;
 struct alignas(kLine) SlotHeader {
   std::atomic<uint32_t> sequence;
   uint32_t bytes;
-  uint64_t unused;
+  uint64_t where;  // a Payload; what its words are lies in `payload`
   uint64_t signature[4];
   std::byte payload[kInlineBytes];
 };
@@ -104,7 +111,9 @@ static_assert(sizeof(SlotHeader) == kLine);
 struct ChannelHeader {
   alignas(kLine) std::atomic<uint32_t> credit_wanted;  // by the sender: it found no free slot
   std::atomic<uint64_t> sent;                          // by the sender when it closes
-  alignas(kLine) std::atomic<uint64_t> released;       // by the receiver: segments taken so far
+  std::atomic<uint32_t> withdrawn;  // by the sender: its references are not to be used any more
+  alignas(kLine) std::atomic<uint64_t> released;  // by the receiver: segments taken so far
+  std::atomic<uint32_t> taking;  // by the receiver: it reads the sender's memory, in one process
 };
 static_assert(sizeof(ChannelHeader) == 2 * kLine);
 

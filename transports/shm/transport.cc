@@ -39,7 +39,10 @@ Result<ChannelPlace> ShmTransport::place(int peer, int lane, bool sending) {
                       .peer = peer,
                       .my_rank = me_.rank,
                       .fence = oversubscribed_,
-                      .open_channels = sending ? sending_ : receiving_};
+                      .open_channels = sending ? sending_ : receiving_,
+                      .board = &board_,
+                      .peer_index = static_cast<int>(other - members_.data()),
+                      .same_process = other->in_this_process};
 }
 
 Result<std::unique_ptr<SendChannel>> ShmTransport::connect(int peer, int lane) {
