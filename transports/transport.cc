@@ -61,7 +61,8 @@ std::string describe(const Signature& signature) {
   arguments += text_of_type(signature.type);
   if (form.has_operator) arguments += ", " + text_of_operator(signature.redop);
   if (form.has_root) arguments += fmt::format(", root {}", signature.root);
-  return fmt::format("{}({})", form.name, arguments);
+  if (signature.merged == 0) return fmt::format("{}({})", form.name, arguments);
+  return fmt::format("{} calls of a group, {}({})", signature.merged, form.name, arguments);
 }
 
 Status mismatch(int my_rank, const Signature& mine, size_t my_bytes, int peer_rank,

@@ -21,14 +21,15 @@ namespace libcomm {
 // What an operation is, so that mismatched calls are found: travels with every segment.
 // Wire struct: little-endian, no padding.
 struct Signature {
-  uint64_t op = 0;          // number of the operation on its communicator, from 1; p2p: per pair
-  uint64_t count = 0;       // as the caller gave it, elements
-  uint64_t table_hash = 0;  // of the v-variants' tables, where all ranks must agree
+  uint64_t op = 0;     // number of the operation on its communicator, from 1; p2p: per pair
+  uint64_t count = 0;  // as the caller gave it, elements
+  // Of the v-variants' tables where all ranks must agree, and of the counts of merged calls.
+  uint64_t table_hash = 0;
   int32_t root = -1;
   uint8_t collective = 0;  // Collective
   uint8_t type = 0;        // DataType
   uint8_t redop = 0;       // ReduceOp, 0x80 set for average, 0x40 for pre-multiplied sum
-  uint8_t flags = 0;
+  uint8_t merged = 0;      // calls of a group that this one stands for, at most 255; 0: it is one
 
   bool operator==(const Signature&) const = default;
 };

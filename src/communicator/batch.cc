@@ -22,13 +22,19 @@ size_t Batch::collective_from(size_t index) const {
 
 Status Batch::advance_collectives(Progress* progress) {
   if (!active_) {
+    MergedCalls& merged = communicator_.merged_calls_;
+    COMM_ASSIGN(spanned_,
+                merged.pack(operations_, next_, communicator_.rank_, *communicator_.planner_));
+    merged_ = spanned_ > 0;
+    if (!merged_) spanned_ = 1;
     active_.emplace();
-    COMM_TRY(active_->start(communicator_, operations_[next_]));
+    COMM_TRY(active_->start(communicator_, merged_ ? merged.together() : operations_[next_]));
   }
   COMM_TRY(active_->advance(progress));
   if (*progress != Progress::kDone) return Status::ok();
   active_.reset();
-  next_ = collective_from(next_ + 1);
+  if (merged_) communicator_.merged_calls_.unpack();
+  next_ = collective_from(next_ + spanned_);
   const bool over = next_ == operations_.size() && !has_messages_;
   *progress = over ? Progress::kDone : Progress::kMoved;
   return Status::ok();

@@ -28,7 +28,9 @@ class Batch final : public Execution {
 
   Communicator& communicator_;
   const std::span<const Operation> operations_;
-  size_t next_ = 0;  // the collective that is running or comes next
+  size_t next_ = 0;      // the collective that is running or comes next
+  size_t spanned_ = 1;   // entries that the running one covers
+  bool merged_ = false;  // it stands for several
   bool has_messages_ = false;
   std::optional<ActiveOperation> active_;
   P2pBatch* messages_ = nullptr;  // the communicator's, once they are in progress

@@ -21,6 +21,7 @@
 #include "src/communicator/channel_table.h"
 #include "src/communicator/engine.h"
 #include "src/communicator/host_stream.h"
+#include "src/communicator/merged_calls.h"
 #include "src/communicator/quick_calls.h"
 #include "src/communicator/setup_turns.h"
 #include "src/execute/board_layout.h"
@@ -182,6 +183,7 @@ class Communicator {
   uint64_t operations_ = 0;  // collectives begun
   Signature current_;        // of the last collective begun
   std::optional<P2pBatch> messages_;
+  MergedCalls merged_calls_;
   SetupTurns setup_turns_;
   uint64_t splits_ = 0;  // changed in turn
   std::mutex shrinks_mutex_;

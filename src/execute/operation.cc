@@ -1,5 +1,7 @@
 #include "src/execute/operation.h"
 
+#include <algorithm>
+
 namespace libcomm {
 
 Signature signature_of(const Operation& operation, uint64_t number) {
@@ -7,6 +9,7 @@ Signature signature_of(const Operation& operation, uint64_t number) {
   signature.op = number;
   signature.count = operation.count;
   signature.table_hash = operation.table_hash;
+  signature.merged = static_cast<uint8_t>(std::min<size_t>(operation.merged, 255));
   signature.collective = static_cast<uint8_t>(operation.collective);
   signature.type = static_cast<uint8_t>(operation.type);
   switch (operation.collective) {

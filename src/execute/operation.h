@@ -41,6 +41,9 @@ struct Operation {
   // Of the v-variants; null for the others, which are many and small and must be cheap to make.
   std::shared_ptr<const BlockTables> tables;
   uint64_t table_hash = 0;
+  // How many calls of a group this one stands for; 0: it is the caller's. Then table_hash is of
+  // their counts.
+  size_t merged = 0;
 
   const BlockTable& in_table() const { return tables ? tables->in : kNoTable; }
   const BlockTable& out_table() const { return tables ? tables->out : kNoTable; }

@@ -113,7 +113,7 @@ Result<std::unique_ptr<Planner>> Planner::create(GroupShape shape,
 size_t Planner::KeyHash::operator()(const Key& key) const {
   uint64_t h = key.count * 0x9e3779b97f4a7c15u;
   h = (h ^ (h >> 31) ^ key.what) * 0xbf58476d1ce4e5b9u;
-  h = (h ^ (h >> 29) ^ static_cast<uint32_t>(key.root)) * 0x94d049bb133111ebu;
+  h = (h ^ (h >> 29) ^ static_cast<uint32_t>(key.root) ^ key.merged) * 0x94d049bb133111ebu;
   return h ^ (h >> 32);
 }
 
@@ -124,7 +124,7 @@ Planner::Key Planner::key_of(const Operation& operation) {
               static_cast<uint32_t>(operation.op) << 8 |
               static_cast<uint32_t>(operation.premultiply) << 1 |
               static_cast<uint32_t>(operation.average),
-          operation.root};
+          operation.root, operation.merged == 0 ? 0 : operation.table_hash + operation.merged};
 }
 
 Result<const Plan*> Planner::plan(const Operation& operation) {

@@ -42,6 +42,7 @@ class Planner {
     size_t count;
     uint32_t what;  // collective, type, operator, premultiplied, average: all that a peer is told
     int root;
+    uint64_t merged;  // hash of the counts of merged calls
     bool operator==(const Key&) const = default;
   };
   struct KeyHash {
