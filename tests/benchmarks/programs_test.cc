@@ -181,6 +181,21 @@ TEST(InitPerf, ShowsThatALoneRankHoldsNoChannel) {
   EXPECT_EQ(rows[0][9], "0");  // channels
 }
 
+TEST(OverlapPerf, ComparesTogetherWithAlone) {
+  const Finished finished = run(program("overlap_perf") + " --procs 2 -b 64K -e 256K -f 4 -n 3");
+  EXPECT_EQ(finished.status, 0) << finished.out;
+  const auto rows = rows_of(finished.out);
+  ASSERT_EQ(rows.size(), 2u) << finished.out;
+  EXPECT_EQ(rows[0][0], "65536");
+  EXPECT_EQ(rows[1][0], "262144");
+  for (const auto& row : rows) {
+    ASSERT_EQ(row.size(), 5u);
+    EXPECT_GE(std::stod(row[4]), 0);
+    EXPECT_LE(std::stod(row[4]), 100);
+  }
+  EXPECT_EQ(run(program("overlap_perf") + " -b 0").status, 2);
+}
+
 // Runs a program that prints rows for ever until its first row, sends the signal to a rank, and
 // reads on to the end. Its text without the rows is in `out`.
 Finished run_and_signal(const std::string& command, int rank, int signal_number) {
