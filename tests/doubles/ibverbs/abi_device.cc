@@ -101,6 +101,7 @@ __be64 ibv_get_device_guid(ibv_device* device) {
 
 ibv_context* ibv_open_device(ibv_device* device) {
   Node& node = Node::current();
+  const auto life = node.life_lock();
   const auto lock = node.lock();
   Context& context = node.make<Context>(nullptr);
   context.owner = &context;
@@ -131,6 +132,7 @@ ibv_context* ibv_open_device(ibv_device* device) {
 
 int ibv_close_device(ibv_context* context) {
   Context& c = Context::of(context);
+  const auto life = Node::current().life_lock();
   auto lock = enter(c, "device context", "ibv_close_device");
   if (c.domains > 0 || c.queues > 0 || c.channels > 0) {
     const int code = violation(
@@ -141,7 +143,7 @@ int ibv_close_device(ibv_context* context) {
   }
   c.live = false;
   c.events.close();
-  c.node->closed(c, std::move(lock));
+  c.node->closed(c, &lock);
   return 0;
 }
 

@@ -44,7 +44,7 @@ namespace rdma_double {
 int poll_cq(ibv_cq* queue, int entries, ibv_wc* out) {
   Cq& cq = *static_cast<Cq*>(queue);
   const auto lock = enter(cq, "completion queue", "ibv_poll_cq");
-  if (cq.entries.empty()) cq.node->progress();
+  if (cq.entries.empty()) cq.node->progress_of_poller();
   return poll(cq, entries, out);
 }
 
@@ -54,9 +54,9 @@ int request_notification(ibv_cq* queue, int solicited_only) {
   if (cq.channel == nullptr)
     return violation(EINVAL, "ibv_req_notify_cq on a completion queue without a channel");
   if (solicited_only == 0)
-    cq.armed = Armed::kAny;
+    cq.node->set_armed(cq, Armed::kAny);
   else if (cq.armed == Armed::kNo)
-    cq.armed = Armed::kSolicited;
+    cq.node->set_armed(cq, Armed::kSolicited);
   return 0;
 }
 
@@ -147,6 +147,7 @@ int ibv_destroy_cq(ibv_cq* queue) {
   await_acknowledgements(cq, lock, "ibv_destroy_cq");
   cq.live = false;
   cq.entries.clear();
+  cq.node->set_armed(cq, Armed::kNo);
   if (Channel* channel = cq.events_to()) {
     // Its events that nobody got go with it.
     channel->events.erase([&](const ibv_cq* event) { return event == &cq; });

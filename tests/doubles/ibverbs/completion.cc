@@ -42,7 +42,7 @@ void complete(Cq& cq, Completion completion, bool solicited) {
   cq.entries.push_back(completion);
   if (cq.channel != nullptr &&
       (cq.armed == Armed::kAny || (cq.armed == Armed::kSolicited && (solicited || failed)))) {
-    cq.armed = Armed::kNo;
+    cq.node->set_armed(cq, Armed::kNo);
     cq.events_to()->events.push(&cq);
   }
 }

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 
 #include "tests/doubles/ibverbs/device.h"
 #include "tests/doubles/ibverbs/requester.h"
@@ -19,6 +20,8 @@ constexpr uint32_t kIndexBits =
     12;  // queue pairs of a process at a time: 24 bits less its number's
 constexpr uint32_t kIndexes = 1u << kIndexBits;
 constexpr uint32_t kKeys = 1u << 19;
+constexpr int64_t kPollerIsNear = 200'000;  // nanoseconds
+constexpr std::chrono::microseconds kRest{100};
 
 Node* node = nullptr;
 
@@ -95,16 +98,15 @@ void Node::schedule_port_events(Device& device) {
   }
 }
 
-void Node::closed(Context& context, std::unique_lock<std::mutex> lock) {
+void Node::closed(Context& context, std::unique_lock<std::mutex>* lock) {
   context.on->contexts.erase(&context);
   if (--open_contexts_ > 0) return;
   stopping_ = true;
   wire_->wake();
   std::thread thread = std::move(thread_);
-  lock.unlock();
+  lock->unlock();
   thread.join();
-  lock.lock();
-  if (open_contexts_ > 0) fatal("a device is opened while another thread closes the last one");
+  lock->lock();
   wire_.reset();
   inbox_.clear();
   acks_.clear();
@@ -253,10 +255,30 @@ void Node::set_port(Device& device, int port, bool up) {
   for (Context* context : device.contexts) event(*context, news);
 }
 
+void Node::progress_of_poller() {
+  last_poll_ns_ = now_ns();
+  progress();
+}
+
+void Node::set_armed(Cq& cq, Armed armed) {
+  armed_ += static_cast<int>(armed != Armed::kNo) - static_cast<int>(cq.armed != Armed::kNo);
+  cq.armed = armed;
+}
+
+// While programs spin on their completion queues, a thread that woke for every packet would only
+// take their core away.
+bool Node::pollers_do_it() const { return armed_ == 0 && now_ns() - last_poll_ns_ < kPollerIsNear; }
+
 void Node::run() {
   ::pthread_setname_np(::pthread_self(), "rdma-double-nic");
   std::unique_lock held(mutex_);
   while (!stopping_) {
+    if (pollers_do_it()) {
+      held.unlock();
+      std::this_thread::sleep_for(kRest);
+      held.lock();
+      continue;
+    }
     progress();
     const int64_t timeout =
         timers_.empty() ? -1 : std::max<int64_t>(0, timers_.top().at - now_ns());

@@ -29,6 +29,8 @@ class Node {
   static Node& current();
 
   std::unique_lock<std::mutex> lock() { return std::unique_lock(mutex_); }
+  // Taken before lock() by those that open and close devices: one at a time.
+  std::unique_lock<std::mutex> life_lock() { return std::unique_lock(life_mutex_); }
 
   // All below with the lock held.
 
@@ -37,8 +39,8 @@ class Node {
   std::vector<Device*> known_devices();
   // Starts the NIC thread and joins the fabric with the first open context; the last one ends both.
   void opened(Context& context);
-  // Gives the lock back before it joins the thread.
-  void closed(Context& context, std::unique_lock<std::mutex> lock);
+  // Gives the lock back while it waits for the thread's end.
+  void closed(Context& context, std::unique_lock<std::mutex>* lock);
 
   // Makes an object that this node owns to the end.
   template <typename T>
@@ -67,6 +69,10 @@ class Node {
   void at(int64_t when_ns, std::function<void()> run);
   // Reads sockets, runs what is due, executes what arrived until nothing is left.
   void progress();
+  // Progress by a program that found a completion queue empty.
+  void progress_of_poller();
+  // A completion queue waits, or does not wait any more, for an event.
+  void set_armed(Cq& cq, Armed armed);
   // Executes the inbox alone: what a post does.
   void drain();
   void owe_ack(Qp& qp);
@@ -94,9 +100,11 @@ class Node {
   void make_devices();
   void schedule_port_events(Device& device);
   void run();
+  bool pollers_do_it() const;
   void run_timers();
   void send_acks();
 
+  std::mutex life_mutex_;
   std::mutex mutex_;
   std::condition_variable changed_;
   std::vector<std::unique_ptr<Device>> devices_;
@@ -116,6 +124,8 @@ class Node {
 
   std::thread thread_;
   bool stopping_ = false;
+  int64_t last_poll_ns_ = 0;
+  int armed_ = 0;                // completion queues that wait for an event
   int64_t thread_wakes_ns_ = 0;  // when the sleeping thread looks again
   int open_contexts_ = 0;
   std::mt19937_64 random_{1};
