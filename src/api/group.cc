@@ -251,10 +251,6 @@ Status group_simulate_end(double* microseconds) {
   for (const PendingWork& work : group.work) {
     const Planner& planner = work.handle->communicator->planner();
     for (const Operation& operation : work.operations) {
-      if (operation.collective == Collective::kSendRecv) {
-        *microseconds += estimate_us(operation, planner.shape(), "");
-        continue;
-      }
       COMM_ASSIGN(const double estimate, planner.estimate(operation));
       *microseconds += estimate;
     }

@@ -324,10 +324,14 @@ Result<std::shared_ptr<const Knobs>> Knobs::with_agreed(std::string_view text,
   for (const KnobRow& row : kTable) {
     if (row.scope != KnobScope::kAgreed) continue;
     const auto it = wanted.find(row.name);
-    const std::string& value = it != wanted.end() ? it->second : std::string(row.fallback);
-    if (value == text_[index(row.id)]) continue;
-    COMM_TRY(copy->set(row.id, value, "rank 0"));
-    if (differing) *differing += fmt::format("{}COMM_{}", differing->empty() ? "" : ", ", row.name);
+    const bool is_set_there = it != wanted.end();
+    const std::string& value = is_set_there ? it->second : std::string(row.fallback);
+    const bool same = value == text_[index(row.id)];
+    // Whether a knob is set at all is agreed too.
+    if (same && is_set_there == is_set(row.id)) continue;
+    COMM_TRY(copy->set(row.id, value, is_set_there ? "rank 0" : "default"));
+    if (differing && !same)
+      *differing += fmt::format("{}COMM_{}", differing->empty() ? "" : ", ", row.name);
   }
   return std::shared_ptr<const Knobs>(std::move(copy));
 }

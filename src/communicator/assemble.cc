@@ -10,6 +10,7 @@
 #include "src/base/log.h"
 #include "src/communicator/communicator.h"
 #include "src/communicator/introduction.h"
+#include "src/communicator/tuning.h"
 #include "src/topology/topology.h"
 #include "transports/facts.h"
 #include "transports/tcp/transport.h"
@@ -35,17 +36,17 @@ int count_cores(const std::array<uint64_t, kMaskWords>& mask) {
   return count;
 }
 
-// Do the ranks on this host outnumber the cores that they may use together?
-bool shares_cores(std::span<const Introduction> all, std::span<const int> host_of, int rank) {
+// Ranks of this host per core that they may use together; 1 where each may have its own.
+double crowd_of(std::span<const Introduction> all, std::span<const int> host_of, int host) {
   std::array<uint64_t, kMaskWords> together{};
   int ranks = 0;
   for (size_t r = 0; r < all.size(); ++r) {
-    if (host_of[r] != host_of[static_cast<size_t>(rank)]) continue;
+    if (host_of[r] != host) continue;
     ++ranks;
     for (size_t word = 0; word < together.size(); ++word) together[word] |= all[r].cores[word];
   }
   const int cores = count_cores(together);
-  return cores > 0 && ranks > cores;
+  return cores > 0 && ranks > cores ? static_cast<double>(ranks) / cores : 1;
 }
 
 // Binds the calling thread as COMM_CPU_AFFINITY says, and notes where this rank is.
@@ -158,7 +159,12 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
     self.options_.min_lanes = all[0].min_lanes;
     self.options_.max_lanes = all[0].max_lanes;
     shape.ring_order = order_ring(all, shape.host_of);
-    self.wait_policy_.share_cores = shares_cores(all, shape.host_of, rank);
+    for (int host = 0; host < shape.hosts; ++host) {
+      const double crowd = crowd_of(all, shape.host_of, host);
+      shape.ranks_per_core = std::max(shape.ranks_per_core, crowd);
+      if (host == shape.host_of[static_cast<size_t>(rank)])
+        self.wait_policy_.share_cores = crowd > 1;
+    }
 
     // Transports: shared memory where it was proved, sockets elsewhere.
     COMM_ASSIGN(self.shm_, make_shm_group(*self.bootstrap_, self.facts_, self.knobs_));
@@ -228,7 +234,8 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
     COMM_ASSIGN(self.reduce_pool_,
                 ReducePool::start(static_cast<int>(knobs.get_int(Knob::kNthreads))));
   }
-  COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_));
+  COMM_ASSIGN(auto tables, agree_on_tables(self.bootstrap_.get(), shape, self.knobs_));
+  COMM_ASSIGN(self.planner_, Planner::create(std::move(shape), self.knobs_, std::move(tables)));
   const GroupShape& agreed = self.planner_->shape();
   log_info(
       Subsys::kGraph, "rank {}: hosts of the ranks: {}; order of rings: {}", rank,

@@ -5,9 +5,6 @@
 
 #include "algorithms/registry.h"
 #include "src/base/log.h"
-#include "src/execute/oneshot.h"
-#include "src/execute/windowed_copy.h"
-#include "src/execute/windowed_reduction.h"
 #include "src/plan/split_runs.h"
 
 namespace libcomm {
@@ -22,39 +19,7 @@ constexpr size_t kPieceBytes = size_t{256} << 10;
 constexpr size_t kWindowBytes = size_t{512} << 10;
 constexpr size_t kCopyWindowBytes = size_t{128} << 10;
 
-bool reduces(Collective collective) {
-  switch (collective) {
-    case Collective::kAllReduce:
-    case Collective::kReduceScatter:
-    case Collective::kReduceScatterV:
-    case Collective::kReduce:
-    case Collective::kBarrier:
-      return true;
-    default:
-      return false;
-  }
-}
-
-// The root does not wait for the others, but goes on with the next call: the one-shot pays for
-// longer.
-bool leaves_root_alone(Collective collective) {
-  return collective == Collective::kBroadcast || collective == Collective::kScatter;
-}
-
-// What a reduction by windows is the fused form of: every rank adds up its share from all at once;
-// only an all-reduce then gathers them.
-const char* windowed_algorithm(Collective collective) {
-  return collective == Collective::kAllReduce ? "twoshot" : "oneshot";
-}
-
 bool has_table(const Operation& operation) { return operation.tables != nullptr; }
-
-size_t largest_block(const Operation& operation) {
-  size_t most = operation.count;
-  for (size_t count : operation.in_table().counts) most = std::max(most, count);
-  for (size_t count : operation.out_table().counts) most = std::max(most, count);
-  return most;
-}
 
 // "0 2 1 3" or "0,2,1,3": a permutation of the ranks.
 Status parse_ring(std::string_view text, int nranks, std::vector<int>* order) {
@@ -101,12 +66,15 @@ const char* name_of(Route route) {
 }
 
 Result<std::unique_ptr<Planner>> Planner::create(GroupShape shape,
-                                                 std::shared_ptr<const Knobs> knobs) {
+                                                 std::shared_ptr<const Knobs> knobs,
+                                                 std::vector<TuningTable> tables) {
   std::unique_ptr<Planner> planner(new Planner(std::move(shape), std::move(knobs)));
-  COMM_TRY(planner->choice_.parse(planner->knobs_->get_string(Knob::kAlgo)));
+  AlgorithmChoice forced;
+  COMM_TRY(forced.parse(planner->knobs_->get_string(Knob::kAlgo)));
   const std::string& rings = planner->knobs_->get_string(Knob::kRings);
   if (!rings.empty())
     COMM_TRY(parse_ring(rings, planner->shape_.nranks, &planner->shape_.ring_order));
+  planner->chooser_.emplace(planner->shape_, planner->knobs_, std::move(forced), std::move(tables));
   return planner;
 }
 
@@ -147,14 +115,17 @@ Result<const Plan*> Planner::plan(const Operation& operation) {
 }
 
 Result<double> Planner::estimate(const Operation& operation) const {
+  if (operation.collective == Collective::kSendRecv)
+    return message_us(chooser_->group(), operation.count * size_of(operation.type));
   COMM_ASSIGN(const auto plan, make(operation));
   return plan->estimated_us;
 }
 
-int Planner::lanes_for(size_t bytes) const {
+int Planner::lanes_for(size_t bytes, int wanted) const {
   const int most = std::max(shape_.min_lanes, shape_.max_lanes);
-  if (bytes <= knobs_->get_size(Knob::kSingleRingThreshold)) return 1;
-  return std::clamp(1, shape_.min_lanes, most);
+  const bool asked = wanted > 0 && !knobs_->is_set(Knob::kSingleRingThreshold);
+  if (!asked && bytes <= knobs_->get_size(Knob::kSingleRingThreshold)) return 1;
+  return std::clamp(std::max(wanted, 1), shape_.min_lanes, most);
 }
 
 // Algorithms that hand whole chunks from rank to rank overlap only when the chunks are cut.
@@ -176,101 +147,59 @@ Result<std::unique_ptr<const Plan>> Planner::make(const Operation& operation) co
     plan->algorithm = "local";
     return std::unique_ptr<const Plan>(std::move(plan));
   }
-  const size_t bytes = largest_block(operation) * size_of(operation.type);
-  const std::string& forced = choice_.forced(operation.collective);
-
-  // Fused routes first: they exist where all ranks share a board.
-  const size_t published = oneshot_bytes(operation, shape_.nranks);
-  const bool fits = shape_.one_board && oneshot_knows(operation.collective) &&
-                    !has_table(operation) && published <= kOneshotBytes;
-  uint64_t threshold = knobs_->get_size(Knob::kLlThreshold);
-  if (leaves_root_alone(operation.collective)) threshold *= 2;
-  if (fits && (forced == "oneshot" || (forced.empty() && published <= threshold))) {
-    plan->route = Route::kOneshot;
-    plan->algorithm = "oneshot";
-    plan->oneshot = OneshotCall::of(operation, plan->kernel, shape_.rank, shape_.nranks);
-    plan->reason =
-        forced.empty() ? fmt::format("{} bytes <= LL_THRESHOLD", published) : "COMM_ALGO";
-  } else if (shape_.one_board && windowed_reduction_knows(operation.collective) &&
-             (forced == windowed_algorithm(operation.collective) || forced.empty())) {
-    plan->route = Route::kReduction;
-    plan->algorithm = windowed_algorithm(operation.collective);
-    plan->window = kWindowBytes;
-    plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", published) : "COMM_ALGO";
-  } else if (shape_.one_board && windowed_copy_knows(operation.collective) &&
-             (forced == "oneshot" || forced.empty())) {
-    plan->route = Route::kCopy;
-    plan->algorithm = "oneshot";
-    plan->window = kCopyWindowBytes;
-    plan->reason = forced.empty() ? fmt::format("{} bytes > LL_THRESHOLD", published) : "COMM_ALGO";
-  } else {
-    // A barrier over channels is an all-reduce of one byte.
-    const bool barrier = operation.collective == Collective::kBarrier;
-    ScheduleRequest request;
-    request.collective = barrier ? Collective::kAllReduce : operation.collective;
-    request.nranks = shape_.nranks;
-    request.root = operation.root;
-    request.lanes = lanes_for(bytes);
-    request.pipeline = static_cast<int>(std::clamp<size_t>(bytes / kPieceBytes, 1, kMostInFlight));
-    request.host_of = shape_.host_of;
-    request.ring_order = shape_.ring_order;
-    const Algorithm* chosen = nullptr;
-    for (const char* name : choice_.candidates(operation.collective, bytes, shape_)) {
-      const Algorithm* algorithm = find_algorithm(name);
-      if (algorithm != nullptr && algorithm->supports(request)) {
-        chosen = algorithm;
-        break;
-      }
-      if (!forced.empty() && forced == name)
-        log_info(Subsys::kTuning, "COMM_ALGO: {} does not apply to {} here; choosing another", name,
-                 name_of(operation.collective));
-    }
-    if (chosen == nullptr)
-      return error(Code::kInternal, "no algorithm for {} over {} ranks",
-                   name_of(operation.collective), shape_.nranks);
-    plan->route = Route::kSchedule;
-    plan->algorithm = chosen->name;
-    plan->reason = !forced.empty() && forced == chosen->name ? "COMM_ALGO" : "size and group";
-    plan->schedule = chosen->build(request, shape_.rank);
-    if (operation.collective == Collective::kAllGatherV)
-      plan->schedule = split_runs(plan->schedule);
-    if (static_cast<int>(plan->schedule.lanes.size()) > kMaxLanes)
-      return error(Code::kInternal, "{} made {} lanes; the executor has {}", chosen->name,
-                   plan->schedule.lanes.size(), kMaxLanes);
-    plan->slices = slices_for(plan->schedule, operation);
-    plan->segment_bytes = shape_.segment_bytes;
-    plan->layout = std::make_unique<Layout>(plan->schedule, operation, plan->slices);
-    plan->scratch_bytes = plan->layout->scratch_bytes();
+  COMM_ASSIGN(const Decision decision, chooser_->choose(Call::of(operation, shape_.nranks)));
+  plan->route = decision.route;
+  // What the windows are the fused form of.
+  plan->algorithm = name_of(decision.way == Way::kWindows ? Way::kOneshot : decision.way);
+  plan->reason = decision.reason;
+  plan->estimated_us = decision.estimated_us;
+  switch (decision.route) {
+    case Route::kLocal:
+      break;
+    case Route::kOneshot:
+      plan->oneshot = OneshotCall::of(operation, plan->kernel, shape_.rank, shape_.nranks);
+      break;
+    case Route::kReduction:
+      plan->window = decision.window > 0 ? decision.window : kWindowBytes;
+      break;
+    case Route::kCopy:
+      plan->window = decision.window > 0 ? decision.window : kCopyWindowBytes;
+      break;
+    case Route::kSchedule:
+      COMM_TRY(plan_schedule(operation, decision, plan.get()));
+      break;
   }
-  plan->estimated_us = estimate_us(operation, shape_, plan->algorithm);
-  log_info(Subsys::kTuning, "{} of {} x {}: {} ({}), {} lanes, {} slices; because: {}",
+  log_info(Subsys::kTuning,
+           "{} of {} x {}: {} ({}), {} lanes, {} slices, about {:.3g} us; because: {}",
            name_of(operation.collective), operation.count, name_of(operation.type), plan->algorithm,
-           name_of(plan->route), plan->schedule.lanes.size(), plan->slices, plan->reason);
+           name_of(plan->route), plan->schedule.lanes.size(), plan->slices, plan->estimated_us,
+           plan->reason);
   return std::unique_ptr<const Plan>(std::move(plan));
 }
 
-double estimate_us(const Operation& operation, const GroupShape& shape,
-                   const std::string& algorithm) {
-  // Per message and per byte: shared memory, or sockets when the group spans hosts.
-  const bool memory = shape.hosts == 1;
-  const double alpha = memory ? 0.3 : 15.0;
-  const double beta = memory ? 1.0 / 5e3 : 1.0 / 2.5e3;  // microseconds per byte
-  const double p = shape.nranks;
-  const double n = static_cast<double>(largest_block(operation) * size_of(operation.type));
-  if (shape.nranks == 1) return n * beta;
-  const double log_p = p <= 2 ? 1 : __builtin_ceil(__builtin_log2(p));
-  if (algorithm == "oneshot") return alpha + (p - 1) * n * beta;
-  if (algorithm == "star") return 2 * (p - 1) * (alpha + n * beta);
-  if (algorithm == "rd") return log_p * (alpha + n * beta);
-  switch (operation.collective) {
-    case Collective::kAllReduce:
-      return 2 * (algorithm == "ring" ? p - 1 : log_p) * alpha + 2 * n * (p - 1) / p * beta;
-    case Collective::kBroadcast:
-    case Collective::kReduce:
-      return log_p * alpha + n * beta;
-    default:
-      return (p - 1) * (alpha + n * beta);
-  }
+Status Planner::plan_schedule(const Operation& operation, const Decision& decision,
+                              Plan* plan) const {
+  const size_t bytes = largest_block(operation) * size_of(operation.type);
+  // A barrier over channels is an all-reduce of one byte.
+  const bool barrier = operation.collective == Collective::kBarrier;
+  ScheduleRequest request;
+  request.collective = barrier ? Collective::kAllReduce : operation.collective;
+  request.nranks = shape_.nranks;
+  request.root = operation.root;
+  request.lanes = lanes_for(bytes, decision.lanes);
+  request.pipeline = static_cast<int>(std::clamp<size_t>(bytes / kPieceBytes, 1, kMostInFlight));
+  request.host_of = shape_.host_of;
+  request.ring_order = shape_.ring_order;
+  plan->schedule = find_algorithm(name_of(decision.way))->build(request, shape_.rank);
+  if (operation.collective == Collective::kAllGatherV) plan->schedule = split_runs(plan->schedule);
+  if (static_cast<int>(plan->schedule.lanes.size()) > kMaxLanes)
+    return error(Code::kInternal, "{} made {} lanes; the executor has {}", name_of(decision.way),
+                 plan->schedule.lanes.size(), kMaxLanes);
+  plan->slices = slices_for(plan->schedule, operation);
+  plan->segment_bytes = shape_.segment_bytes;
+  plan->layout = std::make_unique<Layout>(plan->schedule, operation, plan->slices);
+  plan->scratch_bytes = plan->layout->scratch_bytes();
+  return Status::ok();
 }
 
 }  // namespace libcomm

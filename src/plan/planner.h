@@ -3,37 +3,29 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <unordered_map>
 #include <vector>
 
 #include "src/base/knobs.h"
 #include "src/base/status.h"
-#include "src/plan/algorithm_choice.h"
+#include "src/plan/chooser.h"
+#include "src/plan/group_shape.h"
 #include "src/plan/plan.h"
 
 namespace libcomm {
 
-// The group as all ranks know it.
-struct GroupShape {
-  int rank = 0;
-  int nranks = 1;
-  std::vector<int> host_of;  // dense from 0
-  int hosts = 1;
-  bool one_board = false;       // all ranks share a board
-  std::vector<int> ring_order;  // empty: by rank
-  size_t segment_bytes = 0;     // least over the transports in use
-  int min_lanes = 1, max_lanes = 16;
-};
-
 class Planner {
  public:
   // kInvalidArgument: COMM_ALGO or COMM_RINGS is wrong; the text says how.
+  // `tables`: the same on all ranks, the strongest first.
   static Result<std::unique_ptr<Planner>> create(GroupShape shape,
-                                                 std::shared_ptr<const Knobs> knobs);
+                                                 std::shared_ptr<const Knobs> knobs,
+                                                 std::vector<TuningTable> tables = {});
 
   // The plan stays until the next call.
   Result<const Plan*> plan(const Operation& operation);
-  // Microseconds that the operation would take; from any thread.
+  // Microseconds that the operation would take; from any thread. A message between two ranks too.
   Result<double> estimate(const Operation& operation) const;
   const GroupShape& shape() const { return shape_; }
 
@@ -52,20 +44,17 @@ class Planner {
       : shape_(std::move(shape)), knobs_(std::move(knobs)) {}
   static Key key_of(const Operation& operation);
   Result<std::unique_ptr<const Plan>> make(const Operation& operation) const;
-  int lanes_for(size_t bytes) const;
+  Status plan_schedule(const Operation& operation, const Decision& decision, Plan* plan) const;
+  int lanes_for(size_t bytes, int wanted) const;
   int slices_for(const Schedule& schedule, const Operation& operation) const;
 
   GroupShape shape_;
   std::shared_ptr<const Knobs> knobs_;
-  AlgorithmChoice choice_;
+  std::optional<Chooser> chooser_;  // looks at shape_
   Key last_key_{};
   const Plan* last_plan_ = nullptr;     // of last_key_
   std::unique_ptr<const Plan> unkept_;  // of the last operation with tables
   std::unordered_map<Key, std::unique_ptr<const Plan>, KeyHash> plans_;
 };
-
-// Microseconds that the operation takes by the alpha-beta model (facts: docs/architecture.md).
-double estimate_us(const Operation& operation, const GroupShape& shape,
-                   const std::string& algorithm);
 
 }  // namespace libcomm

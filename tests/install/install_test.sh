@@ -48,8 +48,10 @@ for dialect in "c -std=c11" "c -std=c17" "c++ -std=c++11" "c++ -std=c++20"; do
   read -ra how <<<"$dialect"
   printf '#include <comm.h>\ncommConfig_t config = COMM_CONFIG_INITIALIZER;\n' |
     cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include" - || fail "comm.h as $dialect"
+  printf '#include <comm/tuner.h>\ncommTunerCollInfo_t info;\n' |
+    cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include" - || fail "comm/tuner.h as $dialect"
 done
-passed "comm.h compiles alone as C11, C17, C++11 and C++20"
+passed "comm.h and comm/tuner.h compile alone as C11, C17, C++11 and C++20"
 
 # A program through pkg-config.
 cc -std=gnu11 "${strict[@]}" "$here/program.c" "${flags[@]}" -o "$work/by_pkg_config"

@@ -92,6 +92,108 @@ TEST(LL_THRESHOLD, DividesOneshotFromTwoshot) {
   EXPECT_TRUE(contains(look({{"COMM_LL_THRESHOLD", "3999"}}).log, ": twoshot"));
 }
 
+TEST(TUNER_FILE, ChoosesForAllRanksFromRankZerosFile) {
+  const Folder folder;
+  write_file(folder / "table",
+             "libcomm tuning table 1: a machine\n"
+             "# large sums around a ring\n"
+             "allreduce, 4000, *, 2, 1, memory, ring, *, *, 8.5\n");
+  // Only rank 0 can read it, and only rank 0 names it.
+  Launch start;
+  start.settings = [&](int rank) {
+    return Environment{{"COMM_DEBUG", "INFO"},
+                       {"COMM_DEBUG_FILE", folder / ("log" + std::to_string(rank))},
+                       {"COMM_TUNER_FILE", rank == 0 ? folder / "table" : ""}};
+  };
+  launch(start, [](Rank& rank) {
+    std::vector<float> small(999, 1.0F), large(1000, 1.0F);
+    sum(rank, small);
+    sum(rank, large);
+    rank.expect(small[0] == 2 && large[0] == 2, "a wrong sum");
+  });
+  for (const char* file : {"log0", "log1"}) {
+    const std::string log = read_file(folder / file);
+    EXPECT_TRUE(contains(log, "allreduce of 1000 x float32: ring")) << log;
+    EXPECT_TRUE(contains(log, "table, line 3 (measured 8.5 us)")) << log;
+    EXPECT_TRUE(contains(log, "allreduce of 999 x float32: oneshot")) << log;
+    EXPECT_TRUE(contains(log, "because: the cost model")) << log;
+  }
+}
+
+TEST(TUNER_FILE, AFileThatIsWrongFailsOnAllRanks) {
+  const Folder folder;
+  write_file(folder / "wrong", "libcomm tuning table 1: a machine\nallreduce, 1, 2\n");
+  for (const auto& [file, part] : {std::pair("missing", "No such file"), {"wrong", "line 2"}}) {
+    Launch start;
+    start.settings = [&](int rank) {
+      return Environment{{"COMM_TUNER_FILE", rank == 0 ? folder / file : ""}};
+    };
+    start.init = [&](Rank& rank, commResult_t result) {
+      rank.expect_error(result, commInvalidArgument, {"COMM_TUNER_FILE=", file, part},
+                        "commInitFromLauncher");
+    };
+    launch(start, [](Rank&) {});
+  }
+}
+
+TEST(TUNER_FILE, IsLookedAtWhereOneRankIsAloneToo) {
+  world::run(
+      {.nranks = 1, .environment = {{"COMM_TUNER_FILE", "/nowhere/table"}}, .connected = false},
+      [](Rank& rank) {
+        COMM_FAILS(rank, commInitFromLauncher(&rank.comm), commInvalidArgument,
+                   "COMM_TUNER_FILE=/nowhere/table");
+      });
+}
+
+TEST(TUNER_PLUGIN, DecidesForAllRanksOnRankZero) {
+  const Folder folder;
+  Launch start;
+  start.settings = [&](int rank) {
+    return Environment{{"COMM_DEBUG", "INFO"},
+                       {"COMM_DEBUG_FILE", folder / ("log" + std::to_string(rank))},
+                       {"COMM_TUNER_PLUGIN", rank == 0 ? SAMPLE_TUNER : ""}};
+  };
+  launch(start, [](Rank& rank) {
+    std::vector<float> small(250, 1.0F), large(251, 1.0F), largest(25001, 1.0F);
+    for (auto* data : {&small, &large, &largest}) sum(rank, *data);
+    rank.expect(small[0] == 2 && large[0] == 2 && largest[0] == 2, "a wrong sum");
+  });
+  for (const char* file : {"log0", "log1"}) {
+    const std::string log = read_file(folder / file);
+    EXPECT_TRUE(contains(log, "allreduce of 250 x float32: oneshot")) << log;
+    EXPECT_TRUE(contains(log, "allreduce of 251 x float32: ring (channels), 1 lanes")) << log;
+    EXPECT_TRUE(contains(log, "allreduce of 25001 x float32: ring (channels), 2 lanes")) << log;
+    EXPECT_TRUE(contains(log, "because: tuner plug-in 'sample'")) << log;
+  }
+}
+
+TEST(TUNER_PLUGIN, IsStrongerThanAFile) {
+  const Folder folder;
+  write_file(folder / "table",
+             "libcomm tuning table 1: a machine\n"
+             "allreduce, 0, *, *, *, *, hd, *, *, *\n");
+  const Environment both = {{"COMM_TUNER_FILE", folder / "table"},
+                            {"COMM_TUNER_PLUGIN", SAMPLE_TUNER}};
+  EXPECT_TRUE(contains(look(both, 250).log, "allreduce of 250 x float32: hd"));
+  EXPECT_TRUE(contains(look(both, 251).log, "allreduce of 251 x float32: ring"));
+}
+
+TEST(TUNER_PLUGIN, OneThatCannotBeUsedFailsOnAllRanks) {
+  const std::pair<const char*, const char*> cases[] = {{"/nowhere/tuner.so", "/nowhere/tuner.so"},
+                                                       {NO_TUNER, "exports no commTunerPlugin_v1"}};
+  for (const auto& [plugin, part] : cases) {
+    Launch start;
+    start.settings = [&](int rank) {
+      return Environment{{"COMM_TUNER_PLUGIN", rank == 0 ? plugin : ""}};
+    };
+    start.init = [&](Rank& rank, commResult_t result) {
+      rank.expect_error(result, commInvalidArgument, {"COMM_TUNER_PLUGIN=", part},
+                        "commInitFromLauncher");
+    };
+    launch(start, [](Rank&) {});
+  }
+}
+
 TEST(RINGS, OrderTheRanks) {
   // A sum that depends on its order: another ring, other bits.
   const Environment by_rank = rings({{"COMM_RINGS", "0 1 2 3"}});
