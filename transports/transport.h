@@ -108,6 +108,14 @@ class RecvChannel {
   virtual Status receive_into(const Signature& expected, void* dst, size_t bytes, bool* done);
   // Largest segment of a sender that only posts.
   virtual size_t receive_bytes() const { return segment_bytes(); }
+  // A hint: the next segments, of `segment` bytes each but for the last, are going to be received
+  // by receive_into() into [dst, dst + bytes), one after the other. A channel that must tell its
+  // peer where to write can do so for all of them at once.
+  virtual void expect(const Signature& /*expected*/, void* /*dst*/, size_t /*bytes*/,
+                      size_t /*segment*/) {}
+  // The operation has failed: from when this returns, nothing is written into memory given to
+  // expect() or receive_into() any more. The channel may be of no use then.
+  virtual void withdraw() {}
   virtual WaitHandle wait_handle() const { return {}; }
 
   // This rank and the sender, for messages; -1 where a channel does not say.
@@ -203,8 +211,10 @@ class Board {
 
 // Memory that the executor's waits sleep on, and counters for commGetMemStats.
 struct TransportStats {
-  size_t host_bytes = 0;
+  size_t host_bytes = 0;    // pinned_bytes included
+  size_t pinned_bytes = 0;  // of the library's own memory, for network devices
   int channels = 0;
+  int queue_pairs = 0;
   int sockets = 0;
   int threads = 0;
 };

@@ -126,13 +126,17 @@ commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** han
     if (handle == nullptr) return Status(Code::kInvalidArgument, "handle is NULL");
     *handle = nullptr;
     COMM_TRY(check_range(buff, size));
-    return add_registration(use.handle(), buff, size, &comm::registrations, handle);
+    COMM_TRY(add_registration(use.handle(), buff, size, &comm::registrations, handle));
+    use.communicator().lend(*handle, buff, size);
+    return Status::ok();
   });
 }
 
 commResult_t commDeregister(const comm_t comm, void* handle) {
   return with_handle(comm, [&](HandleUse& use) -> Status {
-    return remove_registration(use.handle(), handle, &comm::registrations, "commDeregister");
+    COMM_TRY(remove_registration(use.handle(), handle, &comm::registrations, "commDeregister"));
+    use.communicator().take_back(handle);
+    return Status::ok();
   });
 }
 
@@ -156,6 +160,7 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
       if (!in_group()) {
         COMM_TRY(communicator.agree_on_window(size, turn));
         COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
+        communicator.lend(entry, buff, size);
         *win = static_cast<commWindow_t>(entry);
         return Status::ok();
       }
@@ -167,9 +172,14 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
         *win = nullptr;
         (void)remove_registration(handle, entry, &comm::windows, "commWindowRegister");
       };
-      const auto agree = [kept = use.handle()->communicator, size, turn, take_back]() -> Status {
+      const auto agree = [kept = use.handle()->communicator, buff, entry, size, turn,
+                          take_back]() -> Status {
         Status status = kept->agree_on_window(size, turn);
-        if (!status) take_back();
+        if (!status) {
+          take_back();
+        } else {
+          kept->lend(entry, buff, size);
+        }
         return status;
       };
       add_creation(&communicator, nullptr, agree, take_back);
@@ -180,7 +190,9 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
 
 commResult_t commWindowDeregister(comm_t comm, commWindow_t win) {
   return with_handle(comm, [&](HandleUse& use) -> Status {
-    return remove_registration(use.handle(), win, &comm::windows, "commWindowDeregister");
+    COMM_TRY(remove_registration(use.handle(), win, &comm::windows, "commWindowDeregister"));
+    use.communicator().take_back(win);
+    return Status::ok();
   });
 }
 

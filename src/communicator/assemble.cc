@@ -10,6 +10,7 @@
 #include "src/base/log.h"
 #include "src/communicator/communicator.h"
 #include "src/communicator/introduction.h"
+#include "src/communicator/rdma.h"
 #include "src/communicator/tuning.h"
 #include "src/topology/topology.h"
 #include "transports/facts.h"
@@ -166,18 +167,31 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
         self.wait_policy_.share_cores = crowd > 1;
     }
 
-    // Transports: shared memory where it was proved, sockets elsewhere.
+    // Transports: shared memory where it was proved, RDMA where both ends have it, sockets
+    // elsewhere.
     COMM_ASSIGN(self.shm_, make_shm_group(*self.bootstrap_, self.facts_, self.knobs_));
     const std::vector<int>& group_of = self.shm_.group_of;
     const auto together = [&](int a, int b) {
       return group_of[static_cast<size_t>(a)] == group_of[static_cast<size_t>(b)];
     };
+    // All ranks ask for RDMA together, or none does.
+    const bool one_group = std::all_of(group_of.begin(), group_of.end(),
+                                       [&](int group) { return group == group_of.front(); });
+    if (!one_group) {
+      self.lent_memory_ = std::make_shared<LentMemory>();
+      COMM_ASSIGN(self.rdma_, open_rdma(*self.bootstrap_, self.knobs_, self.lent_memory_,
+                                        mine.facts.numa_node));
+    }
     std::vector<Transport*> transport_of(static_cast<size_t>(nranks), nullptr);
     bool needs_sockets = false;
     for (int peer = 0; peer < nranks; ++peer) {
       if (peer == rank) continue;
+      Transport*& transport = transport_of[static_cast<size_t>(peer)];
       if (together(peer, rank)) {
-        transport_of[static_cast<size_t>(peer)] = self.shm_.transport.get();
+        transport = self.shm_.transport.get();
+      } else if (self.rdma_ && self.rdma_->reaches(self.facts_[static_cast<size_t>(rank)],
+                                                   self.facts_[static_cast<size_t>(peer)])) {
+        transport = self.rdma_.get();
       } else {
         needs_sockets = true;
       }
@@ -192,24 +206,27 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
         if (peer != rank && transport_of[static_cast<size_t>(peer)] == nullptr)
           transport_of[static_cast<size_t>(peer)] = self.tcp_.get();
     }
-    shape.one_board = !needs_sockets && self.shm_.board != nullptr;
+    shape.one_board = one_group && self.shm_.board != nullptr;
 
     // A segment is what every channel of the group can carry.
     std::vector<uint64_t> segment(static_cast<size_t>(nranks), 0);
     uint64_t least = UINT64_MAX;
-    for (const Transport* transport : {self.shm_.transport.get(), self.tcp_.get()})
+    for (const Transport* transport :
+         {self.shm_.transport.get(), self.rdma_.get(), self.tcp_.get()})
       if (transport != nullptr) least = std::min<uint64_t>(least, transport->segment_bytes());
     segment[static_cast<size_t>(rank)] = least;
     COMM_TRY(self.bootstrap_->all_gather(segment.data(), sizeof(uint64_t)));
     shape.segment_bytes = *std::min_element(segment.begin(), segment.end()) / kLine * kLine;
     self.channels_ = std::make_unique<ChannelTable>(std::move(transport_of));
+    std::vector<std::string_view> ways;
+    if (self.shm_.board != nullptr) ways.push_back("shared memory");
+    if (self.rdma_) ways.push_back("RDMA");
+    if (self.tcp_) ways.push_back("sockets");
     log_info(Subsys::kInit,
              "rank {} of {}{}{}: {} hosts, {}, segments of {} bytes, ranks {} cores of their own",
              rank, nranks, options.name.empty() ? "" : " of communicator ", options.name,
              shape.hosts,
-             shape.one_board              ? "all in shared memory"
-             : self.shm_.board != nullptr ? "shared memory and sockets"
-                                          : "sockets",
+             shape.one_board ? "all in shared memory" : fmt::format("{}", fmt::join(ways, " and ")),
              shape.segment_bytes, self.wait_policy_.share_cores ? "have no" : "have");
   }
 

@@ -31,6 +31,7 @@ Communicator::~Communicator() {
   engine_.reset();
   channels_.reset();
   if (bootstrap_) bootstrap_->leave();
+  rdma_.reset();
   tcp_.reset();
   shm_.transport.reset();
 }
@@ -375,7 +376,7 @@ MemoryStats Communicator::stats() const {
   MemoryStats result;
   result.host_bytes = scratch_size_.load(std::memory_order_relaxed);
   result.channels = channels_ ? channels_->count() : 0;
-  for (const Transport* transport : {shm_.transport.get(), tcp_.get()}) {
+  for (const Transport* transport : {shm_.transport.get(), rdma_.get(), tcp_.get()}) {
     if (transport == nullptr) continue;
     const TransportStats part = transport->stats();
     result.host_bytes += part.host_bytes;

@@ -21,6 +21,7 @@
 #include "src/communicator/channel_table.h"
 #include "src/communicator/engine.h"
 #include "src/communicator/host_stream.h"
+#include "src/communicator/lent_memory.h"
 #include "src/communicator/merged_calls.h"
 #include "src/communicator/quick_calls.h"
 #include "src/communicator/setup_turns.h"
@@ -134,6 +135,14 @@ class Communicator {
   // Collective: kInvalidUsage when the ranks do not agree on the size of a window.
   Status agree_on_window(size_t size, SetupTurn turn);
 
+  // commRegister and commWindowRegister: the memory stays where it is until taken back by its key.
+  void lend(const void* key, void* base, size_t bytes) {
+    if (lent_memory_) lent_memory_->add(key, base, bytes);
+  }
+  void take_back(const void* key) {
+    if (lent_memory_) lent_memory_->remove(key);
+  }
+
   MemoryStats stats() const;
   Planner& planner() { return *planner_; }
 
@@ -170,6 +179,8 @@ class Communicator {
   std::vector<PeerFacts> facts_;
   ShmGroup shm_;
   std::unique_ptr<Transport> tcp_;
+  std::unique_ptr<Transport> rdma_;
+  std::shared_ptr<LentMemory> lent_memory_;  // with rdma_
   std::unique_ptr<ChannelTable> channels_;
   std::unique_ptr<Planner> planner_;
   WaitPolicy wait_policy_;

@@ -44,6 +44,13 @@ class Interpreter::LaneRun {
         index_(index),
         announces_(announces_empty_chunks(*args.operation)) {}
 
+  // An operation that failed leaves its memory to the caller.
+  ~LaneRun() {
+    if (ready_ && in_ != nullptr) in_->channel->withdraw();
+  }
+  LaneRun(const LaneRun&) = delete;
+  LaneRun& operator=(const LaneRun&) = delete;
+
   bool finished() const { return slice_ == args_.slices && pending_.empty(); }
 
   Status advance(bool* moved) {
@@ -149,6 +156,7 @@ class Interpreter::LaneRun {
     dst_ = address(step_.dst, &bytes_);
     src_ = address(step_.src, &bytes_);
     ready_ = true;
+    expected_ = false;
     const bool signal = step_.kind == StepKind::kSignal || step_.kind == StepKind::kWait;
     if (bytes_ == 0 && !signal && !announces_) return Status::ok();
     switch (step_.kind) {
@@ -173,6 +181,17 @@ class Interpreter::LaneRun {
         break;
     }
     return Status::ok();
+  }
+
+  // A forwarded segment is received into dst_ and sent from there.
+  bool forwards_directly() const {
+    return dst_ != nullptr && (out_->channel->capabilities() & kDirectSend) != 0;
+  }
+
+  // The whole message is going to be received into dst_, which may be written from now on.
+  void expect_once() {
+    if (!expected_) in_->channel->expect(args_.signature, dst_, bytes_, args_.segment_bytes);
+    expected_ = true;
   }
 
   // ---- doing a step ----
@@ -260,6 +279,7 @@ class Interpreter::LaneRun {
 
   Status run_recv(bool* done, bool* moved) {
     if (offset_ == 0 && being_sent(dst_, bytes_)) return Status::ok();
+    expect_once();
     while (offset_ < bytes_) {
       bool got = false;
       COMM_TRY(
@@ -293,8 +313,9 @@ class Interpreter::LaneRun {
   // and passes it on. With a dst the receive never waits for the channel ahead (in a ring everybody
   // would wait for everybody): what does not fit there now is posted from dst.
   Status run_forward(bool* done, bool* moved) {
-    const bool direct = dst_ != nullptr && (out_->channel->capabilities() & kDirectSend) != 0;
+    const bool direct = forwards_directly();
     if (offset_ == 0 && dst_ != nullptr && being_sent(dst_, bytes_)) return Status::ok();
+    if (direct && step_.kind == StepKind::kRecvCopySend) expect_once();
     while (offset_ < bytes_) {
       const size_t bytes = segment_at(offset_);
       std::byte* slot = nullptr;
@@ -472,6 +493,7 @@ class Interpreter::LaneRun {
   // A forwarded segment may be part way into dst_, where a socket puts it: it must end there, also
   // when the channel ahead has room by now.
   bool into_dst_ = false;
+  bool expected_ = false;  // the channel knows where its segments go
   RecvPort* in_ = nullptr;
   SendPort* out_ = nullptr;
 

@@ -155,6 +155,8 @@ Status P2pBatch::advance_recv(Flow& flow, bool* moved) {
   RecvChannel& channel = *peer_of(flow.peer).recv_port->channel;
   while (flow.first != kNone) {
     Message& due = message(flow.first);
+    if (!due.expected) channel.expect(due.signature, due.dst, due.bytes, channel.receive_bytes());
+    due.expected = true;
     const size_t bytes = std::min(channel.receive_bytes(), due.bytes - due.done);
     bool got = false;
     COMM_TRY(channel.receive_into(due.signature, due.dst + due.done, bytes, &got));
@@ -185,8 +187,9 @@ Status P2pBatch::advance(Progress* progress) {
 
 void P2pBatch::abandon() {
   for (const Flow& flow : flows_) {
-    SendPort* port = peer_of(flow.peer).send_port;
-    if (flow.sends && port != nullptr) port->channel->withdraw();
+    const Peer& peer = peer_of(flow.peer);
+    if (flow.sends && peer.send_port != nullptr) peer.send_port->channel->withdraw();
+    if (!flow.sends && peer.recv_port != nullptr) peer.recv_port->channel->withdraw();
   }
   flows_.clear();
 }

@@ -27,8 +27,8 @@ class P2pBatch final : public Execution {
   // done, or has failed.
   void start(std::span<const Operation> operations);
   Status advance(Progress* progress) override;
-  // The group has failed, or will not be driven to its end: when this returns, peers look at its
-  // buffers no more.
+  // The group has failed, or will not be driven to its end: when this returns, peers neither read
+  // nor write its buffers any more.
   void abandon();
   void awaited_peers(std::vector<int>* peers) const override;
   void wait_handles(std::vector<WaitHandle>* handles) const override;
@@ -44,6 +44,7 @@ class P2pBatch final : public Execution {
     size_t done = 0;         // bytes given to, or taken from, the channel
     uint64_t finish_at = 0;  // sends: port->completed at which the buffer is free
     int next = kNone;        // of the same flow
+    bool expected = false;   // receives: the channel knows where the segments go
   };
   // The messages in one direction between this rank and a peer that are not over yet.
   struct Flow {

@@ -80,13 +80,30 @@ TEST(CommInfo, PrintsVersionBuildAndEveryTransportWithItsReason) {
   EXPECT_THAT(output.text, ContainsRegex("libcomm [0-9.]+, API level 22809"));
   for (const char* part : {"\n  compiler ", "\n  shm ", "\n  tcp ", "\n  pmix "})
     EXPECT_THAT(output.text, HasSubstr(part));
-  EXPECT_THAT(output.text, ContainsRegex("\n  rdma +no +not in this version"));
+  EXPECT_THAT(output.text, ContainsRegex("\n  rdma +(no|yes) +[a-zA-Z]"));
   EXPECT_THAT(output.text, ContainsRegex("\n  cuda +no +not in this version"));
 }
 
 TEST(CommInfo, SaysWhichKnobDisabledATransport) {
   EXPECT_THAT(comm_info("COMM_SHM_DISABLE=1", "").text,
               ContainsRegex("\n  shm +no +disabled by COMM_SHM_DISABLE=1 \\(environment\\)"));
+}
+
+TEST(CommInfo, ListsRdmaPortsOrSaysWhyThereAreNone) {
+  EXPECT_THAT(comm_info("COMM_IB_DISABLE=1", "").text,
+              ContainsRegex("\n  rdma +no +disabled by COMM_IB_DISABLE=1"));
+#ifdef COMM_RDMA_DOUBLE
+  const std::string two = "RDMA_DOUBLE_DEVICES=2 LD_LIBRARY_PATH=" COMM_RDMA_DOUBLE " ";
+  EXPECT_THAT(
+      comm_info(two, "").text,
+      ContainsRegex("\n  rdma +yes +double0:1 \\(Ethernet, RoCE v2 10.77.1.1, MTU 4096, 100 "
+                    "Gb/s\\); double1:1"));
+  EXPECT_THAT(
+      comm_info(two + "COMM_IB_HCA=mlx5", "").text,
+      ContainsRegex("\n  rdma +no +COMM_IB_HCA=mlx5: it matches none of: double0:1, double1:1"));
+#else
+  GTEST_SKIP() << "built without verbs headers: there is no double of libibverbs";
+#endif
 }
 
 TEST(CommInfo, SaysWhyNoInterfaceCanBeUsed) {

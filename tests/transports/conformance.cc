@@ -33,6 +33,7 @@ TEST_P(Conformance, CarriesASignalAsAnEmptySegment) {
   ASSERT_TRUE(until([&] { return try_send(*link.send, kSlot, numbered(1), nullptr, 0); }));
   Segment segment;
   ASSERT_TRUE(until([&] {
+    completed(*link.send);
     EXPECT_TRUE(link.recv->peek(&segment).is_ok());
     return segment.ready;
   }));

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <filesystem>
 #include <fstream>
 
 #include "src/bootstrap/address.h"
@@ -26,15 +25,6 @@ std::string join(const std::vector<std::string>& words, std::string_view between
   std::string text;
   for (const std::string& word : words) text += (text.empty() ? "" : std::string(between)) + word;
   return text;
-}
-
-std::vector<std::string> folder_entries(const char* path) {
-  std::vector<std::string> names;
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(path, error))
-    names.push_back(entry.path().filename().string());
-  std::sort(names.begin(), names.end());
-  return names;
 }
 
 Finding disabled_by(const char* name, const Knobs& knobs, Knob knob, const char* knob_name) {
@@ -69,13 +59,6 @@ Finding find_tcp(const Knobs& knobs) {
   }
   return {"tcp", true,
           "sockets over " + (interfaces.empty() ? to_string(*chosen) : join(interfaces, ", "))};
-}
-
-Finding find_rdma() {
-  const auto devices = folder_entries("/sys/class/infiniband");
-  return {"rdma", false,
-          fmt::format("not in this version; devices here: {}",
-                      devices.empty() ? "none" : join(devices, ", "))};
 }
 
 Finding find_cuda() {
@@ -114,7 +97,7 @@ Finding find_pmix() {
 }  // namespace
 
 std::vector<Finding> find_transports(const Knobs& knobs) {
-  return {find_shm(knobs), find_tcp(knobs), find_rdma(), find_cuda()};
+  return {find_shm(knobs), find_tcp(knobs), find_rdma(knobs), find_cuda()};
 }
 
 std::vector<Finding> find_launchers() {

@@ -15,6 +15,7 @@ struct Finding {
   std::string detail;  // what was found, or why it is not available and what helps
 };
 
+Finding find_rdma(const Knobs& knobs);
 // Tries each transport's means for real: makes and maps shared memory, lists interfaces.
 std::vector<Finding> find_transports(const Knobs& knobs);
 // Launchers: what this process was started by, and whether PMIx could be spoken.
