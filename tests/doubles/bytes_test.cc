@@ -1,10 +1,8 @@
 // Bytes move between queue pairs of the double as verbs say: within a process and between
 // processes.
 #include <gtest/gtest.h>
-#include <sys/socket.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
+#include "tests/doubles/child.h"
 #include "tests/doubles/endpoint.h"
 #include "tests/doubles/environment.h"
 
@@ -119,57 +117,35 @@ TEST_F(DoubleBytes, OnlySignaledRequestsComplete) {
 }
 
 // The other process serves its memory without taking part: its NIC does, as hardware.
-void serve(int socket) {
+bool serve(int socket) {
   Endpoint endpoint;
   endpoint.fill(500'000, 300'000, 8);
-  Address own = endpoint.address(), other;
-  if (::write(socket, &own, sizeof(own)) != sizeof(own) ||
-      ::read(socket, &other, sizeof(other)) != sizeof(other))
-    ::_exit(1);
-  endpoint.connect(other);
-  if (endpoint.receive(1, 0) != 0) ::_exit(2);
-  char ready = 1;
-  if (::write(socket, &ready, 1) != 1 || ::read(socket, &ready, 1) != 1) ::_exit(3);
-  const bool right = endpoint.completion().imm_data == 42 && endpoint.filled(0, 300'000, 7);
-  ::_exit(right ? 0 : 4);
+  give(socket, endpoint.address());
+  endpoint.connect(take<Address>(socket));
+  const bool posted = endpoint.receive(1, 0) == 0;
+  give(socket, 'r');
+  take<char>(socket);
+  return posted && endpoint.completion().imm_data == 42 && endpoint.filled(0, 300'000, 7);
 }
 
 TEST_F(DoubleBytes, MoveBetweenProcesses) {
-  int sockets[2];
-  ASSERT_EQ(::socketpair(AF_UNIX, SOCK_STREAM, 0, sockets), 0);
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::close(sockets[0]);
-    serve(sockets[1]);
+  Child child([](int socket) { ::_exit(serve(socket) ? 0 : 1); });
+  Endpoint endpoint;
+  give(child.socket(), endpoint.address());
+  endpoint.connect(take<Address>(child.socket()));
+  take<char>(child.socket());
+  endpoint.fill(0, 300'000, 7);
+  ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE, 1, 300'000), 0);
+  ASSERT_EQ(endpoint.send(IBV_WR_RDMA_READ, 2, 300'000, 600'000, 500'000), 0);
+  ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE_WITH_IMM, 42, 8), 0);
+  for (const uint64_t id : {1, 2, 42}) {
+    const ibv_wc wc = endpoint.completion();
+    EXPECT_EQ(wc.status, IBV_WC_SUCCESS);
+    EXPECT_EQ(wc.wr_id, id);
   }
-  ::close(sockets[1]);
-  {
-    Endpoint endpoint;
-    Address own = endpoint.address(), other;
-    ASSERT_EQ(::read(sockets[0], &other, sizeof(other)), static_cast<ssize_t>(sizeof(other)));
-    ASSERT_EQ(::write(sockets[0], &own, sizeof(own)), static_cast<ssize_t>(sizeof(own)));
-    char ready = 0;
-    endpoint.connect(other);
-    ASSERT_EQ(::read(sockets[0], &ready, 1), 1);
-    endpoint.fill(0, 300'000, 7);
-    ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE, 1, 300'000), 0);
-    ASSERT_EQ(endpoint.send(IBV_WR_RDMA_READ, 2, 300'000, 600'000, 500'000), 0);
-    ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE_WITH_IMM, 42, 8), 0);
-    for (const uint64_t id : {1, 2, 42}) {
-      const ibv_wc wc = endpoint.completion();
-      EXPECT_EQ(wc.status, IBV_WC_SUCCESS);
-      EXPECT_EQ(wc.wr_id, id);
-    }
-    EXPECT_TRUE(endpoint.filled(600'000, 300'000, 8));
-    ASSERT_EQ(::write(sockets[0], &ready, 1), 1);
-    int status = 0;
-    ::waitpid(child, &status, 0);
-    EXPECT_EQ(status, 0);
-    // It is gone: nobody answers, and after its retries the queue pair says so.
-    ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE, 3, 8), 0);
-    EXPECT_EQ(endpoint.completion().status, IBV_WC_RETRY_EXC_ERR);
-  }
-  ::close(sockets[0]);
+  EXPECT_TRUE(endpoint.filled(600'000, 300'000, 8));
+  give(child.socket(), 'e');
+  EXPECT_EQ(child.end(0), 0);
 }
 
 }  // namespace

@@ -47,6 +47,17 @@ TEST_F(DoubleProcesses, AKilledOneMakesItsPeersRetriesEnd) {
   EXPECT_EQ(endpoint.completion().status, IBV_WC_WR_FLUSH_ERR);
 }
 
+TEST_F(DoubleProcesses, OneThatIsKilledWithPacketsUnderWayLosesThem) {
+  Child child([](int socket) { serve(socket, 0); });
+  Endpoint endpoint;
+  connect(endpoint, child.socket());
+  child.signal(SIGSTOP);
+  ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE, 1, 8), 0);
+  EXPECT_FALSE(endpoint.completion_within(milliseconds(20)));
+  child.end(SIGKILL);
+  EXPECT_EQ(endpoint.completion().status, IBV_WC_RETRY_EXC_ERR);
+}
+
 TEST_F(DoubleProcesses, AStoppedOneIsNotTakenForLost) {
   Child child([](int socket) { serve(socket, 0); });
   EndpointOptions options;
