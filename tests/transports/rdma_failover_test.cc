@@ -42,7 +42,7 @@ class RdmaFailover : public OnRdmaDouble {
 TEST_F(RdmaFailover, AKilledQueuePairIsReplacedAndNothingIsLost) {
   for (const char* qps : {"1", "4"}) {
     for (const char* split : {"0", "1"}) {
-      RdmaWorld world({{"IB_QPS_PER_CONNECTION", qps}, {"IB_SPLIT_DATA_ON_QPS", split}});
+      RdmaWorld world(Settings{{"IB_QPS_PER_CONNECTION", qps}, {"IB_SPLIT_DATA_ON_QPS", split}});
       Link link = open(world);
       Stream stream;
       stream.after = [&](int n) {
@@ -62,7 +62,7 @@ TEST_F(RdmaFailover, AKilledQueuePairIsReplacedAndNothingIsLost) {
 }
 
 TEST_F(RdmaFailover, EveryQueuePairMayBeKilledAtAnyTime) {
-  RdmaWorld world({{"IB_QPS_PER_CONNECTION", "3"}, {"RDMA_WINDOW", "4x16K"}});
+  RdmaWorld world(Settings{{"IB_QPS_PER_CONNECTION", "3"}, {"RDMA_WINDOW", "4x16K"}});
   Link link = open(world);
   Stream stream;
   stream.segments = 600;
@@ -78,7 +78,7 @@ TEST_F(RdmaFailover, EveryQueuePairMayBeKilledAtAnyTime) {
 }
 
 TEST_F(RdmaFailover, AnErrorCompletionIsAFailedPathToo) {
-  RdmaWorld world({});
+  RdmaWorld world(Settings{});
   Link link = open(world);
   Stream stream;
   stream.after = [&](int n) {
@@ -89,7 +89,7 @@ TEST_F(RdmaFailover, AnErrorCompletionIsAFailedPathToo) {
 }
 
 TEST_F(RdmaFailover, ARefusedAccessEndsTheChannelWithACauseAndThePeersName) {
-  RdmaWorld world({});
+  RdmaWorld world(Settings{});
   Link link = open(world);
   ASSERT_TRUE(carry(link, SendWay::kPost, RecvWay::kPeek, numbered(1), pattern(20000, 1)));
   double_.fail_next(busiest(), IBV_WC_REM_ACCESS_ERR);

@@ -98,7 +98,7 @@ TEST_F(RdmaIncast, ASlowReceiverHoldsUpNeitherTheHealthyOneNorMoreThanItsWindow)
 TEST_F(RdmaIncast, TheInvariantHoldsOverRandomTraffic) {
   const char* wanted = std::getenv("RDMA_TEST_SLICES");
   const uint64_t slices = wanted != nullptr ? std::strtoull(wanted, nullptr, 10) : 100'000;
-  RdmaWorld world({{"RDMA_WINDOW", "6x4160"}, {"IB_QPS_PER_CONNECTION", "2"}});
+  RdmaWorld world(Settings{{"RDMA_WINDOW", "6x4160"}, {"IB_QPS_PER_CONNECTION", "2"}});
   std::vector<Link> links;
   for (int lane = 0; lane < 3; ++lane)
     links.push_back(open_link(world.transport(0), world.transport(1), 0, 1, lane));
@@ -109,10 +109,10 @@ TEST_F(RdmaIncast, TheInvariantHoldsOverRandomTraffic) {
     size_t next = 0, due = 0;
   };
   std::vector<Lane> lanes(links.size());
-  // Large ones, which need a grant, and small ones alike.
+  // Large ones, which need a grant, and small ones alike; both hold two numbers.
   const auto draw = [segment](std::mt19937& random) {
     const uint32_t number = random();
-    return number % 2 == 0 ? 4040 + number / 2 % (segment - 4039) : 8 + number / 2 % 200;
+    return number % 2 == 0 ? 4040 + number / 2 % (segment - 4039) : 16 + number / 2 % 200;
   };
   for (size_t i = 0; i < lanes.size(); ++i) {
     lanes[i].sizes.seed(static_cast<unsigned>(i));

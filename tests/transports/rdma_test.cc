@@ -73,7 +73,7 @@ bool carry_message(Link& link, const std::byte* src, std::byte* dst, size_t byte
 
 TEST_F(Rdma, RegisteredMemoryIsSentFromAndReceivedIntoWithoutACopy) {
   const auto memory = std::make_shared<TestMemory>();
-  RdmaWorld world({{"RDMA_WINDOW", "4x16K"}}, memory);
+  RdmaWorld world(Settings{{"RDMA_WINDOW", "4x16K"}}, memory);
   Link link = open(world);
   // The first message opens the channel; it may use a staging slot.
   ASSERT_TRUE(carry(link, SendWay::kSlot, RecvWay::kInto, numbered(1), pattern(10, 1)));
@@ -96,7 +96,7 @@ TEST_F(Rdma, RegisteredMemoryIsSentFromAndReceivedIntoWithoutACopy) {
 
 TEST_F(Rdma, SegmentsThatArePeekedAtFollowThoseReceivedInPlace) {
   const auto memory = std::make_shared<TestMemory>();
-  RdmaWorld world({}, memory);
+  RdmaWorld world(Settings{}, memory);
   Link link = open(world);
   const Bytes src = pattern(60000, 5);
   Bytes dst(src.size());
@@ -110,7 +110,7 @@ TEST_F(Rdma, SegmentsThatArePeekedAtFollowThoseReceivedInPlace) {
 
 TEST_F(Rdma, AGrantForAnotherCallIsRefusedAndTheMemoryStaysAsItWas) {
   const auto memory = std::make_shared<TestMemory>();
-  RdmaWorld world({}, memory);
+  RdmaWorld world(Settings{}, memory);
   Link link = open(world);
   Bytes dst(50000, std::byte{0x11});
   const Bytes untouched = dst, src = pattern(40000, 1);
@@ -137,7 +137,7 @@ TEST_F(Rdma, AGrantForAnotherCallIsRefusedAndTheMemoryStaysAsItWas) {
 
 TEST_F(Rdma, NothingIsWrittenIntoUserMemoryAfterAReceiveIsWithdrawn) {
   const auto memory = std::make_shared<TestMemory>();
-  RdmaWorld world({}, memory);
+  RdmaWorld world(Settings{}, memory);
   Link link = open(world);
   Bytes dst(50000, std::byte{0x11});
   const Bytes untouched = dst, src = pattern(50000, 1);
@@ -166,7 +166,7 @@ TEST_F(Rdma, NoMoreIsInFlightThanWasGranted) {
   for (const char* window : {"1x8K", "3x16K", "8x64K"}) {
     for (const char* qps : {"1", "4"}) {
       const WithVariable jitter("RDMA_DOUBLE_JITTER", "50us");
-      RdmaWorld world({{"RDMA_WINDOW", window}, {"IB_QPS_PER_CONNECTION", qps}});
+      RdmaWorld world(Settings{{"RDMA_WINDOW", window}, {"IB_QPS_PER_CONNECTION", qps}});
       Link link = open(world);
       Stream stream;
       stream.segments = 2000;
@@ -185,7 +185,7 @@ TEST_F(Rdma, NoMoreIsInFlightThanWasGranted) {
 
 TEST_F(Rdma, SegmentsOvertakeEachOtherOnSeveralQueuePairsAndAreHandedOverInOrder) {
   const WithVariable jitter("RDMA_DOUBLE_JITTER", "200us");
-  RdmaWorld world({{"IB_QPS_PER_CONNECTION", "8"}, {"RDMA_WINDOW", "16x16K"}});
+  RdmaWorld world(Settings{{"IB_QPS_PER_CONNECTION", "8"}, {"RDMA_WINDOW", "16x16K"}});
   Link link = open(world);
   Stream stream;
   stream.segments = 1000;
@@ -195,7 +195,7 @@ TEST_F(Rdma, SegmentsOvertakeEachOtherOnSeveralQueuePairsAndAreHandedOverInOrder
 }
 
 TEST_F(Rdma, PinsAtMostFourMebibytesPerPeerWithEightLanesBothWays) {
-  RdmaWorld world({});
+  RdmaWorld world(Settings{});
   std::vector<Link> links;
   for (int lane = 0; lane < 8; ++lane) {
     links.push_back(open(world, lane));
@@ -215,7 +215,7 @@ TEST_F(Rdma, PinsAtMostFourMebibytesPerPeerWithEightLanesBothWays) {
 }
 
 TEST_F(Rdma, HoldsNothingBeforeAChannelIsOpened) {
-  RdmaWorld world({});
+  RdmaWorld world(Settings{});
   EXPECT_EQ(world.transport(0).stats().pinned_bytes, 0u);
   EXPECT_EQ(world.transport(0).stats().queue_pairs, 0);
   EXPECT_TRUE(double_.queue_pairs().empty());
