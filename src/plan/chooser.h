@@ -70,9 +70,9 @@ class Chooser {
   bool oneshot_allowed(const Call& call) const;
   double price(const Call& call, Route route, Way way) const;
 
-  const GroupShape& shape_;  // the planner's
-  PricedGroup group_;        // as it is
-  PricedGroup reference_;    // for choices among orders of addition
+  const GroupShape shape_;
+  PricedGroup group_;      // as it is
+  PricedGroup reference_;  // for choices among orders of addition
   std::shared_ptr<const Knobs> knobs_;
   AlgorithmChoice forced_;
   std::vector<TuningTable> tables_;

@@ -50,7 +50,7 @@ class Planner {
 
   GroupShape shape_;
   std::shared_ptr<const Knobs> knobs_;
-  std::optional<Chooser> chooser_;  // looks at shape_
+  std::optional<Chooser> chooser_;
   Key last_key_{};
   const Plan* last_plan_ = nullptr;     // of last_key_
   std::unique_ptr<const Plan> unkept_;  // of the last operation with tables
