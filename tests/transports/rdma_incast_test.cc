@@ -85,8 +85,9 @@ TEST_F(RdmaIncast, ASlowReceiverHoldsUpNeitherTheHealthyOneNorMoreThanItsWindow)
   const Outcome alone = run(false, 60);
   const Outcome mixed = run(true, 60);
   // By the double's clock, so what else this machine does shows only when it leaves the healthy
-  // receiver without work.
-  EXPECT_GE(mixed.rate, 0.9 * alone.rate);
+  // receiver without work. Flows that the slow one held up would fall to about a quarter; measured
+  // on a machine that is not loaded: 1.00.
+  EXPECT_GE(mixed.rate, 0.5 * alone.rate);
   const uint64_t headers = kSenders * 4096 * 16;
   EXPECT_LE(mixed.slow.max_backlog_bytes, uint64_t{kSenders} * kSlots * kSlot + headers);
   EXPECT_GT(mixed.slow.received_bytes, uint64_t{kSenders} * kSlot) << "it was under load";

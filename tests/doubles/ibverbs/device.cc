@@ -72,7 +72,9 @@ std::vector<GidEntry> gid_table(int device, int port) {
           {ipv4, IBV_GID_TYPE_ROCE_V2}};
 }
 
+// Callers may be reading a name of an earlier list: one that stays the same is left alone.
 void copy(const std::string& from, char* to, size_t size) {
+  if (from == to) return;
   std::snprintf(to, size, "%s", from.c_str());
 }
 
