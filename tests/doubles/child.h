@@ -34,6 +34,11 @@ class Child {
 
   int socket() const { return socket_; }
   void signal(int number) const { ::kill(pid_, number); }
+  // Returns when all of its threads have stopped.
+  void stop() const {
+    signal(SIGSTOP);
+    ::waitpid(pid_, nullptr, WUNTRACED);
+  }
   // Its status; `number` is sent first unless it is 0.
   int end(int number) {
     if (number != 0) signal(number);

@@ -51,7 +51,7 @@ TEST_F(DoubleProcesses, OneThatIsKilledWithPacketsUnderWayLosesThem) {
   Child child([](int socket) { serve(socket, 0); });
   Endpoint endpoint;
   connect(endpoint, child.socket());
-  child.signal(SIGSTOP);
+  child.stop();
   ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE, 1, 8), 0);
   EXPECT_FALSE(endpoint.completion_within(milliseconds(20)));
   child.end(SIGKILL);
@@ -64,7 +64,7 @@ TEST_F(DoubleProcesses, AStoppedOneIsNotTakenForLost) {
   options.timeout = 1;  // 8 microseconds: all retries would be over long since
   Endpoint endpoint(options);
   connect(endpoint, child.socket());
-  child.signal(SIGSTOP);
+  child.stop();
   ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE, 1, 100'000), 0);
   EXPECT_FALSE(endpoint.completion_within(milliseconds(50)));
   child.signal(SIGCONT);
@@ -88,7 +88,7 @@ TEST_F(DoubleProcesses, MoreIsUnderWayThanASocketHolds) {
   connect(endpoint, child.socket());
   endpoint.fill(0, 2 << 20, 3);
   take<char>(child.socket());
-  child.signal(SIGSTOP);
+  child.stop();
   ASSERT_EQ(endpoint.send(IBV_WR_RDMA_WRITE_WITH_IMM, 1, 2 << 20), 0);
   child.signal(SIGCONT);
   EXPECT_EQ(endpoint.completion().status, IBV_WC_SUCCESS);
