@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -163,9 +164,9 @@ class Board {
   virtual size_t part_bytes() const = 0;
 
   // What operation this rank is in, for finding mismatched calls; published before the exchange.
-  // published() is empty (op 0) while rank `index` has published nothing, or is stuck doing so.
+  // published() is empty while rank `index` has published nothing yet, and while it is publishing.
   virtual void publish(const Signature& signature) = 0;
-  virtual Signature published(int index) const = 0;
+  virtual std::optional<Signature> published(int index) const = 0;
 
   // Wakes the other ranks that sleep; to be called after writing what they wait for. Costs one load
   // for each that does not. `fence`: order the preceding store before those loads (needed where

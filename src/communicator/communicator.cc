@@ -72,9 +72,9 @@ Status Communicator::check_mismatch() {
     const std::span<const int> ranks = board->ranks();
     for (size_t i = 0; i < ranks.size(); ++i) {
       if (ranks[i] == rank_) continue;
-      const Signature theirs = board->published(static_cast<int>(i));
-      if (theirs.op == current_.op && theirs.op != 0 && !(theirs == current_))
-        return mismatch(rank_, current_, 0, ranks[i], theirs, 0);
+      const std::optional<Signature> theirs = board->published(static_cast<int>(i));
+      if (theirs && theirs->op == current_.op && *theirs != current_)
+        return mismatch(rank_, current_, 0, ranks[i], *theirs, 0);
     }
   }
   if (!channels_) return Status::ok();

@@ -108,15 +108,15 @@ void WindowedCopy::announce() {
 }
 
 // Once all peers have begun: compares what they are doing and maps what they offer. A peer that is
-// in a later operation by now has compared this one itself.
+// in a later operation by now, or about to tell which, has compared this one itself.
 Status WindowedCopy::meet_peers() {
   Board& board = *args_.board;
   for (int i = 0; i < n_; ++i) {
     if (i == me_) continue;
-    const Signature theirs = board.published(i);
-    if (theirs.op <= args_.signature.op && !(theirs == args_.signature))
+    const std::optional<Signature> theirs = board.published(i);
+    if (theirs && theirs->op <= args_.signature.op && *theirs != args_.signature)
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, block_bytes_,
-                      board.ranks()[static_cast<size_t>(i)], theirs, block_bytes_);
+                      board.ranks()[static_cast<size_t>(i)], *theirs, block_bytes_);
     if (!offers(i) || !takes_from(i)) continue;
     COMM_ASSIGN(peers_[static_cast<size_t>(i)],
                 windows_.reach(i, windows_.control(i).in, offered_bytes()));

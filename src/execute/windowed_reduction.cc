@@ -74,16 +74,16 @@ void WindowedReduction::announce() {
 }
 
 // Once all peers have begun: compares what they are doing and finds what they offer. A peer that is
-// in a later operation by now has compared this one itself.
+// in a later operation by now, or about to tell which, has compared this one itself.
 Status WindowedReduction::meet_peers() {
   Board& board = *args_.board;
   for (int i = 0; i < n_; ++i) {
     if (i == me_) continue;
     Peer& peer = peers_[static_cast<size_t>(i)];
-    const Signature theirs = board.published(i);
-    if (theirs.op <= args_.signature.op && !(theirs == args_.signature))
+    const std::optional<Signature> theirs = board.published(i);
+    if (theirs && theirs->op <= args_.signature.op && *theirs != args_.signature)
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, in_bytes_,
-                      board.ranks()[static_cast<size_t>(i)], theirs, in_bytes_);
+                      board.ranks()[static_cast<size_t>(i)], *theirs, in_bytes_);
     const BoardControl& control = windows_.control(i);
     COMM_ASSIGN(const PeerBuffer in, windows_.reach(i, control.in, in_bytes_));
     peer.in = in.memory;

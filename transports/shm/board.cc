@@ -2,24 +2,13 @@
 
 #include <sched.h>
 
-#include <bit>
 #include <cstring>
 
 #include "transports/shm/doorbell.h"
 #include "transports/shm/peek.h"
+#include "transports/shm/published.h"
 
 namespace libcomm::shm {
-namespace {
-
-using Words = std::array<uint64_t, 4>;
-static_assert(sizeof(Words) == sizeof(Signature));
-
-// A writer is at most a few stores away from the end; one that died or lost its core in between
-// must not hold readers.
-constexpr int kMostRetries = 1000;
-
-}  // namespace
-
 ShmBoard::ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member>& members,
                    size_t my_index, const BoardAbilities& abilities)
     : memory_(std::move(memory)),
@@ -34,27 +23,10 @@ ShmBoard::ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member
   }
 }
 
-void ShmBoard::publish(const Signature& signature) {
-  PublishedSignature& to = mine().published;
-  const auto words = std::bit_cast<Words>(signature);
-  const uint32_t version = to.version.load(std::memory_order_relaxed);
-  to.version.store(version + 1, std::memory_order_relaxed);
-  // Release: the odd version is visible before any of the words.
-  for (size_t i = 0; i < words.size(); ++i) to.words[i].store(words[i], std::memory_order_release);
-  to.version.store(version + 2, std::memory_order_release);
-}
+void ShmBoard::publish(const Signature& signature) { shm::publish(&mine().published, signature); }
 
-Signature ShmBoard::published(int index) const {
-  const PublishedSignature& from = controls_[static_cast<size_t>(index)]->published;
-  Words words{};
-  for (int i = 0; i < kMostRetries; ++i) {
-    const uint32_t before = from.version.load(std::memory_order_acquire);
-    for (size_t word = 0; word < words.size(); ++word)
-      words[word] = from.words[word].load(std::memory_order_acquire);
-    if (before % 2 == 0 && from.version.load(std::memory_order_relaxed) == before)
-      return std::bit_cast<Signature>(words);
-  }
-  return {};  // half of one call and half of another would look like a mismatch
+std::optional<Signature> ShmBoard::published(int index) const {
+  return shm::published(controls_[static_cast<size_t>(index)]->published);
 }
 
 void ShmBoard::wake_others(bool fence) {

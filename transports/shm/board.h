@@ -27,7 +27,7 @@ class ShmBoard final : public Board {
   size_t part_bytes() const override { return memory_->layout().part_bytes; }
 
   void publish(const Signature& signature) override;
-  Signature published(int index) const override;
+  std::optional<Signature> published(int index) const override;
 
   void wake_others(bool fence) override;
   int note_core() override;
