@@ -239,6 +239,10 @@ class Transport {
   virtual Result<std::unique_ptr<SendChannel>> connect(int peer, int lane) = 0;
   virtual Result<std::unique_ptr<RecvChannel>> accept(int peer, int lane) = 0;
 
+  // Memory that the user had lent (UserMemory) is not lent any more: when this returns, devices
+  // know it no more, but for what a transfer still needs. Any thread.
+  virtual void drop_ended_memory() {}
+
   virtual TransportStats stats() const = 0;
 };
 

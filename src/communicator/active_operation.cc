@@ -113,6 +113,7 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
     case Route::kSchedule: {
       if (board != nullptr) board->publish(signature);
       COMM_TRY(communicator.reserve_scratch(plan_->scratch_bytes));
+      loans_.lend(communicator.lends_to(), plan_->schedule, *operation_);
       InterpreterArgs args;
       args.schedule = &plan_->schedule;
       args.operation = operation_;

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "src/base/aligned_buffer.h"
+#include "src/communicator/operation_loans.h"
 #include "src/execute/interpreter.h"
 #include "src/execute/oneshot.h"
 #include "src/execute/windowed_copy.h"
@@ -33,6 +34,7 @@ class ActiveOperation final : public Execution {
   const Operation* operation_ = nullptr;
   Operation own_;  // a changed copy of the caller's operation, when it has to be changed
   AlignedBuffer scaled_;
+  OperationLoans loans_;        // ends after what uses them, before our own memory
   OneshotCall own_call_;        // of an operation that was planned otherwise
   const Plan* plan_ = nullptr;  // the planner's; nothing else is planned meanwhile
   std::optional<Oneshot> oneshot_;

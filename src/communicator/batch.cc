@@ -49,6 +49,7 @@ Status Batch::advance(Progress* progress) {
   if (messages_ == nullptr) {
     messages_ = &communicator_.messages();
     if (communicator_.shm_.board != nullptr) communicator_.shm_.board->drop_freed_segments();
+    loans_.lend(communicator_.lends_to(), operations_, communicator_.rank_);
     messages_->start(operations_);
   }
   return messages_->advance(progress);

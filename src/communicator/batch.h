@@ -33,6 +33,7 @@ class Batch final : public Execution {
   bool merged_ = false;  // it stands for several
   bool has_messages_ = false;
   std::optional<ActiveOperation> active_;
+  OperationLoans loans_;          // of the messages; ends after abandon()
   P2pBatch* messages_ = nullptr;  // the communicator's, once they are in progress
 };
 

@@ -132,6 +132,11 @@ Status Communicator::reserve_scratch(size_t bytes) {
   return Status::ok();
 }
 
+OperationLoans::To Communicator::lends_to() const {
+  if (!rdma_) return {};
+  return {lent_memory_.get(), rdma_.get(), knobs_->get_size(Knob::kRdmaPinFrom)};
+}
+
 P2pBatch& Communicator::messages() {
   if (!messages_) messages_.emplace(rank_, nranks_, channels_.get());
   return *messages_;

@@ -23,6 +23,7 @@
 #include "src/communicator/host_stream.h"
 #include "src/communicator/lent_memory.h"
 #include "src/communicator/merged_calls.h"
+#include "src/communicator/operation_loans.h"
 #include "src/communicator/quick_calls.h"
 #include "src/communicator/setup_turns.h"
 #include "src/execute/board_layout.h"
@@ -140,7 +141,9 @@ class Communicator {
     if (lent_memory_) lent_memory_->add(key, base, bytes);
   }
   void take_back(const void* key) {
-    if (lent_memory_) lent_memory_->remove(key);
+    if (!lent_memory_) return;
+    lent_memory_->remove(key);
+    rdma_->drop_ended_memory();
   }
 
   MemoryStats stats() const;
@@ -159,6 +162,8 @@ class Communicator {
   void on_news(News news, const Status& reason);
   // Working memory of the running operation.
   Status reserve_scratch(size_t bytes);
+  // To whom the buffers of an operation are lent.
+  OperationLoans::To lends_to() const;
   // What carries out messages; made by the first of them.
   P2pBatch& messages();
   // On the engine's thread; lets no exception out.

@@ -47,6 +47,7 @@ class Interpreter::LaneRun {
   // An operation that failed leaves its memory to the caller.
   ~LaneRun() {
     if (ready_ && in_ != nullptr) in_->channel->withdraw();
+    for (const Pending& message : pending_) message.port->channel->withdraw();
   }
   LaneRun(const LaneRun&) = delete;
   LaneRun& operator=(const LaneRun&) = delete;

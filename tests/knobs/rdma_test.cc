@@ -2,7 +2,9 @@
 // What queue pairs do is what the log says of them, which is what the device answered when asked.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
+#include <cstring>
 
 #include "tests/knobs/looking.h"
 
@@ -212,6 +214,31 @@ ON_THE_DOUBLE(RDMA_WINDOW);
 TEST_F(RDMA_WINDOW, IsSlotsAndTheirSize) {
   EXPECT_TRUE(contains(over_rdma({{"COMM_RDMA_WINDOW", "2x8K"}}).log, "segments of 8192 bytes"));
   EXPECT_TRUE(contains(over_rdma({{"COMM_RDMA_WINDOW", "2x512K"}}).log, "segments of 524288"));
+}
+
+// How many large segments of an all-reduce of 1 MiB of plain memory went out from where it was.
+int sent_in_place(const Environment& settings) {
+  const Look seen = over_rdma(settings, size_t{256} << 10);
+  EXPECT_TRUE(used_rdma(seen));
+  int most = 0;
+  for (size_t at = seen.log.find(" segments, "); at != std::string::npos;
+       at = seen.log.find(" segments, ", at + 1))
+    most = std::max(most, std::atoi(seen.log.c_str() + at + std::strlen(" segments, ")));
+  return most;
+}
+
+ON_THE_DOUBLE(RDMA_PIN_FROM);
+TEST_F(RDMA_PIN_FROM, IsTheLeastBufferThatIsUsedInPlace) {
+  EXPECT_GT(sent_in_place({}), 0);
+  EXPECT_GT(sent_in_place({{"COMM_RDMA_PIN_FROM", "1M"}}), 0);
+  EXPECT_EQ(sent_in_place({{"COMM_RDMA_PIN_FROM", "1048577"}}), 0);
+}
+
+ON_THE_DOUBLE(RDMA_PIN_LIMIT);
+TEST_F(RDMA_PIN_LIMIT, BoundsWhatIsUsedInPlace) {
+  EXPECT_GT(sent_in_place({{"COMM_RDMA_PIN_LIMIT", "1M"}}), 0);
+  EXPECT_EQ(sent_in_place({{"COMM_RDMA_PIN_LIMIT", "1048575"}}), 0);
+  EXPECT_EQ(sent_in_place({{"COMM_RDMA_PIN_LIMIT", "0"}}), 0);
 }
 
 TEST_F(RDMA_WINDOW, RefusesNonsenseOnAllRanks) {

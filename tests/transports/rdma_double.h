@@ -38,6 +38,10 @@ class RdmaDouble {
   void receive_rate(const char* device, uint64_t rate) const {
     call<int (*)(const char*, uint64_t)>("rdma_double_receive_rate")(device, rate);
   }
+  // Registered regions that overlap the memory.
+  int regions(const void* address, size_t bytes) const {
+    return call<int (*)(const void*, uint64_t)>("rdma_double_regions")(address, bytes);
+  }
   rdma_double_device_t device(const char* name) const {
     rdma_double_device_t device{};
     call<int (*)(const char*, rdma_double_device_t*)>("rdma_double_device")(name, &device);

@@ -1,4 +1,6 @@
 // What only the RDMA transport does: grants, registered memory, queue pairs, what it holds.
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <deque>
 #include <thread>
@@ -13,8 +15,8 @@ namespace {
 // User memory as a test lends it and takes it back.
 class TestMemory final : public UserMemory {
  public:
-  uint64_t lend(void* base, size_t bytes) {
-    ranges_.push_back({++last_, static_cast<std::byte*>(base), bytes});
+  uint64_t lend(void* base, size_t bytes, bool brief = false) {
+    ranges_.push_back({++last_, static_cast<std::byte*>(base), bytes, brief});
     return last_;
   }
   void take_back(uint64_t id) {
@@ -94,6 +96,104 @@ TEST_F(Rdma, RegisteredMemoryIsSentFromAndReceivedIntoWithoutACopy) {
   EXPECT_TRUE(dst == src);
   EXPECT_EQ(of(world, 0).direct_segments, 7u);
   EXPECT_EQ(of(world, 1).direct_segments, 14u);
+}
+
+TEST_F(Rdma, MemoryThatIsTakenBackIsDeregisteredAtOnce) {
+  const auto memory = std::make_shared<TestMemory>();
+  RdmaWorld world(Settings{}, memory);
+  Link link = open(world);
+  const Bytes src = pattern(50000, 1);
+  const uint64_t lent = memory->lend(const_cast<std::byte*>(src.data()), src.size());
+  ASSERT_TRUE(carry(link, SendWay::kPost, RecvWay::kPeek, numbered(1), src));
+  ASSERT_TRUE(until([&] { return completed(*link.send) == 1; }));
+  EXPECT_EQ(double_.regions(src.data(), src.size()), 1);
+  memory->take_back(lent);
+  world.transport(0).drop_ended_memory();
+  EXPECT_EQ(double_.regions(src.data(), src.size()), 0);
+}
+
+TEST_F(Rdma, BriefMemoryIsRegisteredUpToItsLimit) {
+  const auto memory = std::make_shared<TestMemory>();
+  RdmaWorld world(Settings{{"RDMA_PIN_LIMIT", "100000"}}, memory);
+  Link link = open(world);
+  const Bytes a = pattern(60000, 1), b = pattern(60000, 2), c = pattern(40000, 3);
+  const auto lend = [&](const Bytes& bytes, bool brief) {
+    return memory->lend(const_cast<std::byte*>(bytes.data()), bytes.size(), brief);
+  };
+  const auto registered = [&](const Bytes& bytes, uint64_t op) {
+    EXPECT_TRUE(carry(link, SendWay::kPost, RecvWay::kPeek, numbered(op), bytes));
+    return double_.regions(bytes.data(), bytes.size()) > 0;
+  };
+  const uint64_t first = lend(a, true);
+  lend(b, true);
+  lend(c, true);
+  EXPECT_TRUE(registered(a, 1));
+  EXPECT_FALSE(registered(b, 2)) << "120000 bytes at a time";
+  EXPECT_TRUE(registered(c, 3)) << "exactly the limit";
+  ASSERT_TRUE(until([&] { return completed(*link.send) == 3; }));
+  memory->take_back(first);
+  world.transport(0).drop_ended_memory();
+  EXPECT_FALSE(registered(a, 4));
+  // What the user lends himself does not count.
+  lend(b, false);
+  EXPECT_TRUE(registered(b, 5));
+}
+
+TEST_F(Rdma, RangesMayOverlap) {
+  const auto memory = std::make_shared<TestMemory>();
+  RdmaWorld world(Settings{{"RDMA_WINDOW", "4x32K"}}, memory);
+  Link link = open(world);
+  Bytes whole = pattern(100000, 1);
+  // A small one that was there first, inside of one that is looked up later.
+  memory->lend(whole.data() + 50000, 30000);
+  ASSERT_TRUE(carry(link, SendWay::kPost, RecvWay::kPeek, numbered(1),
+                    Bytes(whole.begin() + 50000, whole.begin() + 80000)));
+  const auto send = [&](size_t from, size_t bytes, uint64_t op) {
+    const std::vector<std::byte> wanted(whole.begin() + static_cast<ptrdiff_t>(from),
+                                        whole.begin() + static_cast<ptrdiff_t>(from + bytes));
+    bool sent = false;
+    return until([&] {
+      if (!sent)
+        sent = try_send(*link.send, SendWay::kPost, numbered(op), whole.data() + from, bytes);
+      completed(*link.send);
+      return try_receive(*link.recv, RecvWay::kPeek, numbered(op), wanted);
+    });
+  };
+  ASSERT_TRUE(send(50000, 30000, 2));
+  memory->lend(whole.data(), whole.size());
+  const uint64_t before = double_.device("double0").registrations;
+  for (uint64_t op = 3; op < 9; ++op)
+    ASSERT_TRUE(send(op % 2 == 0 ? 40000 : 70000, 30000, op)) << op;
+  ASSERT_TRUE(send(50000, 30000, 9));
+  EXPECT_EQ(double_.device("double0").registrations, before + 1) << "looked up, not made again";
+}
+
+TEST_F(Rdma, NothingIsReadFromUserMemoryAfterASendIsWithdrawn) {
+  const auto memory = std::make_shared<TestMemory>();
+  RdmaWorld world(Settings{}, memory);
+  Link link = open(world);
+  ASSERT_TRUE(carry(link, SendWay::kSlot, RecvWay::kInto, numbered(1), pattern(10, 1)));
+  void* pages =
+      ::mmap(nullptr, 1 << 16, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  const uint64_t lent = memory->lend(pages, 1 << 16);
+  // On its way, and stuck there.
+  for (const auto& qp : double_.queue_pairs()) double_.hold(qp.number, false);
+  ASSERT_TRUE(try_send(*link.send, SendWay::kPost, numbered(2), pages, 50000));
+  Segment segment;
+  for (int i = 0; i < 200; ++i) {
+    completed(*link.send);
+    ASSERT_TRUE(link.recv->peek(&segment).is_ok());
+  }
+  EXPECT_EQ(double_.regions(pages, 1 << 16), 1);
+  link.send->withdraw();
+  memory->take_back(lent);
+  world.transport(0).drop_ended_memory();
+  EXPECT_EQ(double_.regions(pages, 1 << 16), 0);
+  ::munmap(pages, 1 << 16);  // a device that still reads here ends the process
+  for (const auto& qp : double_.queue_pairs()) double_.release(qp.number);
+  for (int i = 0; i < 200; ++i) (void)link.recv->peek(&segment);
+  uint64_t count = 0;
+  EXPECT_EQ(link.send->progress(&count).code(), Code::kInvalidUsage);
 }
 
 TEST_F(Rdma, SegmentsThatArePeekedAtFollowThoseReceivedInPlace) {

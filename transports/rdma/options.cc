@@ -72,6 +72,7 @@ Result<Options> Options::from(const Knobs& knobs) {
   options.ece = knobs.get_bool(Knob::kIbEceEnable);
   COMM_ASSIGN(options.window, Window::parse(knobs.get_string(Knob::kRdmaWindow)));
   options.extra_slot_bytes = extra_slots(options.window);
+  options.pin_limit = knobs.get_size(Knob::kRdmaPinLimit);
   return options;
 }
 

@@ -40,6 +40,8 @@ struct Options {
   Window window;
   // Slots beyond the first of each end of a channel, for all channels with one peer together.
   size_t extra_slot_bytes = 0;
+  // Of plain memory, registered at a time.
+  size_t pin_limit = 0;
 
   static Result<Options> from(const Knobs& knobs);
 };

@@ -64,6 +64,7 @@ Status Receiver::peek(Segment* segment) {
 }
 
 Status Receiver::release() {
+  COMM_TRY(failed_);
   if (!shown_) return error(Code::kInternal, "release without a segment that peek showed");
   take_front();
   failed_ = grant_more();
@@ -73,7 +74,7 @@ Status Receiver::release() {
 void Receiver::expect(const Signature& expected, void* dst, size_t bytes, size_t segment) {
   plan_ = {};
   if (segment <= kSmallBytes || bytes <= kSmallBytes || segment > context_->segment_bytes ||
-      !context_->registrations)
+      !context_->registrations || !failed_)
     return;
   plan_.registration = context_->registrations->find(dst, bytes);
   if (!plan_.registration) return;
@@ -116,15 +117,15 @@ Status Receiver::receive_into(const Signature& expected, void* dst, size_t bytes
   return failed_;
 }
 
-// Whatever was granted may still be written: the queue pairs are moved to ERR, and are of no use
-// then. Only when user memory is granted; staging slots are ours.
+// Whatever was granted may still be written: without queue pairs nothing is. Only when user memory
+// is granted; staging slots are ours.
 void Receiver::withdraw() {
   plan_ = {};
   const bool user_memory =
       std::any_of(given_.begin(), given_.end(), [](const Given& given) { return given.slot < 0; });
   if (!user_memory) return;
-  for (int index = 0; index < bundle_->shape().qps(); ++index)
-    if (QueuePair* qp = bundle_->qp(index); qp != nullptr) qp->fail();
+  shut();
+  for (Given& given : given_) given.registration.reset();
   if (failed_)
     failed_ = error(Code::kInvalidUsage,
                     "an operation failed before what rank {} sends had come: this channel is of no "

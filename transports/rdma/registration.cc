@@ -1,55 +1,97 @@
 #include "transports/rdma/registration.h"
 
+#include <linux/capability.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
 #include "src/base/log.h"
 
 namespace libcomm::rdma {
+namespace {
+
+bool may_lock_any_memory() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_MEMLOCK, &limit) == 0 && limit.rlim_cur == RLIM_INFINITY) return true;
+  __user_cap_header_struct header{_LINUX_CAPABILITY_VERSION_3, 0};
+  __user_cap_data_struct sets[2] = {};
+  return ::syscall(SYS_capget, &header, sets) == 0 &&
+         (sets[0].effective & (1u << CAP_IPC_LOCK)) != 0;
+}
+
+}  // namespace
+
+size_t brief_limit(size_t wanted) { return may_lock_any_memory() ? wanted : 0; }
 
 std::shared_ptr<const Registration> RegistrationCache::find(const void* address, size_t bytes) {
   if (!memory_) return nullptr;
   const std::lock_guard lock(mutex_);
-  if (memory_->ended() != ended_) drop_ended();
-  const auto* begin = static_cast<const std::byte*>(address);
-  if (auto after = intervals_.upper_bound(begin); after != intervals_.begin()) {
-    const Registration& candidate = *std::prev(after)->second;
-    if (begin + bytes <= candidate.base + candidate.bytes) {
-      ++hits_;
-      return std::prev(after)->second;
-    }
+  if (memory_->ended() != ended_) drop_ended_locked();
+  if (Held held = look_up(static_cast<const std::byte*>(address), bytes)) {
+    ++hits_;
+    return held;
   }
   UserMemory::Range range;
   if (!memory_->find(address, bytes, &range) || unregistrable_.contains(range.id)) return nullptr;
+  if (range.brief && (range.bytes > most_brief_ || *brief_bytes_ > most_brief_ - range.bytes))
+    return nullptr;
   ++misses_;
   return add(range);
 }
 
-std::shared_ptr<const Registration> RegistrationCache::add(const UserMemory::Range& range) {
+// From the last interval that begins at or before `begin` to the first that could reach it.
+RegistrationCache::Held RegistrationCache::look_up(const std::byte* begin, size_t bytes) const {
+  for (auto at = intervals_.upper_bound(begin); at != intervals_.begin();) {
+    --at;
+    if (at->second->holds(begin, bytes)) return at->second;
+    if (static_cast<size_t>(begin - at->first) >= longest_) break;
+  }
+  return nullptr;
+}
+
+RegistrationCache::Held RegistrationCache::add(const UserMemory::Range& range) {
   auto made = std::make_shared<Registration>();
   made->id = range.id;
   made->base = range.base;
-  made->bytes = range.bytes;
   for (const std::shared_ptr<Nic>& nic : nics_) {
     auto mr = nic->register_memory(range.base, range.bytes, true);
     if (!mr) {
-      log_warn("{}; this memory is sent through staging buffers", mr.status().message());
+      const std::string text =
+          fmt::format("{}; this memory is sent through staging buffers", mr.status().message());
+      if (range.brief && std::exchange(warned_, true)) {
+        log_info(Subsys::kNet, "{}", text);
+      } else {
+        log_warn("{}", text);
+      }
       unregistrable_.insert(range.id);
       return nullptr;
     }
     made->mrs.push_back(*std::move(mr));
   }
-  // Ranges that overlap a registered one (registered twice by the user) stay as they are.
-  const auto after = intervals_.lower_bound(range.base);
-  const bool overlaps_next = after != intervals_.end() && after->first < range.base + range.bytes;
-  const bool overlaps_previous =
-      after != intervals_.begin() &&
-      std::prev(after)->second->base + std::prev(after)->second->bytes > range.base;
-  if (!overlaps_next && !overlaps_previous) intervals_[range.base] = made;
+  made->bytes = range.bytes;
+  if (range.brief) {
+    *brief_bytes_ += range.bytes;
+    made->counted = brief_bytes_;
+  }
+  intervals_.emplace(range.base, made);
+  longest_ = std::max(longest_, range.bytes);
   return made;
 }
 
 void RegistrationCache::drop_ended() {
+  if (!memory_) return;
+  const std::lock_guard lock(mutex_);
+  if (memory_->ended() != ended_) drop_ended_locked();
+}
+
+void RegistrationCache::drop_ended_locked() {
   ended_ = memory_->ended();
   std::erase_if(intervals_, [&](const auto& entry) { return !memory_->is_live(entry.second->id); });
   std::erase_if(unregistrable_, [&](uint64_t id) { return !memory_->is_live(id); });
+  longest_ = 0;
+  for (const auto& [base, held] : intervals_) longest_ = std::max(longest_, held->bytes);
 }
 
 uint64_t RegistrationCache::hits() const {

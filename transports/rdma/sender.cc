@@ -124,6 +124,23 @@ Status Sender::progress(uint64_t* completed) {
   return Status::ok();
 }
 
+// The device may still read what has been posted: without queue pairs it reads nothing. Only when
+// it is user memory; staging slots are ours.
+void Sender::withdraw() {
+  bool user_memory = false;
+  for (const Waiting& segment : waiting_) user_memory |= segment.registration != nullptr;
+  for (const Arrival& each : arrivals_) user_memory |= each.registration != nullptr;
+  if (!user_memory) return;
+  shut();
+  waiting_.clear();
+  for (Arrival& each : arrivals_) each.registration.reset();
+  if (failed_)
+    failed_ = error(Code::kInvalidUsage,
+                    "an operation failed before what it sends to rank {} had left: this channel is "
+                    "of no use any more",
+                    name_.peer);
+}
+
 // The channel is never a constant object; arming its queues is no change that a caller could see.
 WaitHandle Sender::wait_handle() const { return const_cast<Sender*>(this)->handle(); }
 

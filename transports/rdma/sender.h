@@ -29,6 +29,7 @@ class Sender final : public SendChannel, private ChannelEnd {
   Status post(const Signature& signature, const void* src, size_t bytes, bool* accepted) override;
   Status progress(uint64_t* completed) override;
   WaitHandle wait_handle() const override;
+  void withdraw() override;
 
   using ChannelEnd::statistics;
 

@@ -125,6 +125,10 @@ class TransportOfNics final : public RdmaTransport {
         [this](std::shared_ptr<const ChannelStatistics> opened) { note(std::move(opened)); }));
   }
 
+  void drop_ended_memory() override {
+    if (context_->registrations) context_->registrations->drop_ended();
+  }
+
   TransportStats stats() const override {
     const Counters& counters = *context_->counters;
     TransportStats stats;
@@ -289,7 +293,8 @@ Result<std::unique_ptr<RdmaTransport>> make_rdma_transport(Bootstrap& bootstrap,
   context->segment_bytes = local.options.window.slot_bytes;
   context->window_slots = static_cast<int>(std::max<uint32_t>(local.offer.window_slots, 1));
   context->nics = local.nics;
-  context->registrations = std::make_shared<RegistrationCache>(local.nics, setup.memory);
+  context->registrations = std::make_shared<RegistrationCache>(
+      local.nics, setup.memory, brief_limit(local.options.pin_limit));
   context->always_readable = UniqueFd(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!context->always_readable) return descriptor_error(errno, "eventfd for the RDMA transport");
   auto transport = std::make_unique<TransportOfNics>(bootstrap, std::move(context), offers);

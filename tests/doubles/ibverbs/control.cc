@@ -84,9 +84,21 @@ int rdma_double_device(const char* name, rdma_double_device_t* out) {
     out->backlog_bytes = counters.backlog_bytes;
     out->max_backlog_bytes = counters.max_backlog_bytes;
     out->busy_ns = static_cast<uint64_t>(counters.busy_ns);
+    out->registrations = counters.registrations;
     out->span_ns = static_cast<uint64_t>(counters.last_ns - counters.first_ns);
     return 0;
   });
+}
+
+int rdma_double_regions(const void* address, uint64_t bytes) {
+  Node& node = Node::current();
+  const auto lock = node.lock();
+  const auto* begin = static_cast<const std::byte*>(address);
+  return static_cast<int>(
+      std::count_if(node.regions().begin(), node.regions().end(), [&](const auto& entry) {
+        const Mr& mr = *entry.second;
+        return mr.base < begin + bytes && begin < mr.base + mr.length;
+      }));
 }
 
 int rdma_double_kill(uint32_t number) {

@@ -34,13 +34,17 @@ typedef struct {
   // By the simulated clock of RDMA_DOUBLE_RECEIVE_RATE: a packet takes its bytes divided by the
   // rate, whatever this machine does. 0 without a rate.
   uint64_t busy_ns;
-  uint64_t span_ns;  // from the first packet's beginning to the last one's end
+  uint64_t span_ns;        // from the first packet's beginning to the last one's end
+  uint64_t registrations;  // memory regions made so far
 } rdma_double_device_t;
 
 // The living queue pairs, in the order of their making; the result is how many there are.
 int rdma_double_list(rdma_double_qp_t* out, int room);
 int rdma_double_qp(uint32_t number, rdma_double_qp_t* out);
 int rdma_double_device(const char* name, rdma_double_device_t* out);
+
+// How many registered regions of the process overlap [address, address + bytes).
+int rdma_double_regions(const void* address, uint64_t bytes);
 
 // The queue pair fails as by a fault of the hardware: ERR, all flushed, IBV_EVENT_QP_FATAL.
 int rdma_double_kill(uint32_t number);

@@ -76,6 +76,7 @@ Mr* enter(Pd& pd, std::byte* base, size_t length, uint64_t iova, unsigned access
   pd.node->add_region(mr);
   ++pd.regions;
   ++device.regions;
+  ++device.counters.registrations;
   device.registered_bytes += length;
   return &mr;
 }

@@ -59,6 +59,7 @@ class Node {
   Qp* find_queue_pair(uint32_t number);
   Qp* queue_pair_by_serial(uint64_t serial);
   const std::unordered_map<uint32_t, Qp*>& queue_pairs() const { return queue_pairs_; }
+  const std::unordered_map<uint32_t, Mr*>& regions() const { return regions_; }  // by lkey
   void add_region(Mr& mr);
   void remove_region(Mr& mr);
   Mr* region_of_lkey(uint32_t lkey);

@@ -36,6 +36,7 @@ struct DeviceCounters {
   int64_t busy_ns = 0;
   int64_t first_ns = 0;
   int64_t last_ns = 0;
+  uint64_t registrations = 0;
 };
 
 struct Device : ibv_device {
