@@ -61,6 +61,35 @@ TEST_F(RdmaFailover, AKilledQueuePairIsReplacedAndNothingIsLost) {
   }
 }
 
+// Queue pairs fail, and are given up, before the ends know each other.
+TEST_F(RdmaFailover, AChannelOpensAlthoughItsQueuePairsFailMeanwhile) {
+  for (const bool sender_alone : {false, true}) {
+    RdmaWorld world(Settings{{"IB_QPS_PER_CONNECTION", "2"}});
+    Link link;
+    const auto disturb = [&] {
+      double_.port("double0", false);
+      uint64_t count = 0;
+      EXPECT_TRUE(link.send->progress(&count).is_ok());
+      double_.port("double0", true);
+    };
+    auto send = world.transport(0).connect(1, 0);
+    ASSERT_TRUE(send.is_ok()) << send.status().to_string();
+    link.send = *std::move(send);
+    if (sender_alone) disturb();
+    auto recv = world.transport(1).accept(0, 0);
+    ASSERT_TRUE(recv.is_ok()) << recv.status().to_string();
+    link.recv = *std::move(recv);
+    if (!sender_alone) {
+      Segment none;
+      EXPECT_TRUE(link.recv->peek(&none).is_ok());  // its end is there, and has not read the offer
+      disturb();
+    }
+    Stream stream;
+    ASSERT_TRUE(stream.run(link)) << sender_alone;
+    EXPECT_GE(of(world, 0).rebuilt_qps, 1u);
+  }
+}
+
 TEST_F(RdmaFailover, EveryQueuePairMayBeKilledAtAnyTime) {
   RdmaWorld world(Settings{{"IB_QPS_PER_CONNECTION", "3"}, {"RDMA_WINDOW", "4x16K"}});
   Link link = open(world);

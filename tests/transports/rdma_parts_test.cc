@@ -176,6 +176,27 @@ TEST(Wire, EndsThatDoNotFitNameWhatDiffers) {
   EXPECT_NE(check_end(theirs, mine, 3).message().find("MTU"), std::string::npos);
 }
 
+TEST(Wire, QueuePairsThatCannotBeAreRefused) {
+  EndWire mine;
+  mine.rails = mine.qps_per_rail = 1;
+  mine.rail[0].mtu = IBV_MTU_4096;
+  EndWire theirs = mine;
+  theirs.qp[1].number = 1 << 24;
+  EXPECT_EQ(check_end(theirs, mine, 3).code(), Code::kRemote);
+  RebuildWire good;
+  good.qp = {5, 6};
+  good.rail.mtu = IBV_MTU_1024;
+  good.rail.link_layer = IBV_LINK_LAYER_ETHERNET;
+  EXPECT_TRUE(check_rebuild(good, true, 3).is_ok());
+  EXPECT_EQ(check_rebuild(good, false, 3).peer(), 3) << "another link layer";
+  RebuildWire bad = good;
+  bad.rail.mtu = 0;
+  EXPECT_FALSE(check_rebuild(bad, true, 3).is_ok());
+  bad = good;
+  bad.qp.number = 0;
+  EXPECT_FALSE(check_rebuild(bad, true, 3).is_ok());
+}
+
 TEST(Offer, RanksOfAnotherVersionOfferNothing) {
   RankOffer offer;
   offer.rails = 2;

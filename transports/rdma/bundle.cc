@@ -41,15 +41,21 @@ void Bundle::describe(EndWire* end) const {
   end->rails = static_cast<uint16_t>(shape_.rails);
   end->qps_per_rail = static_cast<uint16_t>(shape_.qps_per_rail);
   for (int index = 0; index < shape_.qps(); ++index) {
-    const QueuePair& qp = *qps_[static_cast<size_t>(index)];
-    end->qp[index] = qp.wire();
-    qp.describe(&end->rail[shape_.rail_of(index)], options_);
+    const int rail = shape_.rail_of(index);
+    nics_[static_cast<size_t>(rail)]->describe(&end->rail[rail]);
+    const QueuePair* qp = qps_[static_cast<size_t>(index)].get();
+    if (qp == nullptr) continue;
+    end->qp[index] = qp->wire();
+    qp->describe_ece(&end->rail[rail], options_);
   }
 }
 
 Status Bundle::connect(const EndWire& theirs) {
-  for (int index = 0; index < shape_.qps(); ++index)
+  for (int index = 0; index < shape_.qps(); ++index) {
+    QueuePair* mine = qp(index);
+    if (mine == nullptr || mine->failed() || theirs.qp[index].number == 0) continue;
     COMM_TRY(connect_one(index, theirs.rail[shape_.rail_of(index)], theirs.qp[index]));
+  }
   return Status::ok();
 }
 

@@ -47,6 +47,7 @@ class Bundle {
 
   // The queue pairs and rails of this end.
   void describe(EndWire* end) const;
+  // Where both ends have one: those that failed meanwhile are replaced later.
   Status connect(const EndWire& theirs);
   Status connect_one(int index, const RailWire& rail, const QpWire& peer);
   // A new queue pair in the place of one that has failed and drained, or is given up.

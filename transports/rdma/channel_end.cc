@@ -136,6 +136,14 @@ Status ChannelEnd::lost(const std::string& cause) const {
       .with_peer(name_.peer);
 }
 
+Status ChannelEnd::check_open(MessageType type) const {
+  if (connected_) return Status::ok();
+  return error(Code::kRemote,
+               "rank {} sent a control message of kind {} before the channel is open", name_.peer,
+               static_cast<int>(type))
+      .with_peer(name_.peer);
+}
+
 Status ChannelEnd::check_index(uint32_t index) const {
   if (index < lines_.size()) return Status::ok();
   return error(Code::kRemote, "rank {} named queue pair {} of {}: the stream is corrupt",

@@ -106,6 +106,8 @@ class ChannelEnd {
   Status fail_line(int index, const std::string& cause);
   // Counts against the limit of failures in a row.
   void note_success() { failures_in_a_row_ = 0; }
+  // A message that may only come once the channel is open: kRemote when it is not.
+  Status check_open(MessageType type) const;
   // A message about a queue pair: kRemote when it names none of this channel's.
   Status check_index(uint32_t index) const;
 

@@ -190,6 +190,13 @@ void Nic::read_place() {
   if (!node.empty()) info_.numa_node = std::atoi(node.c_str());
 }
 
+void Nic::describe(RailWire* rail) const {
+  rail->gid = info_.gid.gid;
+  rail->lid = info_.lid;
+  rail->link_layer = info_.ethernet ? IBV_LINK_LAYER_ETHERNET : IBV_LINK_LAYER_INFINIBAND;
+  rail->mtu = static_cast<uint8_t>(info_.mtu);
+}
+
 Result<Mr> Nic::register_memory(void* address, size_t bytes, bool data) const {
   errno = 0;
   unsigned access = kAccess;

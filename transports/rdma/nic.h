@@ -12,6 +12,7 @@
 
 #include "transports/rdma/handles.h"
 #include "transports/rdma/options.h"
+#include "transports/rdma/wire.h"
 
 namespace libcomm::rdma {
 
@@ -50,6 +51,8 @@ class Nic {
   ibv_context* context() const { return context_.get(); }
   ibv_pd* pd() const { return pd_.get(); }
 
+  // Its address, for the peer.
+  void describe(RailWire* rail) const;
   // Payload is registered for relaxed ordering.
   bool relaxed() const { return relaxed_; }
   // kSystem names the limit and the remedy. `data`: payload, for which the order inside a transfer

@@ -77,12 +77,7 @@ Status QueuePair::to_init(const Options& options) {
   return Status::ok();
 }
 
-void QueuePair::describe(RailWire* rail, const Options& options) const {
-  const PortInfo& info = nic_->info();
-  rail->gid = info.gid.gid;
-  rail->lid = info.lid;
-  rail->link_layer = info.ethernet ? IBV_LINK_LAYER_ETHERNET : IBV_LINK_LAYER_INFINIBAND;
-  rail->mtu = static_cast<uint8_t>(info.mtu);
+void QueuePair::describe_ece(RailWire* rail, const Options& options) const {
   const Verbs& verbs = *nic_->verbs();
   ibv_ece ece{};
   if (!options.ece || verbs.query_ece == nullptr || verbs.set_ece == nullptr) return;

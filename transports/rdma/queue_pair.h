@@ -53,8 +53,8 @@ class QueuePair {
   size_t most_inline() const { return inline_bytes_; }
   const Nic& nic() const { return *nic_; }
 
-  // What this end offers in `rail`, ECE included.
-  void describe(RailWire* rail, const Options& options) const;
+  // Adds to `rail` what this end offers of ECE.
+  void describe_ece(RailWire* rail, const Options& options) const;
   // To ready-to-receive and ready-to-send with the peer's end. `answering`: this end has the
   // other's ECE offer and settles it.
   Status connect(const RailWire& rail, const QpWire& peer, int traffic_class,

@@ -185,6 +185,11 @@ Status Receiver::read_front(bool* whole) {
     front.read = true;
     acknowledged_ += front.header.grants_seen - static_cast<uint32_t>(acknowledged_);
   }
+  if (static_cast<int>(std::bit_width(front.parts)) > front.header.parts)
+    return error(Code::kRemote,
+                 "rank {} announced part {} of a segment of {}: the stream is corrupt", name_.peer,
+                 std::bit_width(front.parts) - 1, int{front.header.parts})
+        .with_peer(name_.peer);
   *whole = std::popcount(front.parts) == front.header.parts;
   return Status::ok();
 }
@@ -409,6 +414,7 @@ Status Receiver::on_sent(int /*index*/) {
 // ---- opening, and fail-over: see channel_end.h -------------------------------------------------
 
 Status Receiver::on_message(const Message& message) {
+  if (message.type != MessageType::kOffer) COMM_TRY(check_open(message.type));
   switch (message.type) {
     case MessageType::kOffer: {
       EndWire theirs;
@@ -504,6 +510,7 @@ Status Receiver::on_rebuild(const RebuildWire& rebuild) {
     return error(Code::kRemote, "rank {} replaces queue pair {} at the wrong time", name_.peer,
                  index)
         .with_peer(name_.peer);
+  COMM_TRY(check_rebuild(rebuild, bundle_->nic_of(index).info().ethernet, name_.peer));
   if (!bundle_->nic_of(index).port_is_up()) {
     rebuilds_waiting_.push_back(rebuild);
     return Status::ok();
@@ -515,7 +522,8 @@ Status Receiver::on_rebuild(const RebuildWire& rebuild) {
   enter(index, Phase::kLive);
   COMM_TRY(bundle_->connect_one(index, rebuild.rail, rebuild.qp));
   rebuilt.rail = {};
-  bundle_->qp(index)->describe(&rebuilt.rail, context_->options);
+  bundle_->nic_of(index).describe(&rebuilt.rail);
+  bundle_->qp(index)->describe_ece(&rebuilt.rail, context_->options);
   ChannelStatistics::add(statistics_->rebuilt_qps);
   return control_->send(MessageType::kRebuilt, rebuilt);
 }

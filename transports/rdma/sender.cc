@@ -160,6 +160,8 @@ Status Sender::check_peer() {
 // ---- what the peer says ------------------------------------------------------------------------
 
 Status Sender::on_message(const Message& message) {
+  if (message.type != MessageType::kAnswer && message.type != MessageType::kBroken)
+    COMM_TRY(check_open(message.type));
   switch (message.type) {
     case MessageType::kAnswer: {
       EndWire theirs;
@@ -187,6 +189,7 @@ Status Sender::on_message(const Message& message) {
       const auto index = static_cast<int>(rebuilt.index);
       if (rebuilt.epoch != line(index).epoch || line(index).phase != Phase::kRebuilding)
         return Status::ok();
+      COMM_TRY(check_rebuild(rebuilt, bundle_->nic_of(index).info().ethernet, name_.peer));
       if (const Status connected = bundle_->connect_one(index, rebuilt.rail, rebuilt.qp);
           !connected)
         return fail_line(index, connected.message());
@@ -261,6 +264,10 @@ Status Sender::read_grants() {
     entry_arrived_[next_entry_ % kGrants] = false;
     ++next_entry_;
     if ((entry.flags & kGrantsMemory) == 0) continue;
+    if (grants_.size() >= kMaxSlots)
+      return error(Code::kRemote, "rank {} granted more than {} places: its memory is corrupt",
+                   name_.peer, kMaxSlots)
+          .with_peer(name_.peer);
     Grant grant;
     grant.number = entry.grant;
     grant.for_one_call = (entry.flags & kForOneCall) != 0;
@@ -577,7 +584,8 @@ void Sender::begin_rebuild(int index) {
   rebuild.index = static_cast<uint32_t>(index);
   rebuild.epoch = line(index).epoch;
   rebuild.qp = bundle_->qp(index)->wire();
-  bundle_->qp(index)->describe(&rebuild.rail, context_->options);
+  bundle_->nic_of(index).describe(&rebuild.rail);
+  bundle_->qp(index)->describe_ece(&rebuild.rail, context_->options);
   enter(index, Phase::kRebuilding);
   (void)control_->send(MessageType::kRebuild, rebuild);
 }

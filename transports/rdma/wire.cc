@@ -16,6 +16,17 @@ Status other_version(int peer, unsigned theirs) {
       .with_peer(peer);
 }
 
+constexpr uint32_t kMost24 = (1u << 24) - 1;  // of queue pair and packet numbers
+
+Status check_qp(const QpWire& qp, int peer) {
+  if (qp.number > kMost24 || qp.first_psn > kMost24)
+    return corrupt(
+        peer, fmt::format("a queue pair {:#x} with first packet {:#x}", qp.number, qp.first_psn));
+  return Status::ok();
+}
+
+bool is_mtu(uint8_t code) { return code >= IBV_MTU_256 && code <= IBV_MTU_4096; }
+
 }  // namespace
 
 Status check_arrival(const ArrivalHeader& header, uint64_t sequence, size_t slot_bytes, int peer) {
@@ -70,9 +81,21 @@ Status check_end(const EndWire& theirs, const EndWire& mine, int peer) {
   for (int rail = 0; rail < mine.rails; ++rail) {
     if (theirs.rail[rail].link_layer != mine.rail[rail].link_layer)
       return differs("link layer", theirs.rail[rail].link_layer, mine.rail[rail].link_layer);
-    if (theirs.rail[rail].mtu < IBV_MTU_256 || theirs.rail[rail].mtu > IBV_MTU_4096)
+    if (!is_mtu(theirs.rail[rail].mtu))
       return differs("MTU code", theirs.rail[rail].mtu, mine.rail[rail].mtu);
   }
+  const int qps = mine.rails * mine.qps_per_rail + 1;
+  for (int qp = 0; qp < qps && qp < kMaxQps; ++qp) COMM_TRY(check_qp(theirs.qp[qp], peer));
+  return Status::ok();
+}
+
+Status check_rebuild(const RebuildWire& rebuild, bool ethernet, int peer) {
+  COMM_TRY(check_qp(rebuild.qp, peer));
+  const int layer = ethernet ? IBV_LINK_LAYER_ETHERNET : IBV_LINK_LAYER_INFINIBAND;
+  if (rebuild.qp.number == 0 || !is_mtu(rebuild.rail.mtu) || rebuild.rail.link_layer != layer)
+    return corrupt(
+        peer, fmt::format("a queue pair {} with MTU code {} and link layer {}", rebuild.qp.number,
+                          int{rebuild.rail.mtu}, int{rebuild.rail.link_layer}));
   return Status::ok();
 }
 

@@ -143,7 +143,7 @@ struct RailWire {
 static_assert(sizeof(RailWire) == 32);
 
 struct QpWire {
-  uint32_t number = 0;
+  uint32_t number = 0;  // 0: it failed before the channel was open, and is going to be replaced
   uint32_t first_psn = 0;
 };
 
@@ -199,5 +199,7 @@ static_assert(kMaxMessage >= sizeof(EndWire));
 Status check_arrival(const ArrivalHeader& header, uint64_t sequence, size_t slot_bytes, int peer);
 Status check_grant(const GrantEntry& entry, uint64_t sequence, int rails, int peer);
 Status check_end(const EndWire& theirs, const EndWire& mine, int peer);
+// A queue pair in place of a failed one, on a rail of this link layer.
+Status check_rebuild(const RebuildWire& rebuild, bool ethernet, int peer);
 
 }  // namespace libcomm::rdma
