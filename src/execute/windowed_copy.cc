@@ -13,6 +13,8 @@ constexpr size_t kReadBytes = size_t{16} << 10;
 // Most bytes of a broadcast, or gathered from all, for which that is so. There staging is half of
 // the work, done by others than the one with most to do.
 constexpr size_t kMostReadBytes = size_t{128} << 10;
+// Most of a block that is read at once, so that a failure elsewhere is noticed meanwhile.
+constexpr size_t kReadSlice = size_t{4} << 20;
 
 // Is it worth reading blocks where they are in another process?
 bool worth_reading(const Operation& operation, size_t block_bytes, size_t ranks) {
@@ -52,9 +54,11 @@ WindowedCopy::WindowedCopy(const BoardArgs& args, size_t window)
                       args.operation->collective == Collective::kAllToAll),
       collects_(args.operation->collective != Collective::kBroadcast &&
                 args.operation->collective != Collective::kScatter),
-      slice_bytes_(windows_.bytes() / static_cast<size_t>(block_per_peer_ ? n_ : 1)),
       reads_(args.board->memory_readable() &&
              worth_reading(*args.operation, block_bytes_, static_cast<size_t>(n_))),
+      // What is read in place need not fit on the board, and is read in few calls.
+      slice_bytes_(reads_ ? kReadSlice
+                          : windows_.bytes() / static_cast<size_t>(block_per_peer_ ? n_ : 1)),
       in_(static_cast<const std::byte*>(args.operation->in)),
       out_(static_cast<std::byte*>(args.operation->out)),
       stream_(block_bytes_ * static_cast<size_t>(collects_ ? n_ : 1) >= kStreamBytes),
@@ -142,6 +146,15 @@ void WindowedCopy::stage() {
   }
   ++staged_;
   windows_.tell({&BoardControl::staged}, staged_);
+  // While the others come to this window, too.
+  if (takes_from(me_)) take_own(part);
+}
+
+void WindowedCopy::take_own(const Slice& part) {
+  const size_t me = static_cast<size_t>(me_);
+  const std::byte* from = in_ + (block_per_peer_ ? me * block_bytes_ : 0) + part.begin;
+  std::byte* to = out_ + (collects_ ? me * block_bytes_ : 0) + part.begin;
+  if (from != to) copy_bytes(to, from, part.bytes, stream_);
 }
 
 Status WindowedCopy::take_from(int index, const Slice& part) {
@@ -153,9 +166,7 @@ Status WindowedCopy::take_from(int index, const Slice& part) {
   const PeerBuffer& peer = peers_[source];
   if (peer.memory != nullptr || (peer.address != 0 && reads_))
     return windows_.fetch(index, peer, in_whole, to, part.bytes, stream_);
-  const std::byte* from =
-      index == me_ ? in_ + in_whole : windows_.input(index, taken_) + block * slice_bytes_;
-  if (from != to) copy_bytes(to, from, part.bytes, stream_);
+  copy_bytes(to, windows_.input(index, taken_) + block * slice_bytes_, part.bytes, stream_);
   return Status::ok();
 }
 
@@ -164,7 +175,7 @@ Status WindowedCopy::take() {
   BoardWindows::Use use(&windows_);
   COMM_TRY(use.begin());
   // Begin after this rank, so that not all ranks read the same memory at once.
-  for (int k = 1; k <= n_; ++k) {
+  for (int k = 1; k < n_; ++k) {
     const int i = (me_ + k) % n_;
     if (takes_from(i)) COMM_TRY(take_from(i, part));
   }

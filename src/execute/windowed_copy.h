@@ -41,6 +41,7 @@ class WindowedCopy final : public Execution {
   bool takes_from(int rank) const;
   Slice slice(uint64_t window) const;
   void stage();
+  void take_own(const Slice& slice);
   Status take();
   Status take_from(int index, const Slice& slice);
   // Bytes of this rank's and every other's input, where they have one.
@@ -64,8 +65,8 @@ class WindowedCopy final : public Execution {
   size_t block_bytes_;
   bool block_per_peer_;  // a rank offers a block for each rank, not one for all
   bool collects_;        // the output holds a block of each rank
-  size_t slice_bytes_;
-  bool reads_;  // ranks read what others have where it is in another process
+  bool reads_;           // ranks read what others have where it is in another process
+  size_t slice_bytes_;   // of a block, that a window carries
   uint64_t staged_ = 0, taken_ = 0;
   const std::byte* in_;
   std::byte* out_;
