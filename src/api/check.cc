@@ -72,8 +72,9 @@ Status check_root(int root, const Communicator& communicator, const char* name) 
 }
 
 Status check_count(size_t count, size_t blocks, DataType type, const char* name) {
-  const size_t most = static_cast<size_t>(PTRDIFF_MAX) / size_of(type) / (blocks == 0 ? 1 : blocks);
-  if (count > most)
+  size_t bytes = 0;  // a division would cost more than the rest of a small call's checks
+  if (__builtin_mul_overflow(count, size_of(type) * (blocks == 0 ? 1 : blocks), &bytes) ||
+      bytes > static_cast<size_t>(PTRDIFF_MAX))
     return error(Code::kInvalidArgument, "{} {} of {} in {} blocks is more than can be addressed",
                  name, count, name_of(type), blocks);
   return Status::ok();

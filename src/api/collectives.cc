@@ -14,8 +14,11 @@ namespace libcomm {
 namespace {
 
 // Runs, queues or gathers a checked operation.
-Status issue(comm* handle, Operation operation, cudaStream_t stream) {
-  COMM_ASSIGN(auto host_stream, find_stream(stream));
+Status issue(comm* handle, Operation&& operation, cudaStream_t stream) {
+  std::shared_ptr<HostStream> host_stream;
+  if (stream != nullptr) {
+    COMM_ASSIGN(host_stream, find_stream(stream));
+  }
   Communicator& communicator = *handle->communicator;
   COMM_TRY(communicator.check_usable());
   if (log_wants(LogLevel::kTrace, Subsys::kCall))  // describing it costs more than a small call

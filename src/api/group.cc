@@ -17,8 +17,10 @@ thread_local constinit int t_group_depth = 0;
 namespace {
 
 struct PendingWork {
+  explicit PendingWork(comm* one) : handle(one), use(one) {}
+
   comm* handle;
-  std::unique_ptr<HandleUse> use;  // keeps the communicator alive until the group ends
+  HandleUse use;  // keeps the communicator alive until the group ends
   std::vector<Operation> operations;
   HostStreams streams;  // each once
   bool waits = false;   // an operation without a stream: the group's end waits for it
@@ -37,33 +39,68 @@ struct GroupState {
   std::vector<Creation> creations;
 };
 
-thread_local GroupState t_group;
-thread_local bool t_dropped_by_fork = false;
+// A thread's group, and the memory that it keeps from one to the next: a group of two small
+// messages takes less time than two allocations would.
+class ThreadGroup {
+ public:
+  GroupState open;
+  bool dropped_by_fork = false;
 
-// What the open group has of this communicator; null: nothing.
-PendingWork* work_of(const comm* handle) {
-  for (PendingWork& work : t_group.work)
-    if (work.handle == handle) return &work;
-  return nullptr;
+  // What the open group has of this communicator; null: nothing.
+  PendingWork* work_of(const comm* handle) {
+    for (PendingWork& work : open.work)
+      if (work.handle == handle) return &work;
+    return nullptr;
+  }
+  PendingWork& add_work(comm* handle) {
+    if (open.work.capacity() == 0) open.work = std::move(spare_work_);
+    PendingWork& work = open.work.emplace_back(handle);
+    work.operations = std::move(spare_operations_);
+    return work;
+  }
+  GroupState take() { return std::exchange(open, GroupState()); }
+  // Of a group that is over.
+  void keep_memory(GroupState& over) {
+    if (over.work.empty()) return;
+    spare_operations_ = std::move(over.work.front().operations);
+    spare_operations_.clear();
+    spare_work_ = std::move(over.work);
+    spare_work_.clear();
+  }
+
+ private:
+  std::vector<PendingWork> spare_work_;
+  std::vector<Operation> spare_operations_;
+};
+
+// Made when the thread opens its first group: the pointer is looked at by every call in one.
+thread_local constinit ThreadGroup* t_group __attribute__((tls_model("initial-exec"))) = nullptr;
+thread_local std::unique_ptr<ThreadGroup> t_group_owner;
+
+ThreadGroup& thread_group() {
+  if (t_group == nullptr) {
+    t_group_owner = std::make_unique<ThreadGroup>();
+    t_group = t_group_owner.get();
+  }
+  return *t_group;
 }
 
 // A forked child has the thread's group, but not the communicators in it.
 void drop_group_in_child() {
   if (t_group_depth == 0) return;
   t_group_depth = 0;
-  t_dropped_by_fork = true;
-  new GroupState(std::move(t_group));  // what it holds may be locked for ever
-  t_group = GroupState();
+  thread_group().dropped_by_fork = true;
+  new GroupState(thread_group().take());  // what it holds may be locked for ever
 }
 
 Status no_group(const char* call) {
-  return error(
-      Code::kInvalidUsage, "{} without a commGroupStart in this thread{}", call,
-      t_dropped_by_fork ? " (a group that is open during fork() stays with the parent)" : "");
+  return error(Code::kInvalidUsage, "{} without a commGroupStart in this thread{}", call,
+               thread_group().dropped_by_fork
+                   ? " (a group that is open during fork() stays with the parent)"
+                   : "");
 }
 
-constexpr size_t kUsualOperations = 8;  // of one communicator in a group
-constexpr int kParallel = 1;            // among COMM_LAUNCH_MODE's choices
+constexpr int kParallel = 1;  // among COMM_LAUNCH_MODE's choices
 
 // One chain per parent, in the order of the calls.
 std::vector<std::vector<const Creation*>> chains_of(const std::vector<Creation>& creations) {
@@ -87,6 +124,7 @@ void keep_first(Status status, Status* first) {
 }
 
 Status run_creations(const std::vector<Creation>& creations) {
+  if (creations.empty()) return Status::ok();
   const auto chains = chains_of(creations);
   std::vector<Status> results(chains.size());
   const auto run_chain = [&](size_t i) {
@@ -176,6 +214,17 @@ Status run_work(std::span<PendingWork> all) {
   return first;
 }
 
+Status run_group(GroupState& group) {
+  if (!group.first_failure) {
+    for (const Creation& creation : group.creations) creation.skip();
+    return std::move(group.first_failure);
+  }
+  Status created = run_creations(group.creations);
+  if (!created && created.code() != Code::kInProgress) return created;
+  Status done = run_work(group.work);
+  return done ? created : done;
+}
+
 }  // namespace
 
 void keep_cause(Status status, Status* cause) {
@@ -189,20 +238,15 @@ void keep_cause(Status status, Status* cause) {
 }
 
 void note_group_failure(const Status& status) {
-  if (!status && status.code() != Code::kInProgress && t_group.first_failure.is_ok())
-    t_group.first_failure = status;
+  if (!status && status.code() != Code::kInProgress && thread_group().open.first_failure.is_ok())
+    thread_group().open.first_failure = status;
 }
 
-bool group_uses(const comm* handle) { return work_of(handle) != nullptr; }
+bool group_uses(const comm* handle) { return thread_group().work_of(handle) != nullptr; }
 
-void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream> stream) {
-  PendingWork* it = work_of(handle);
-  if (it == nullptr) {
-    it = &t_group.work.emplace_back();
-    it->handle = handle;
-    it->use = std::make_unique<HandleUse>(handle);
-    it->operations.reserve(kUsualOperations);
-  }
+void add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream) {
+  PendingWork* it = thread_group().work_of(handle);
+  if (it == nullptr) it = &thread_group().add_work(handle);
   it->operations.push_back(std::move(operation));
   if (!stream) {
     it->waits = true;
@@ -213,11 +257,12 @@ void add_to_group(comm* handle, Operation operation, std::shared_ptr<HostStream>
 
 void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create,
                   std::function<void()> skip) {
-  t_group.creations.push_back({parent, handle, std::move(create), std::move(skip)});
+  thread_group().open.creations.push_back({parent, handle, std::move(create), std::move(skip)});
 }
 
 void forget_in_group(comm* handle) {
-  std::erase_if(t_group.work, [&](const PendingWork& work) { return work.handle == handle; });
+  std::erase_if(thread_group().open.work,
+                [&](const PendingWork& work) { return work.handle == handle; });
 }
 
 Status group_start() {
@@ -230,24 +275,17 @@ Status group_start() {
 Status group_end() {
   if (t_group_depth == 0) return no_group("commGroupEnd");
   if (--t_group_depth > 0) return Status::ok();
-  GroupState group = std::move(t_group);
-  t_group = GroupState();
-  if (!group.first_failure) {
-    for (const Creation& creation : group.creations) creation.skip();
-    return std::move(group.first_failure);
-  }
-  Status created = run_creations(group.creations);
-  if (!created && created.code() != Code::kInProgress) return created;
-  Status done = run_work(group.work);
-  return done ? created : done;
+  GroupState group = thread_group().take();
+  Status status = run_group(group);
+  thread_group().keep_memory(group);
+  return status;
 }
 
 Status group_simulate_end(double* microseconds) {
   if (t_group_depth == 0) return no_group("commGroupSimulateEnd");
   *microseconds = 0;
   if (--t_group_depth > 0) return Status::ok();
-  GroupState group = std::move(t_group);
-  t_group = GroupState();
+  GroupState group = thread_group().take();
   for (const PendingWork& work : group.work) {
     const Planner& planner = work.handle->communicator->planner();
     for (const Operation& operation : work.operations) {

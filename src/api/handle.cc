@@ -108,7 +108,7 @@ void free_handle(comm* handle) {
 
 Status find_handle(const comm* handle, comm** found) {
   if (handle == nullptr) return Status(Code::kInvalidArgument, "the communicator is NULL");
-  if (!is_handle(handle))
+  if (handle != t_used_handle && !is_handle(handle))  // handles' memory is never freed
     return error(Code::kInvalidArgument,
                  "{} is not a communicator of this library (uninitialised variable, or a handle of "
                  "another library?)",
@@ -159,10 +159,6 @@ HandleUse::HandleUse(const comm* handle, Stages stages) {
       known_ = nullptr;
   }
   real->users.fetch_sub(1, std::memory_order_acq_rel);
-}
-
-HandleUse::~HandleUse() {
-  if (handle_ != nullptr) handle_->users.fetch_sub(1, std::memory_order_acq_rel);
 }
 
 }  // namespace libcomm

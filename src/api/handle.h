@@ -10,6 +10,7 @@
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 
 #include "comm.h"
 #include "src/api/errors.h"
@@ -69,9 +70,18 @@ class HandleUse {
   // kInvalidArgument: NULL, never made here, destroyed. kInvalidUsage: made before a fork, or still
   // being created. The failure of its creation, if it failed.
   explicit HandleUse(const struct comm* handle, Stages stages = Stages::kLive);
-  ~HandleUse();
-  HandleUse(const HandleUse&) = delete;
-  HandleUse& operator=(const HandleUse&) = delete;
+  ~HandleUse() { end(); }
+  HandleUse(HandleUse&& from) noexcept
+      : handle_(std::exchange(from.handle_, nullptr)),
+        known_(from.known_),
+        status_(std::move(from.status_)) {}
+  HandleUse& operator=(HandleUse&& from) noexcept {
+    end();
+    handle_ = std::exchange(from.handle_, nullptr);
+    known_ = from.known_;
+    status_ = std::move(from.status_);
+    return *this;
+  }
 
   const Status& status() const { return status_; }
   comm* handle() const { return handle_; }
@@ -80,6 +90,10 @@ class HandleUse {
   comm* for_errors() const { return known_; }
 
  private:
+  void end() {
+    if (handle_ != nullptr) handle_->users.fetch_sub(1, std::memory_order_acq_rel);
+  }
+
   comm* handle_ = nullptr;  // non-null: in use by us
   comm* known_ = nullptr;
   Status status_;
