@@ -12,8 +12,8 @@ def write_bw(text: str) -> float:
     return _find(r"MB_per_s ([\d.]+)", text)
 
 
-def write_ping_pong_us(text: str) -> float:
-    """One way, of rdma_write_bw --ping_pong."""
+def ping_pong_us(text: str) -> float:
+    """One way, of rdma_write_bw --ping_pong and vm_ping_pong."""
     return _find(r"usec_one_way ([\d.]+)", text)
 
 
@@ -25,6 +25,11 @@ def ib_write_bw(text: str) -> float:
 def rc_pingpong_us(text: str) -> float:
     """One way; ibv_rc_pingpong's iteration is there and back."""
     return _find(r"= ([\d.]+) usec/iter", text) / 2
+
+
+def perf_us(text: str) -> float:
+    """Of the first row of a *_perf program."""
+    return _find(r"^ +\d+ +\d+ +\w+ +\S+ +-?\d+ +([\d.]+) ", text)
 
 
 def _find(pattern: str, text: str) -> float:

@@ -17,7 +17,7 @@ TEST_P(HostsOfOneRank, GetExactResultsFromEveryCollective) {
                .kind = world::Kind::kProcesses,
                .hosts = std::vector<int>(static_cast<size_t>(nranks), 1)},
               thinned(sweep(nranks, 5000 + static_cast<uint64_t>(nranks), false),
-                      static_cast<size_t>(2 * nranks)));
+                      static_cast<size_t>(3 * nranks)));
 }
 
 }  // namespace

@@ -10,6 +10,8 @@ from . import pcap
 
 PORT = 4791
 _IPV4, _UDP = 0x0800, 17
+_RC_WRITES = range(0x06, 0x0C)
+"""RDMA WRITE first, middle, last, last with immediate, only, only with immediate."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,11 @@ class Packet:
     """The destination's."""
     number: int
     """PSN: a packet that is sent again has the same."""
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it carries a part of an RDMA write."""
+        return self.opcode in _RC_WRITES
 
 
 def packets(capture: bytes) -> Iterator[Packet]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from .machine import Job, Machine
-from .suite import CaseFailed, run
+from .suite import CaseFailed, expect, run
 
 DEVICE = "rxe0"
 GID = 1
 """The RoCE v2 one of the device's IPv4 address."""
+SENT_PACKETS = f"/sys/class/infiniband/{DEVICE}/ports/1/hw_counters/sent_pkts"
 _MTU = 4200
 """Of the network device, so that RDMA packets carry 4096 bytes."""
 _MEETING_PORT = 7777
@@ -18,6 +22,21 @@ def add_device(machine: Machine, network_device: str, address: str) -> None:
     run(machine, f"ip link set {network_device} mtu {_MTU} up && "
         f"ip addr add {address}/24 dev {network_device} && "
         f"rdma link add {DEVICE} type rxe netdev {network_device}", 30)
+
+
+@contextmanager
+def over_rdma(*machines: Machine, packets: int) -> Iterator[None]:
+    """What is done inside must make each device send at least so many packets."""
+    before = [packets_sent(machine) for machine in machines]
+    yield
+    for machine, first in zip(machines, before, strict=True):
+        sent = packets_sent(machine) - first
+        expect(sent >= packets, f"only {sent} RDMA packets left {machine.name}")
+
+
+def packets_sent(machine: Machine) -> int:
+    """By its device, ever."""
+    return int(run(machine, f"cat {SENT_PACKETS}", 10))
 
 
 def start_ranks(machines: tuple[Machine, ...], nranks: int, command: str, limit_s: int,

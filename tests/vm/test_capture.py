@@ -42,6 +42,7 @@ class PcapTest(unittest.TestCase):
 class RoceTest(unittest.TestCase):
     def test_reads_flow_queue_pair_and_number(self):
         expected = roce.Packet("10.0.0.1", "10.0.0.2", 50000, 10, 0x123456, 7)
+        self.assertTrue(expected.is_write)
         self.assertEqual(list(roce.packets(capture(frame()))), [expected])
         self.assertEqual(list(roce.packets(capture(frame(options=bytes(8))))), [expected])
 

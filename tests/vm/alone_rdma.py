@@ -1,0 +1,90 @@
+"""The RDMA transport on one device of one machine, ranks being hosts of their own."""
+
+from __future__ import annotations
+
+from statistics import median
+
+from . import figures
+from .alone import SUITE, both
+from .machine import Machine
+from .progress import Progress, longest_stall
+from .soft_roce import DEVICE, GID, all_well, over_rdma, start_ranks
+from .suite import expect, run
+
+_MIB = 1 << 20
+_ROUNDS = 3
+"""Of a measurement; the median counts."""
+
+
+@SUITE.case("the transport's conformance suite passes on the kernel's device", "2")
+def _conformance(machine: Machine) -> None:
+    text = run(machine, "rdma_transport_test --gtest_brief=1 "
+               "--gtest_filter='*/split_over_three'", 150)
+    expect("[  PASSED  ]" in text, text)
+
+
+@SUITE.case("collectives between hosts of one rank are exact", "2 to 8")
+def _matrix(machine: Machine) -> None:
+    with over_rdma(machine, packets=5000):
+        text = run(machine, "COMM_WAIT=block vm_matrix", 180)
+    expect("[  PASSED  ]" in text, text)
+
+
+@SUITE.case("several queue pairs carry whole segments in turn, or parts of each", "3")
+def _queue_pairs(machine: Machine) -> None:
+    for split in (0, 1):
+        with over_rdma(machine, packets=100):
+            for text in all_well(start_ranks((machine,), 3, "vm_rank 4 16", 120,
+                                             f"COMM_IB_QPS_PER_CONNECTION=4 "
+                                             f"COMM_IB_SPLIT_DATA_ON_QPS={split}")):
+                expect("right:" in text, text)
+
+
+@SUITE.case("sendrecv_perf --one_way moves what RDMA writes move (bar: 0.90)", "2")
+def _one_way(machine: Machine) -> str:
+    write = f"rdma_write_bw --device {DEVICE} --size {4 * _MIB} --count 12 --window 8"
+    raw = [figures.write_bw(run(machine, write, 90))]
+    ratios = []
+    # By turns, since the machine below is not always equally fast. Blocking waits: the emulated CPUs that wait for
+    # packets are those that would have to carry them.
+    for _ in range(_ROUNDS):
+        with over_rdma(machine, packets=12000):
+            said = all_well(start_ranks(
+                (machine,), 2, "sendrecv_perf --one_way -R 1 -b 4M -e 4M -n 12 -w 1 -c 0", 120))
+        raw.append(figures.write_bw(run(machine, write, 90)))
+        ratios.append(4 * _MIB / figures.perf_us(said[0]) / ((raw[-2] + raw[-1]) / 2))
+    return f"{median(ratios):.2f}"
+
+
+@SUITE.case("eight bytes to and fro beside ibv_rc_pingpong (time; bar: 1.50)", "2")
+def _latency(machine: Machine) -> str:
+    pingpong = f"ibv_rc_pingpong -d {DEVICE} -g {GID} -s 8 -n 500"
+    raw = [figures.rc_pingpong_us(both(machine, pingpong))]
+    ratios = []
+    for _ in range(_ROUNDS):
+        with over_rdma(machine, packets=500):
+            said = all_well(start_ranks((machine,), 2, "vm_ping_pong 500", 120, "COMM_WAIT=spin"))
+        raw.append(figures.rc_pingpong_us(both(machine, pingpong)))
+        ratios.append(figures.ping_pong_us(said[0]) / ((raw[-2] + raw[-1]) / 2))
+    return f"{median(ratios):.2f}"
+
+
+@SUITE.case("a queue pair that breaks in a 64 MiB all-reduce is replaced without a second's stall", "2")
+def _fail_over(machine: Machine) -> str:
+    run(machine, "rm -f /tmp/kill*", 10)
+    progress = Progress(machine)
+    started = start_ranks((machine,), 2, f"hosts_rank allreduce {16 * _MIB} 1", 240,
+                          "LD_PRELOAD=/usr/bin/libvm_qp_killer.so COMM_IB_QPS_PER_CONNECTION=2")
+    progress.wait_for(8000, 120)
+    since = progress.seconds()
+    run(machine, "echo 0 >/tmp/kill && mv /tmp/kill /tmp/kill-qp-0", 10)
+    said = all_well(started)
+    samples = progress.end()
+    expect("killed: 0" in said[0], f"no queue pair was killed: {said[0]}")
+    for text in said:
+        expect(text.rstrip().endswith("right"), text)
+    left = samples[-1][1] - max(sent for now, sent in samples if now <= since)
+    expect(left > 4000, f"only {left} packets were still to be sent: the kill came too late")
+    stall = longest_stall(samples, since)
+    expect(stall < 1.0, f"a stall of {stall:.2f} s")
+    return f"stall {stall:.2f} s"
