@@ -103,6 +103,8 @@ TEST(Wire, ImmediatesSurviveTheirEncodingAndTheEndOfTheirNumbers) {
   EXPECT_EQ(read.kind, Immediate::kArrival);
   EXPECT_EQ(read.part, 63u);
   EXPECT_EQ(read.sequence, 0x234567u);
+  EXPECT_EQ(Immediate::decode(Immediate{Immediate::kFilled, 0, 1}.encode()).kind,
+            Immediate::kFilled);
   for (const uint64_t from : {uint64_t{0}, uint64_t{0xfffffe}, uint64_t{0x5000000fff}}) {
     for (const int64_t ahead : {-5, -1, 0, 1, 15}) {
       const Immediate at{

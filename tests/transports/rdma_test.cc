@@ -89,6 +89,8 @@ TEST_F(Rdma, RegisteredMemoryIsSentFromAndReceivedIntoWithoutACopy) {
   EXPECT_TRUE(dst == src);
   EXPECT_EQ(of(world, 0).direct_segments, 7u) << "six of 16 KiB and the rest";
   EXPECT_EQ(of(world, 1).direct_segments, 7u);
+  EXPECT_EQ(of(world, 0).filled_grants, 7u) << "no header travelled with them";
+  EXPECT_EQ(of(world, 1).filled_grants, 7u);
   // Taken back, the source is staged again.
   memory->take_back(lent);
   std::fill(dst.begin(), dst.end(), std::byte{0});
@@ -194,6 +196,27 @@ TEST_F(Rdma, NothingIsReadFromUserMemoryAfterASendIsWithdrawn) {
   for (int i = 0; i < 200; ++i) (void)link.recv->peek(&segment);
   uint64_t count = 0;
   EXPECT_EQ(link.send->progress(&count).code(), Code::kInvalidUsage);
+}
+
+TEST_F(Rdma, SegmentsWithoutHeadersSurviveQueuePairsThatFail) {
+  const auto memory = std::make_shared<TestMemory>();
+  RdmaWorld world(Settings{{"RDMA_WINDOW", "4x16K"}, {"IB_QPS_PER_CONNECTION", "2"}}, memory);
+  Link link = open(world);
+  ASSERT_TRUE(carry(link, SendWay::kSlot, RecvWay::kInto, numbered(1), pattern(10, 1)));
+  Bytes src(110000), dst(110000);
+  memory->lend(src.data(), src.size());
+  memory->lend(dst.data(), dst.size());
+  for (uint64_t op = 2; op < 40; ++op) {
+    const Bytes wanted = pattern(src.size(), op);
+    std::copy(wanted.begin(), wanted.end(), src.begin());
+    if (op % 5 == 0)
+      for (const rdma_double_qp_t& qp : double_.queue_pairs())
+        if (qp.sent_bytes > 16384) double_.fail_next(qp.number, IBV_WC_RETRY_EXC_ERR);
+    ASSERT_TRUE(carry_message(link, src.data(), dst.data(), src.size(), 16384, op)) << op;
+    EXPECT_TRUE(dst == src) << op;
+  }
+  EXPECT_EQ(of(world, 0).filled_grants, 7u * 38);
+  EXPECT_GE(of(world, 0).sent_again, 5u);
 }
 
 TEST_F(Rdma, SegmentsThatArePeekedAtFollowThoseReceivedInPlace) {

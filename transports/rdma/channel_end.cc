@@ -9,8 +9,10 @@
 namespace libcomm::rdma {
 namespace {
 
-constexpr unsigned kTurnsPerLook = 64;             // at the control connection and at events
-constexpr std::chrono::seconds kDrainPatience{2};  // of a device that brings nothing back
+constexpr unsigned kTurnsPerLook = 256;  // at the control connection and at events
+// Of a device that does not bring everything back. Destroying the queue pair, which follows, fences
+// it as well; what arrived and was not told is sent once more.
+constexpr std::chrono::milliseconds kDrainPatience{300};
 constexpr std::chrono::seconds kPathPatience{30};  // without any port that is up
 
 // What a failed work request says, and whether another path may do better.
@@ -277,7 +279,12 @@ Status ChannelEnd::push_drains() {
     if (line(index).phase != Phase::kDraining) continue;
     QueuePair* qp = bundle_->qp(index);
     const bool drained = qp == nullptr || qp->drained();
-    if (drained || Clock::now() - line(index).since > kDrainPatience) COMM_TRY(on_drained(index));
+    if (!drained && Clock::now() - line(index).since < kDrainPatience) continue;
+    if (!drained)
+      log_info(Subsys::kNet, "rank {}: {} kept receives of queue pair {} {} rank {} for {} ms",
+               name_.rank, qp->nic().info().name(), index, statistics_->sends ? "to" : "from",
+               name_.peer, kDrainPatience.count());
+    COMM_TRY(on_drained(index));
   }
   return Status::ok();
 }

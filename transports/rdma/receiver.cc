@@ -13,8 +13,11 @@ namespace {
 
 // Each queue pair may have to carry everything: all arrivals as receives, and every grant entry.
 constexpr QueueDepth kDepth{kGrants + 8, 2 * kArrivals};
-// Arrivals that are released before the sender is told without a grant.
-constexpr uint64_t kTellAfter = kArrivals / 4;
+// Arrivals that are released before the sender is told without a grant: so many while there is
+// nothing else to do, or else when the sender may soon have no entry left. An answer that the
+// caller is about to send does not have to wait for it.
+constexpr uint64_t kTellWhenIdle = kArrivals / 4;
+constexpr uint64_t kTellAfter = kArrivals / 2;
 // The end of the control connection may overtake the last completions.
 constexpr std::chrono::milliseconds kClosingPatience{20};
 
@@ -52,6 +55,7 @@ Status Receiver::peek(Segment* segment) {
   if (!ready) {
     wants_slots_ = plan_.dst == nullptr;  // a look in the middle of a message changes nothing
     COMM_TRY(grant_more());
+    COMM_TRY(tell_released(kTellWhenIdle));
     return check_peer();
   }
   const ArrivalHeader& header = incoming(next_).header;
@@ -100,6 +104,7 @@ Status Receiver::receive_into(const Signature& expected, void* dst, size_t bytes
     if (!planned && given_.empty()) expect(expected, dst, bytes, bytes);
     wants_slots_ = plan_.dst == nullptr && bytes > kSmallBytes;
     COMM_TRY(grant_more());
+    COMM_TRY(tell_released(kTellWhenIdle));
     return check_peer();
   }
   const ArrivalHeader& header = incoming(next_).header;
@@ -141,7 +146,8 @@ Status Receiver::on_arrived(int index, const Immediate& what) {
   note_success();
   line(index).told_ready = true;
   const int64_t ahead = what.distance(next_);
-  if (what.kind != Immediate::kArrival || ahead >= int64_t{kArrivals})
+  const bool arrival = what.kind == Immediate::kArrival || what.kind == Immediate::kFilled;
+  if (!arrival || ahead >= int64_t{kArrivals})
     return lost("it announced a segment beyond what was granted: the stream is corrupt");
   Incoming* arrived = ahead < 0 ? nullptr : &incoming(next_ + static_cast<uint64_t>(ahead));
   const uint64_t bit = uint64_t{1} << what.part;
@@ -150,6 +156,7 @@ Status Receiver::on_arrived(int index, const Immediate& what) {
     return Status::ok();
   }
   arrived->parts |= bit;
+  arrived->filled = what.kind == Immediate::kFilled;
   if (ahead > 0 && incoming(next_).parts == 0) ChannelStatistics::add(statistics_->out_of_order);
   return Status::ok();
 }
@@ -180,7 +187,12 @@ Status Receiver::read_front(bool* whole) {
   Incoming& front = incoming(next_);
   if ((front.parts & 1) == 0) return Status::ok();
   if (!front.read) {
-    std::memcpy(&front.header, entry(next_), sizeof front.header);
+    if (front.filled) {
+      COMM_ASSIGN(front.header, header_of_filled());
+      ChannelStatistics::add(statistics_->filled_grants);
+    } else {
+      std::memcpy(&front.header, entry(next_), sizeof front.header);
+    }
     COMM_TRY(check_front(front.header));
     front.read = true;
     acknowledged_ += front.header.grants_seen - static_cast<uint32_t>(acknowledged_);
@@ -192,6 +204,25 @@ Status Receiver::read_front(bool* whole) {
         .with_peer(name_.peer);
   *whole = std::popcount(front.parts) == front.header.parts;
   return Status::ok();
+}
+
+// What the sender would have written. It fills the oldest grant, and has read its entry.
+Result<ArrivalHeader> Receiver::header_of_filled() {
+  if (given_.empty() || !given_.front().registration)
+    return error(Code::kRemote,
+                 "rank {} announced that it filled a grant for one call, and has none: its memory "
+                 "or the fabric is corrupt",
+                 name_.peer)
+        .with_peer(name_.peer);
+  const Given& given = given_.front();
+  ArrivalHeader header;
+  header.kind = ArrivalKind::kLarge;
+  header.sequence = static_cast<uint32_t>(next_);
+  header.bytes = static_cast<uint32_t>(given.bytes);
+  header.grant = given.number;
+  header.grants_seen = static_cast<uint32_t>(std::max(acknowledged_, given.entry + 1));
+  header.signature = given.signature;
+  return header;
 }
 
 Status Receiver::check_front(const ArrivalHeader& header) {
@@ -287,7 +318,7 @@ Status Receiver::grant_more() {
   } else if (wants_slots_) {
     COMM_TRY(grant_slots());
   }
-  return tell_released();
+  return tell_released(kTellAfter);
 }
 
 Status Receiver::grant_slots() {
@@ -336,6 +367,8 @@ Status Receiver::give(Given given, uint8_t flags, const Signature& signature, bo
         given.registration ? given.registration->rkey(rail) : slot(given.slot).rkey(rail);
   entry.signature = signature;
   given.number = next_grant_++;
+  given.signature = signature;
+  given.entry = written_;
   ChannelStatistics::add(statistics_->granted_bytes, given.bytes);
   ChannelStatistics::add(statistics_->open_grant_bytes, given.bytes);
   ChannelStatistics::raise(statistics_->peak_open_grant_bytes,
@@ -345,8 +378,8 @@ Status Receiver::give(Given given, uint8_t flags, const Signature& signature, bo
   return write_entry(entry);
 }
 
-Status Receiver::tell_released() {
-  if (next_ - released_told_ < kTellAfter || !can_write_entry()) return Status::ok();
+Status Receiver::tell_released(uint64_t most) {
+  if (!connected_ || next_ - released_told_ < most || !can_write_entry()) return Status::ok();
   return write_entry({});
 }
 

@@ -40,10 +40,13 @@ class Receiver final : private ChannelEnd {
     std::byte* address = nullptr;
     size_t bytes = 0;
     Registered registration;
+    Signature signature;  // of user memory
+    uint64_t entry = 0;   // that granted it
   };
   struct Incoming {
-    uint64_t parts = 0;  // that have arrived, as bits
-    bool read = false;   // the header, and found good
+    uint64_t parts = 0;   // that have arrived, as bits
+    bool filled = false;  // its grant: there is no header
+    bool read = false;    // the header, and found good
     ArrivalHeader header;
   };
   // Where the segments of the current message go, when they can be granted there.
@@ -74,6 +77,7 @@ class Receiver final : private ChannelEnd {
   // The oldest arrival, once it is whole; handles refusals on the way.
   Status find_front(bool* ready);
   Status read_front(bool* whole);
+  Result<ArrivalHeader> header_of_filled();
   Status check_front(const ArrivalHeader& header);
   const std::byte* front_data();
   void take_front();
@@ -88,7 +92,8 @@ class Receiver final : private ChannelEnd {
   Status write_entry(GrantEntry entry);
   Status post_entry(uint64_t sequence);
   int entry_qp();
-  Status tell_released();
+  // When `most` releases or more have not been told yet.
+  Status tell_released(uint64_t most);
 
   Incoming& incoming(uint64_t n) { return incoming_[n % kArrivals]; }
   const std::byte* entry(uint64_t n) const { return ring_->data() + n % kArrivals * kEntryBytes; }

@@ -344,6 +344,8 @@ Status Sender::issue(const Waiting& segment, bool* issued) {
   now.src = segment.src;
   now.registration = segment.registration;
   now.slot = segment.slot;
+  now.filled = grant.for_one_call && qps.size() == 1;
+  if (now.filled) ChannelStatistics::add(statistics_->filled_grants);
   ChannelStatistics::add(statistics_->written_bytes, segment.bytes);
   ChannelStatistics::add(statistics_->in_flight_bytes, segment.bytes);
   const uint64_t in_flight = statistics_->in_flight_bytes.load(std::memory_order_relaxed);
@@ -450,7 +452,7 @@ std::vector<int> Sender::choose_qps(size_t bytes) {
 }
 
 // Bytes first, then, on the same queue pair and so not before them, the immediate. The first part's
-// brings the header.
+// brings the header, where there is one.
 Status Sender::post_part(uint64_t n, size_t part_index, int qp_index) {
   Arrival& now = arrival(n);
   Part& part = now.parts[part_index];
@@ -470,7 +472,7 @@ Status Sender::post_part(uint64_t n, size_t part_index, int qp_index) {
     data.wr.rdma.remote_addr = now.grant.address + part.begin;
     data.wr.rdma.rkey = now.grant.rkey[rail];
   }
-  if (part_index == 0) {
+  if (part_index == 0 && !now.filled) {
     const size_t bytes = sizeof(ArrivalHeader) + (now.kind == ArrivalKind::kSmall ? now.bytes : 0);
     pieces[1].addr = reinterpret_cast<uintptr_t>(image(n));
     pieces[1].length = static_cast<uint32_t>(bytes);
@@ -484,8 +486,8 @@ Status Sender::post_part(uint64_t n, size_t part_index, int qp_index) {
   }
   ibv_send_wr& last = chain[count - 1];
   last.opcode = IBV_WR_RDMA_WRITE_WITH_IMM;
-  const Immediate what{Immediate::kArrival, static_cast<uint32_t>(part_index),
-                       static_cast<uint32_t>(n)};
+  const Immediate what{now.filled ? Immediate::kFilled : Immediate::kArrival,
+                       static_cast<uint32_t>(part_index), static_cast<uint32_t>(n)};
   last.imm_data = htonl(what.encode());
   uint64_t sequence = 0;
   part.qp = qp_index;

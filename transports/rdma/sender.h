@@ -67,7 +67,8 @@ class Sender final : public SendChannel, private ChannelEnd {
     Registered registration;
     int slot = -1;
     std::vector<Part> parts;
-    size_t left = 0;  // parts that are not done
+    size_t left = 0;      // parts that are not done
+    bool filled = false;  // its grant, exactly: needs no header
   };
   struct PartRef {
     uint64_t sequence;  // of its last work request
@@ -99,7 +100,6 @@ class Sender final : public SendChannel, private ChannelEnd {
   Status issue_refusal(const Waiting& segment);
   Arrival& start_arrival(ArrivalKind kind, const Signature& signature, size_t bytes,
                          const Grant& grant, size_t parts);
-  Status finish_arrival();
   std::vector<int> choose_qps(size_t bytes);
   int next_qp();
   Status post_part(uint64_t arrival, size_t part, int qp);

@@ -6,7 +6,8 @@
 //   arrivals  in the receiver's memory, a ring of kArrivals entries: a header for every segment
 //   and,
 //             of small ones, the bytes. Entry n mod kArrivals is the sender's from the moment when
-//             the receiver has released segment n - kArrivals.
+//             the receiver has released segment n - kArrivals. A segment that fills a grant for one
+//             call in one part has no header: the receiver knows all that it would say.
 //   grants    in the sender's memory, a ring of kGrants entries: where the next large segment may
 //             be written, and how many segments have been released.
 //
@@ -27,7 +28,7 @@ namespace libcomm::rdma {
 
 static_assert(std::endian::native == std::endian::little, "wire structs are little-endian");
 
-inline constexpr uint16_t kWireVersion = 1;
+inline constexpr uint16_t kWireVersion = 2;
 inline constexpr int kMaxRails = 4;
 inline constexpr int kMaxDataQps = 64;           // of one channel: 16 on each of 4 rails
 inline constexpr int kMaxQps = kMaxDataQps + 1;  // and one for grants
@@ -87,7 +88,8 @@ static_assert(offsetof(GrantEntry, address) == 16 && offsetof(GrantEntry, signat
 
 // The 32 bits of an immediate: what arrived, as which part, in which entry (modulo 2^24).
 struct Immediate {
-  enum Kind : uint32_t { kArrival = 1, kGrant = 2 };
+  // kFilled: an arrival without a header.
+  enum Kind : uint32_t { kArrival = 1, kGrant = 2, kFilled = 3 };
   Kind kind = kArrival;
   uint32_t part = 0;      // below kMaxDataQps
   uint32_t sequence = 0;  // modulo 2^24
