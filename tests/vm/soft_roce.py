@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from .machine import Job, Machine
+from .machine import BUSY, Job, Machine
 from .suite import CaseFailed, expect, run
 
 DEVICE = "rxe0"
@@ -48,8 +48,8 @@ def start_ranks(machines: tuple[Machine, ...], nranks: int, command: str, limit_
         # COMM_WAIT: an emulated CPU that spins takes the time of the one it waits for.
         started.append((machine, machine.start(
             f"COMM_RANK={rank} COMM_NRANKS={nranks} COMM_ID=10.0.0.1:{_MEETING_PORT} COMM_SECRET=vm "
-            f"COMM_HOSTID=host{rank} COMM_WAIT=block COMM_TIMEOUT={limit_s} "
-            f"COMM_BOOTSTRAP_TIMEOUT=60 {variables} {command}", limit_s)))
+            f"COMM_HOSTID=host{rank} COMM_WAIT=block COMM_TIMEOUT={limit_s * BUSY} "
+            f"COMM_BOOTSTRAP_TIMEOUT={60 * BUSY} {variables} {command}", limit_s)))
     return started
 
 

@@ -11,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from .image import Image
-from .machine import Machine, MachineFailed
+from .machine import BUSY, Machine, MachineFailed
 
 
 class CaseFailed(Exception):
@@ -109,7 +109,7 @@ def expect(good: bool, text: str) -> None:
 def run(machine: Machine, command: str, limit_s: int) -> str:
     """The output of a command that must end well."""
     finished = machine.run(command, limit_s)
-    ended = f"ran for longer than {limit_s} s" if finished.status == 137 else f"gave {finished.status}"
+    ended = f"ran for longer than {limit_s * BUSY} s" if finished.status == 137 else f"gave {finished.status}"
     expect(finished.status == 0, f"on {machine.name}: {command}\n  {ended}:\n{finished.text}")
     return finished.text
 
