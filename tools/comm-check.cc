@@ -3,6 +3,7 @@
 #include <string_view>
 #include <vector>
 
+#include "tools/check_rdma.h"
 #include "tools/check_schedules.h"
 
 namespace {
@@ -16,15 +17,18 @@ struct Subcommand {
 constexpr Subcommand kSubcommands[] = {
     {"schedules", "prove every algorithm's schedules by running all ranks symbolically",
      libcomm::check_schedules},
+    {"rdma", "show whether RDMA works here and between ranks, and say what is wrong",
+     libcomm::check_rdma},
 };
 
 int usage(std::FILE* to) {
   std::fprintf(to, "usage: comm-check SUBCOMMAND [OPTION...]\n\n");
   for (const Subcommand& subcommand : kSubcommands)
     std::fprintf(to, "  %-12s %s\n", subcommand.name, subcommand.sentence);
-  std::fprintf(to,
-               "\n`comm-check SUBCOMMAND --help` lists its options. Exit status: 0 all proved, "
-               "1 a counter-example was found, 2 wrong usage.\n");
+  std::fprintf(
+      to,
+      "\n`comm-check SUBCOMMAND --help` lists its options. Exit status: 0 all is well, 1 a "
+      "counter-example or something wrong was found, 2 wrong usage.\n");
   return to == stdout ? 0 : 2;
 }
 
