@@ -69,6 +69,20 @@ TEST(CommCheckRdma, WorksUnderALauncher) {
   EXPECT_THAT(ran.text, HasSubstr("RDMA works between all ranks"));
 }
 
+TEST(CommCheckRdma, RanksWhosePortsDifferInMtuUseTheSmaller) {
+  const std::string variables =
+      "COMM_NRANKS=2 COMM_SECRET=check COMM_DEBUG=INFO COMM_ID=127.0.0.1:" +
+      std::to_string(20000 + (::getpid() + 5000) % 10000);
+  const std::string arguments = "--count 2 --bytes 64K";
+  const Ran ran = run("(" + check_rdma(variables + " COMM_RANK=1 RDMA_DOUBLE_MTU=1024", arguments) +
+                      " >/dev/null & " +
+                      check_rdma(variables + " COMM_RANK=0 RDMA_DOUBLE_MTU=4096", arguments) + ")");
+  EXPECT_EQ(ran.status, 0) << ran.text;
+  EXPECT_THAT(ran.text,
+              ContainsRegex("data queue pairs over double0:1 .*MTU 4096.* MTU 1024, time"));
+  EXPECT_THAT(ran.text, HasSubstr("RDMA works between all ranks"));
+}
+
 struct Bad {
   const char* variables;
   const char* says;
@@ -81,6 +95,8 @@ INSTANTIATE_TEST_SUITE_P(
                     Bad{"COMM_IB_HCA=mlx5", "COMM_IB_HCA=mlx5: it matches none of: double0:1"},
                     Bad{"COMM_IB_GID_INDEX=77", "COMM_IB_GID_INDEX=77, but this port has no GID"},
                     Bad{"COMM_IB_DISABLE=1", "COMM_IB_DISABLE=1 (environment): unset it"},
+                    Bad{"RDMA_DOUBLE_LACKS=permission",
+                        "no permission on /dev/infiniband: add the user to the device's group"},
                     Bad{"RDMA_DOUBLE_GIDS=none", "give its interface an address"},
                     Bad{"RDMA_DOUBLE_MAX_QP=1", "use fewer COMM_IB_QPS_PER_CONNECTION"}));
 

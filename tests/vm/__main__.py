@@ -15,7 +15,7 @@ from .packages import Unavailable
 _SUITES = {suite.name: suite for suite in (alone_rdma.SUITE, pair_rdma.SUITE)}
 _PROGRAMS = ["bin/all_reduce_perf", "bin/sendrecv_perf", "bin/rdma_write_bw", "tests/vm_rank",
              "tests/vm_matrix", "tests/vm_ping_pong", "tests/hosts_rank", "tests/rdma_transport_test",
-             "tests/rdma_edge_cases", "tests/libvm_qp_killer.so"]
+             "tests/rdma_edge_cases", "tests/libvm_qp_killer.so", "bin/comm-check"]
 _SKIPPED = 77
 
 

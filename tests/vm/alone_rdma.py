@@ -39,6 +39,24 @@ def _queue_pairs(machine: Machine) -> None:
                 expect("right:" in text, text)
 
 
+@SUITE.case("comm-check rdma lists the device and measures every pair", "3")
+def _check(machine: Machine) -> None:
+    with over_rdma(machine, packets=1000):
+        text = run(machine, "comm-check rdma --ranks 3 --count 4 --bytes 256K", 60)
+    for expected in ("/dev/infiniband/uverbs0: may be used", "rxe0:1 (Ethernet, RoCE v2 10.0.0.1, MTU 4096",
+                     "on d0", "RDMA works between all ranks"):
+        expect(expected in text, text)
+
+
+@SUITE.case("comm-check rdma names a user who may not use the device", "2")
+def _permission(machine: Machine) -> None:
+    run(machine, "grep -q nobody /etc/passwd || echo nobody:x:65534:65534::/tmp:/bin/sh >>/etc/passwd", 10)
+    finished = machine.run("chmod 600 /dev/infiniband/uverbs0; su nobody -c 'comm-check rdma'; status=$?; "
+                           "chmod 666 /dev/infiniband/uverbs0; exit $status", 60)
+    expect(finished.status == 1, finished.text)
+    expect("no permission on /dev/infiniband" in finished.text, finished.text)
+
+
 @SUITE.case("sendrecv_perf --one_way moves what RDMA writes move (bar: 0.90)", "2")
 def _one_way(machine: Machine) -> str:
     write = f"rdma_write_bw --device {DEVICE} --size {4 * _MIB} --count 12 --window 8"

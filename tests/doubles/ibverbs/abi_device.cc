@@ -100,6 +100,10 @@ __be64 ibv_get_device_guid(ibv_device* device) {
 }
 
 ibv_context* ibv_open_device(ibv_device* device) {
+  if (config().lack("permission")) {
+    errno = EACCES;
+    return nullptr;
+  }
   Node& node = Node::current();
   const auto life = node.life_lock();
   const auto lock = node.lock();
