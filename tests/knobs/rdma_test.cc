@@ -7,6 +7,7 @@
 #include <cstring>
 
 #include "tests/knobs/looking.h"
+#include "tests/transports/cuda_double.h"
 
 namespace knobs {
 namespace {
@@ -252,6 +253,75 @@ TEST_F(RDMA_WINDOW, RefusesNonsenseOnAllRanks) {
     };
     launch(start, [](Rank&) {});
   }
+}
+
+// How often the driver copied when a message went from GPU memory to GPU memory, and the log.
+struct GpuLook {
+  uint64_t copies = 0;
+  std::string log;
+};
+GpuLook gpu_message(const Environment& settings) {
+  const libcomm::test::CudaDouble cuda;
+  Environment all = {{"COMM_SHM_DISABLE", "1"},
+                     {"RDMA_DOUBLE_DEVICES", "1"},
+                     {"RDMA_DOUBLE_NAME", "mlx5_"},
+                     {"RDMA_DOUBLE_LATE_GPU", "1"},
+                     {"HWLOC_XMLFILE", COMM_SOURCE_DIR "/tests/topology/data/switches.xml"}};
+  all.insert(all.end(), settings.begin(), settings.end());
+  const uint64_t before = cuda.copies();
+  const size_t bytes = size_t{2} << 20;
+  GpuLook seen;
+  seen.log = look_at(all, 2, [&](Rank& rank) {
+               std::byte* memory = cuda.alloc(bytes);
+               const std::vector<std::byte> mine(bytes, std::byte{7});
+               void* handle = nullptr;
+               COMM_OK(rank, commRegister(rank.comm, memory, bytes, &handle));
+               if (rank.rank == 0) {
+                 cuda.write(memory, mine.data(), bytes);
+                 COMM_OK(rank, commSend(memory, bytes, commInt8, 1, rank.comm, nullptr));
+               } else {
+                 COMM_OK(rank, commRecv(memory, bytes, commInt8, 0, rank.comm, nullptr));
+                 std::vector<std::byte> got(bytes);
+                 cuda.read(got.data(), memory, bytes);
+                 rank.expect(got == mine, "other bytes came");
+               }
+               COMM_OK(rank, commDeregister(rank.comm, handle));
+               cuda.free(memory);
+             }).log;
+  seen.copies = cuda.copies() - before;
+  return seen;
+}
+
+class OnBothDoubles : public OnTheDouble {
+ protected:
+  void SetUp() override {
+    OnTheDouble::SetUp();
+    if (!IsSkipped() && !libcomm::test::CudaDouble().here())
+      GTEST_SKIP() << "needs the double of libcuda: run by ctest";
+  }
+};
+
+class NET_GDR_LEVEL : public OnBothDoubles {};
+TEST_F(NET_GDR_LEVEL, DecidesByDistance) {
+  const GpuLook near = gpu_message({});
+  EXPECT_TRUE(contains(near.log, "memory of GPU 0000:03:00.0 is used in place by mlx5_0:1"))
+      << near.log;
+  const GpuLook never = gpu_message({{"COMM_NET_GDR_LEVEL", "LOC"}});
+  EXPECT_TRUE(contains(never.log, "which COMM_NET_GDR_LEVEL=LOC does not allow")) << never.log;
+  EXPECT_GT(never.copies, near.copies);
+}
+
+class NET_GDR_READ : public OnBothDoubles {};
+TEST_F(NET_GDR_READ, LetsDevicesReadOrNot) {
+  EXPECT_GT(gpu_message({{"COMM_NET_GDR_READ", "0"}}).copies, gpu_message({}).copies);
+}
+
+class IB_CUDA_SUPPORT : public OnBothDoubles {};
+TEST_F(IB_CUDA_SUPPORT, OverrulesTheDistance) {
+  EXPECT_TRUE(contains(gpu_message({{"COMM_IB_CUDA_SUPPORT", "0"}}).log, "COMM_IB_CUDA_SUPPORT=0"));
+  EXPECT_TRUE(
+      contains(gpu_message({{"COMM_IB_CUDA_SUPPORT", "1"}, {"COMM_NET_GDR_LEVEL", "LOC"}}).log,
+               "is used in place"));
 }
 
 }  // namespace

@@ -178,11 +178,12 @@ TEST_F(RdmaFailover, APortThatGoesDownLeavesItsWorkToAnotherAndComesBack) {
   const WithVariable two("RDMA_DOUBLE_DEVICES", "2");
   RdmaWorld world(hasty({}));
   Link link = open(world);
+  // The second: of lane 0 between ranks 0 and 1 it has the grants.
   Stream stream;
   stream.segments = 300;
   stream.after = [&](int n) {
-    if (n == 100) double_.port("double0", false);
-    if (n == 200) double_.port("double0", true);
+    if (n == 100) double_.port("double1", false);
+    if (n == 200) double_.port("double1", true);
   };
   ASSERT_TRUE(stream.run(link));
   const rdma::ChannelStatistics& sender = of(world, 0);

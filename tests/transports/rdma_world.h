@@ -28,7 +28,8 @@ using MadeTransport = Result<std::unique_ptr<rdma::RdmaTransport>>;
 // What make_rdma_transport() gives each rank under its settings.
 inline std::vector<MadeTransport> make_transports(
     const std::vector<std::unique_ptr<Bootstrap>>& bootstraps,
-    const std::vector<Settings>& settings, const std::shared_ptr<const UserMemory>& memory) {
+    const std::vector<Settings>& settings, const std::shared_ptr<const UserMemory>& memory,
+    const std::shared_ptr<const DeviceMemory>& devices = nullptr) {
   std::vector<std::shared_ptr<const Knobs>> knobs;
   std::vector<MadeTransport> made;
   for (const Settings& each : settings) {
@@ -38,7 +39,7 @@ inline std::vector<MadeTransport> make_transports(
   std::vector<std::thread> ranks;
   for (size_t rank = 0; rank < settings.size(); ++rank) {
     ranks.emplace_back([&, rank] {
-      made[rank] = rdma::make_rdma_transport(*bootstraps[rank], {knobs[rank], memory, -1});
+      made[rank] = rdma::make_rdma_transport(*bootstraps[rank], {knobs[rank], memory, -1, devices});
     });
   }
   for (std::thread& rank : ranks) rank.join();
@@ -56,12 +57,15 @@ inline std::vector<std::unique_ptr<Bootstrap>> loopback_bootstraps(int nranks) {
 // Two ranks, unless there are settings for more.
 class RdmaWorld final : public World {
  public:
-  explicit RdmaWorld(const Settings& settings, std::shared_ptr<const UserMemory> memory = nullptr)
-      : RdmaWorld(std::vector<Settings>{settings, settings}, std::move(memory)) {}
+  explicit RdmaWorld(const Settings& settings, std::shared_ptr<const UserMemory> memory = nullptr,
+                     std::shared_ptr<const DeviceMemory> devices = nullptr)
+      : RdmaWorld(std::vector<Settings>{settings, settings}, std::move(memory),
+                  std::move(devices)) {}
   explicit RdmaWorld(const std::vector<Settings>& settings,
-                     std::shared_ptr<const UserMemory> memory = nullptr)
+                     std::shared_ptr<const UserMemory> memory = nullptr,
+                     std::shared_ptr<const DeviceMemory> devices = nullptr)
       : bootstraps_(loopback_bootstraps(static_cast<int>(settings.size()))) {
-    for (auto& each : make_transports(bootstraps_, settings, memory)) {
+    for (auto& each : make_transports(bootstraps_, settings, memory, devices)) {
       EXPECT_TRUE(each.is_ok()) << each.status().to_string();
       transports_.push_back(each ? *std::move(each) : nullptr);
     }

@@ -17,7 +17,8 @@ Result<std::unique_ptr<Bundle>> Bundle::create(std::vector<std::shared_ptr<Nic>>
   for (int rail = 0; rail < shape.rails; ++rail) {
     const Nic& nic = bundle->nic(rail);
     COMM_ASSIGN(CompletionChannel channel, CompletionChannel::create(nic.verbs(), nic.context()));
-    const int entries = (shape.qps_per_rail + (rail == 0 ? 1 : 0)) * shape.depth.total();
+    const int entries =
+        (shape.qps_per_rail + (rail == shape.first_rail ? 1 : 0)) * shape.depth.total();
     errno = 0;
     ibv_cq* cq = nic.verbs()->create_cq(nic.context(), entries, nullptr, channel.get(), 0);
     if (cq == nullptr)

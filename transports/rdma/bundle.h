@@ -1,8 +1,8 @@
 // Bundle: the queue pairs of one end of a channel, with their completion queues.
 //
-// Data queue pairs come first, rail by rail, then the one for grants, on rail 0, so that grants
-// may have a traffic class and a path of their own. Each rail has one completion queue, for all its
-// queue pairs here.
+// Data queue pairs come first, rail by rail, then the one for grants, so that grants may have a
+// traffic class and a path of their own. Each rail has one completion queue, for all its queue
+// pairs here.
 #pragma once
 
 #include <memory>
@@ -16,11 +16,13 @@ struct BundleShape {
   int rails = 1;
   int qps_per_rail = 1;
   QueueDepth depth;  // of every queue pair: any of them may have to do all the work
+  // The rail that grants and the first segment use, below `rails`; the same at both ends.
+  int first_rail = 0;
 
   int data_qps() const { return rails * qps_per_rail; }
   int qps() const { return data_qps() + 1; }
   int grant_qp() const { return data_qps(); }
-  int rail_of(int index) const { return index == grant_qp() ? 0 : index / qps_per_rail; }
+  int rail_of(int index) const { return index == grant_qp() ? first_rail : index / qps_per_rail; }
 };
 
 // One thing that a completion queue told.

@@ -80,7 +80,9 @@ Status ChannelEnd::open(UniqueFd control, size_t ring_bytes, size_t image_bytes,
   const auto make = [&]() -> Status {
     COMM_ASSIGN(ring_, PinnedMemory::create(rails_, ring_bytes, false, context_->counters));
     COMM_ASSIGN(image_, PinnedMemory::create(rails_, image_bytes, false, context_->counters));
-    const BundleShape shape{name_.rails, context_->options.qps_per_rail, depth};
+    // Channels take turns, so that not all of a host's grants load its first port.
+    const int first_rail = (name_.rank + name_.peer + name_.lane) % name_.rails;
+    const BundleShape shape{name_.rails, context_->options.qps_per_rail, depth, first_rail};
     COMM_ASSIGN(bundle_, Bundle::create(rails_, shape, context_->options));
     context_->counters->queue_pairs += shape.qps();
     lines_.resize(static_cast<size_t>(shape.qps()));

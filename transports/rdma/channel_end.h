@@ -21,6 +21,7 @@
 // granted anew. So no write can hit a recycled slot.
 #pragma once
 
+#include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
@@ -44,7 +45,20 @@ struct ChannelContext {
   std::vector<std::shared_ptr<Nic>> nics;
   std::shared_ptr<Counters> counters = std::make_shared<Counters>();
   std::shared_ptr<RegistrationCache> registrations;
+  std::shared_ptr<const DeviceMemory> devices;  // may be null: there is no GPU memory
   UniqueFd always_readable;
+
+  // Between a place of ours and `user`'s memory, which may be a GPU's.
+  Status copy_from(const void* user, void* ours, size_t bytes) const {
+    if (devices && devices->on_device(user)) return devices->copy(ours, user, bytes);
+    std::memcpy(ours, user, bytes);
+    return Status::ok();
+  }
+  Status copy_to(void* user, const void* ours, size_t bytes) const {
+    if (devices && devices->on_device(user)) return devices->copy(user, ours, bytes);
+    std::memcpy(user, ours, bytes);
+    return Status::ok();
+  }
 };
 
 // Which channel.

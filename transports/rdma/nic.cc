@@ -13,6 +13,7 @@ namespace libcomm::rdma {
 namespace {
 
 constexpr unsigned kAccess = IBV_ACCESS_LOCAL_WRITE | IBV_ACCESS_REMOTE_WRITE;
+constexpr unsigned kGpuAccess = kAccess | IBV_ACCESS_REMOTE_READ;  // for flushes
 
 double gbits_of(const ibv_port_attr& port) {
   const auto lanes = [&] {
@@ -208,6 +209,29 @@ Result<Mr> Nic::register_memory(void* address, size_t bytes, bool data) const {
         err, fmt::format("registering {} bytes with {}{}", bytes, info_.name(),
                          err == ENOMEM || err == EPERM ? memory_limit_hint() : std::string()));
   }
+  return Mr(mr, {verbs_});
+}
+
+Result<Mr> Nic::register_dmabuf(int fd, size_t offset, size_t bytes, const void* address) const {
+  unsigned access = kGpuAccess;
+  if (relaxed_) access |= IBV_ACCESS_RELAXED_ORDERING;
+  errno = 0;
+  ibv_mr* mr = verbs_->reg_dmabuf_mr(pd(), offset, bytes, reinterpret_cast<uintptr_t>(address), fd,
+                                     static_cast<int>(access));
+  if (mr == nullptr)
+    return system_error(errno == 0 ? ENOMEM : errno,
+                        fmt::format("ibv_reg_dmabuf_mr of {} bytes on {}", bytes, info_.name()));
+  return Mr(mr, {verbs_});
+}
+
+Result<Mr> Nic::register_peer_memory(void* address, size_t bytes) const {
+  unsigned access = kGpuAccess;
+  if (relaxed_) access |= IBV_ACCESS_RELAXED_ORDERING;
+  errno = 0;
+  ibv_mr* mr = verbs_->reg_mr(pd(), address, bytes, access);
+  if (mr == nullptr)
+    return system_error(errno == 0 ? ENOMEM : errno,
+                        fmt::format("ibv_reg_mr of {} bytes on {}", bytes, info_.name()));
   return Mr(mr, {verbs_});
 }
 

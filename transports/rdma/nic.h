@@ -59,6 +59,12 @@ class Nic {
   // does not matter.
   Result<Mr> register_memory(void* address, size_t bytes, bool data) const;
 
+  // GPU memory, also for reading by this device itself. By a DMA-BUF: the memory at `address`
+  // begins `offset` bytes into it. By pointer: needs nvidia-peermem in the kernel.
+  bool has_dmabuf() const { return verbs_->reg_dmabuf_mr != nullptr; }
+  Result<Mr> register_dmabuf(int fd, size_t offset, size_t bytes, const void* address) const;
+  Result<Mr> register_peer_memory(void* address, size_t bytes) const;
+
   // Takes in what has happened since; cheap when nothing has. Other threads may do so meanwhile.
   void take_events();
   // Grows with every event that matters to queue pairs.

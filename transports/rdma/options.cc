@@ -72,6 +72,18 @@ Result<Options> Options::from(const Knobs& knobs) {
   options.ece = knobs.get_bool(Knob::kIbEceEnable);
   COMM_ASSIGN(options.window, Window::parse(knobs.get_string(Knob::kRdmaWindow)));
   options.extra_slot_bytes = extra_slots(options.window);
+  // The topology does not tell one switch from several.
+  static constexpr struct {
+    const char* name;
+    PathClass farthest;
+  } kLevels[] = {{"LOC", PathClass::kSelf},
+                 {"PIX", PathClass::kPcieSwitch},
+                 {"PXB", PathClass::kPcieSwitch},
+                 {"PHB", PathClass::kRoot},
+                 {"SYS", PathClass::kNetwork}};
+  const auto& level = kLevels[knobs.get_choice(Knob::kNetGdrLevel)];
+  options.gdr = {number(Knob::kIbCudaSupport), level.farthest, level.name,
+                 knobs.get_bool(Knob::kNetGdrRead)};
   options.pin_limit = knobs.get_size(Knob::kRdmaPinLimit);
   return options;
 }

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "src/base/knobs.h"
+#include "src/topology/topology.h"
 #include "transports/rdma/gid.h"
 #include "transports/rdma/hca_filter.h"
 
@@ -22,6 +23,14 @@ struct Window {
   // The slots that keep a port of this speed busy: twice the bandwidth-delay product, at a round
   // trip of 20 us between NICs of one cluster, as slots in flight and slots being emptied; 4 to 16.
   int slots_for(double gbits_per_second) const;
+};
+
+// When GPU memory is used in place.
+struct GdrOptions {
+  int support = -1;  // COMM_IB_CUDA_SUPPORT
+  PathClass level = PathClass::kPcieSwitch;
+  const char* level_name = "PXB";
+  bool read = true;
 };
 
 struct Options {
@@ -42,6 +51,7 @@ struct Options {
   size_t extra_slot_bytes = 0;
   // Of plain memory, registered at a time.
   size_t pin_limit = 0;
+  GdrOptions gdr;
 
   static Result<Options> from(const Knobs& knobs);
 };

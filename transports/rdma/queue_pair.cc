@@ -51,24 +51,26 @@ QueuePair::QueuePair(std::shared_ptr<Nic> nic, Qp qp, const QueueDepth& depth, i
 
 Result<std::unique_ptr<QueuePair>> QueuePair::create(std::shared_ptr<Nic> nic, ibv_cq* cq,
                                                      const QueueDepth& depth, int index,
-                                                     uint32_t epoch, const Options& options) {
+                                                     uint32_t epoch, const Options& options,
+                                                     bool readable) {
   size_t inline_bytes = 0;
   COMM_ASSIGN(ibv_qp * raw, create_qp(*nic, cq, depth, &inline_bytes));
   Qp qp(raw, {nic->verbs()});
   std::unique_ptr<QueuePair> pair(
       new QueuePair(std::move(nic), std::move(qp), depth, index, epoch));
   pair->inline_bytes_ = inline_bytes;
-  COMM_TRY(pair->to_init(options));
+  COMM_TRY(pair->to_init(options, readable));
   COMM_TRY(pair->post_receives(depth.recv));
   return pair;
 }
 
-Status QueuePair::to_init(const Options& options) {
+Status QueuePair::to_init(const Options& options, bool readable) {
   ibv_qp_attr attributes{};
   attributes.qp_state = IBV_QPS_INIT;
   attributes.pkey_index = static_cast<uint16_t>(options.pkey_index);
   attributes.port_num = static_cast<uint8_t>(nic_->info().port);
   attributes.qp_access_flags = IBV_ACCESS_REMOTE_WRITE;
+  if (readable) attributes.qp_access_flags |= IBV_ACCESS_REMOTE_READ;
   const int err = nic_->verbs()->modify_qp(
       qp_.get(), &attributes, IBV_QP_STATE | IBV_QP_PKEY_INDEX | IBV_QP_PORT | IBV_QP_ACCESS_FLAGS);
   if (err != 0)

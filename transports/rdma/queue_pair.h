@@ -43,10 +43,11 @@ struct WorkId {
 class QueuePair {
  public:
   // In state INIT, with all receives posted. `index` and `epoch` are for the work requests'
-  // numbers.
+  // numbers. `readable`: the peer may also read.
   static Result<std::unique_ptr<QueuePair>> create(std::shared_ptr<Nic> nic, ibv_cq* cq,
                                                    const QueueDepth& depth, int index,
-                                                   uint32_t epoch, const Options& options);
+                                                   uint32_t epoch, const Options& options,
+                                                   bool readable = false);
 
   QpWire wire() const { return {qp_->qp_num, first_psn_}; }
   uint32_t epoch() const { return epoch_; }
@@ -83,7 +84,7 @@ class QueuePair {
 
  private:
   QueuePair(std::shared_ptr<Nic> nic, Qp qp, const QueueDepth& depth, int index, uint32_t epoch);
-  Status to_init(const Options& options);
+  Status to_init(const Options& options, bool readable);
   Status post_receives(int count);
 
   const std::shared_ptr<Nic> nic_;

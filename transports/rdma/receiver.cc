@@ -35,6 +35,7 @@ Result<std::unique_ptr<Receiver>> Receiver::open(std::shared_ptr<const ChannelCo
 }
 
 Receiver::~Receiver() {
+  flush_.reset();
   shut();
   if (connected_) {
     // What came after the last look is received all the same.
@@ -80,8 +81,8 @@ void Receiver::expect(const Signature& expected, void* dst, size_t bytes, size_t
   if (segment <= kSmallBytes || bytes <= kSmallBytes || segment > context_->segment_bytes ||
       !context_->registrations || !failed_)
     return;
-  plan_.registration = context_->registrations->find(dst, bytes);
-  if (!plan_.registration) return;
+  plan_.registration = context_->registrations->find(dst, bytes, Use::kReceive);
+  if (!plan_.registration || !can_flush(*plan_.registration)) return;
   plan_.expected = expected;
   plan_.dst = static_cast<std::byte*>(dst);
   plan_.bytes = bytes;
@@ -113,7 +114,12 @@ Status Receiver::receive_into(const Signature& expected, void* dst, size_t bytes
     return mismatch(name_.rank, expected, bytes, name_.peer, header.signature, header.bytes);
   }
   const std::byte* data = front_data();
-  if (bytes > 0 && data != dst) std::memcpy(dst, data, bytes);
+  if (bytes > 0 && data != dst) {
+    if (Status copied = context_->copy_to(dst, data, bytes); !copied) {
+      failed_ = std::move(copied).at_rank(name_.rank);
+      return failed_;
+    }
+  }
   if (plan_.dst != nullptr && static_cast<std::byte*>(dst) + bytes >= plan_.dst + plan_.bytes)
     plan_ = {};
   take_front();
@@ -129,6 +135,7 @@ void Receiver::withdraw() {
   const bool user_memory =
       std::any_of(given_.begin(), given_.end(), [](const Given& given) { return given.slot < 0; });
   if (!user_memory) return;
+  flush_.reset();
   shut();
   for (Given& given : given_) given.registration.reset();
   if (failed_)
@@ -138,7 +145,37 @@ void Receiver::withdraw() {
                     name_.peer);
 }
 
-WaitHandle Receiver::wait_handle() { return handle(); }
+// A flush takes microseconds and has no event.
+WaitHandle Receiver::wait_handle() {
+  if (flush_ && flush_->under_way()) return {context_->always_readable.get(), false};
+  return handle();
+}
+
+// GPU memory that needs flushes is granted only when there can be some.
+bool Receiver::can_flush(const Registration& memory) {
+  if (!memory.needs_flush || flush_) return true;
+  auto made = Flush::create(rails(), context_->options, context_->counters);
+  if (!made) {
+    log_warn("rank {}: {}; what comes from rank {} into GPU memory is staged", name_.rank,
+             made.status().message(), name_.peer);
+    return false;
+  }
+  flush_ = *std::move(made);
+  return true;
+}
+
+// What is whole here may still be on its way into the GPU.
+Status Receiver::flush_front(bool* there) {
+  Incoming& front = incoming(next_);
+  const Given& given = given_.front();
+  *there = front.flushed || !given.registration || !given.registration->needs_flush;
+  if (*there) return Status::ok();
+  if (!front.flushing) COMM_TRY(flush_->begin(*given.registration, given.address));
+  front.flushing = true;
+  COMM_TRY(flush_->progress());
+  front.flushed = *there = !flush_->under_way();
+  return Status::ok();
+}
 
 // ---- arrivals ----------------------------------------------------------------------------------
 
@@ -171,6 +208,14 @@ Status Receiver::find_front(bool* ready) {
     }
     if (!whole) return Status::ok();
     const ArrivalHeader& header = incoming(next_).header;
+    if (header.kind == ArrivalKind::kLarge) {
+      bool there = false;
+      if (Status status = flush_front(&there); !status) {
+        failed_ = std::move(status).at_rank(name_.rank);
+        return failed_;
+      }
+      if (!there) return Status::ok();
+    }
     if (header.kind != ArrivalKind::kRefusal) break;
     announced_ = true;
     announcement_ = header;

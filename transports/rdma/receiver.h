@@ -9,6 +9,7 @@
 #include <deque>
 
 #include "transports/rdma/channel_end.h"
+#include "transports/rdma/flush.h"
 #include "transports/transport.h"
 
 namespace libcomm::rdma {
@@ -47,6 +48,7 @@ class Receiver final : private ChannelEnd {
     uint64_t parts = 0;   // that have arrived, as bits
     bool filled = false;  // its grant: there is no header
     bool read = false;    // the header, and found good
+    bool flushing = false, flushed = false;
     ArrivalHeader header;
   };
   // Where the segments of the current message go, when they can be granted there.
@@ -79,6 +81,8 @@ class Receiver final : private ChannelEnd {
   Status read_front(bool* whole);
   Result<ArrivalHeader> header_of_filled();
   Status check_front(const ArrivalHeader& header);
+  bool can_flush(const Registration& memory);
+  Status flush_front(bool* there);
   const std::byte* front_data();
   void take_front();
   Status check_peer();
@@ -100,6 +104,7 @@ class Receiver final : private ChannelEnd {
   int window() const { return context_->window_slots; }
 
   EndWire theirs_;
+  std::unique_ptr<Flush> flush_;  // once GPU memory that needs it has been granted
 
   // Arrivals.
   std::array<Incoming, kArrivals> incoming_;

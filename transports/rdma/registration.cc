@@ -25,8 +25,15 @@ bool may_lock_any_memory() {
 
 size_t brief_limit(size_t wanted) { return may_lock_any_memory() ? wanted : 0; }
 
-std::shared_ptr<const Registration> RegistrationCache::find(const void* address, size_t bytes) {
+std::shared_ptr<const Registration> RegistrationCache::find(const void* address, size_t bytes,
+                                                            Use use) {
   if (!memory_) return nullptr;
+  Held held = find_any(address, bytes);
+  if (held && held->on_device && use == Use::kSend && !gpu_->reads()) return nullptr;
+  return held;
+}
+
+RegistrationCache::Held RegistrationCache::find_any(const void* address, size_t bytes) {
   const std::lock_guard lock(mutex_);
   if (memory_->ended() != ended_) drop_ended_locked();
   if (Held held = look_up(static_cast<const std::byte*>(address), bytes)) {
@@ -51,24 +58,35 @@ RegistrationCache::Held RegistrationCache::look_up(const std::byte* begin, size_
   return nullptr;
 }
 
+Status RegistrationCache::make(const UserMemory::Range& range, Registration* made) {
+  if (gpu_ && gpu_->on_device(range.base)) {
+    made->on_device = true;
+    COMM_ASSIGN(GpuDirect::Registered registered, gpu_->make(nics_, range.base, range.bytes));
+    made->needs_flush = registered.needs_flush;
+    made->mrs = std::move(registered.mrs);
+    return Status::ok();
+  }
+  for (const std::shared_ptr<Nic>& nic : nics_) {
+    COMM_ASSIGN(Mr mr, nic->register_memory(range.base, range.bytes, true));
+    made->mrs.push_back(std::move(mr));
+  }
+  return Status::ok();
+}
+
 RegistrationCache::Held RegistrationCache::add(const UserMemory::Range& range) {
   auto made = std::make_shared<Registration>();
   made->id = range.id;
   made->base = range.base;
-  for (const std::shared_ptr<Nic>& nic : nics_) {
-    auto mr = nic->register_memory(range.base, range.bytes, true);
-    if (!mr) {
-      const std::string text =
-          fmt::format("{}; this memory is sent through staging buffers", mr.status().message());
-      if (range.brief && std::exchange(warned_, true)) {
-        log_info(Subsys::kNet, "{}", text);
-      } else {
-        log_warn("{}", text);
-      }
-      unregistrable_.insert(range.id);
-      return nullptr;
+  if (const Status status = make(range, made.get()); !status) {
+    const std::string text =
+        fmt::format("{}; this memory is sent through staging buffers", status.message());
+    if ((range.brief || made->on_device) && std::exchange(warned_, true)) {
+      log_info(Subsys::kNet, "{}", text);
+    } else {
+      log_warn("{}", text);
     }
-    made->mrs.push_back(*std::move(mr));
+    unregistrable_.insert(range.id);
+    return nullptr;
   }
   made->bytes = range.bytes;
   if (range.brief) {

@@ -22,6 +22,7 @@
 #include <set>
 #include <vector>
 
+#include "transports/rdma/gpu_direct.h"
 #include "transports/rdma/nic.h"
 #include "transports/user_memory.h"
 
@@ -31,7 +32,9 @@ struct Registration {
   uint64_t id = 0;
   std::byte* base = nullptr;
   size_t bytes = 0;
-  std::vector<Mr> mrs;  // by rail
+  std::vector<Mr> mrs;       // by rail
+  bool on_device = false;    // GPU memory
+  bool needs_flush = false;  // see Flush
   // Where its bytes count, if it is of a brief range.
   std::shared_ptr<std::atomic<size_t>> counted;
 
@@ -49,16 +52,23 @@ struct Registration {
   uint32_t rkey(int rail) const { return mrs[static_cast<size_t>(rail)]->rkey; }
 };
 
+// What a device is to do with memory.
+enum class Use { kSend, kReceive };
+
 class RegistrationCache {
  public:
   // `memory` may be null: then nothing is registered. `most_brief`: bytes of brief ranges that may
-  // be registered at a time.
+  // be registered at a time. `gpu` may be null: then all memory is host memory.
   RegistrationCache(std::vector<std::shared_ptr<Nic>> nics,
-                    std::shared_ptr<const UserMemory> memory, size_t most_brief)
-      : nics_(std::move(nics)), memory_(std::move(memory)), most_brief_(most_brief) {}
+                    std::shared_ptr<const UserMemory> memory, size_t most_brief,
+                    std::shared_ptr<GpuDirect> gpu = nullptr)
+      : nics_(std::move(nics)),
+        memory_(std::move(memory)),
+        most_brief_(most_brief),
+        gpu_(std::move(gpu)) {}
 
   // Null when this memory cannot be used in place.
-  std::shared_ptr<const Registration> find(const void* address, size_t bytes);
+  std::shared_ptr<const Registration> find(const void* address, size_t bytes, Use use);
   // Gives back the registrations of ranges that have ended.
   void drop_ended();
 
@@ -69,6 +79,8 @@ class RegistrationCache {
 
  private:
   using Held = std::shared_ptr<const Registration>;
+  Held find_any(const void* address, size_t bytes);
+  Status make(const UserMemory::Range& range, Registration* made);
   Held look_up(const std::byte* begin, size_t bytes) const;
   void drop_ended_locked();
   Held add(const UserMemory::Range& range);
@@ -76,6 +88,7 @@ class RegistrationCache {
   const std::vector<std::shared_ptr<Nic>> nics_;
   const std::shared_ptr<const UserMemory> memory_;
   const size_t most_brief_;
+  const std::shared_ptr<GpuDirect> gpu_;
   const std::shared_ptr<std::atomic<size_t>> brief_bytes_ =
       std::make_shared<std::atomic<size_t>>(0);
   mutable std::mutex mutex_;
@@ -83,7 +96,7 @@ class RegistrationCache {
   std::multimap<const std::byte*, Held> intervals_;
   size_t longest_ = 0;
   std::set<uint64_t> unregistrable_;  // ranges that a device refused
-  bool warned_ = false;               // that a brief one was
+  bool warned_ = false;               // that a brief or a GPU's was
   uint64_t ended_ = 0;                // of the ranges, when intervals_ was true
   uint64_t hits_ = 0, misses_ = 0;
 };

@@ -27,6 +27,8 @@ Result<std::unique_ptr<Sender>> Sender::open(std::shared_ptr<const ChannelContex
   std::unique_ptr<Sender> sender(new Sender(std::move(context), name, std::move(budget)));
   COMM_TRY(sender->ChannelEnd::open(std::move(control), kGrants * sizeof(GrantEntry),
                                     kArrivals * kEntryBytes, kDepth));
+  const BundleShape& shape = sender->bundle_->shape();
+  sender->last_qp_ = shape.first_rail * shape.qps_per_rail - 1;
   sender->outstanding_.resize(static_cast<size_t>(sender->bundle_->shape().qps()));
   COMM_TRY(sender->control_->send(MessageType::kOffer, sender->describe()));
   return sender;
@@ -100,13 +102,17 @@ Status Sender::post(const Signature& signature, const void* src, size_t bytes, b
   }
   Waiting segment{signature, static_cast<const std::byte*>(src), bytes, nullptr, -1};
   if (context_->registrations && bytes > kSmallBytes)
-    segment.registration = context_->registrations->find(src, bytes);
+    segment.registration = context_->registrations->find(src, bytes, Use::kSend);
   if (segment.registration) {
     ChannelStatistics::add(statistics_->direct_segments);
   } else {
     COMM_ASSIGN(segment.slot, take_slot(kMostSlots));
     if (segment.slot < 0) return Status::ok();
-    if (bytes > 0) std::memcpy(slot(segment.slot).data(), src, bytes);
+    if (bytes > 0)
+      if (Status copied = context_->copy_from(src, slot(segment.slot).data(), bytes); !copied) {
+        failed_ = std::move(copied).at_rank(name_.rank);
+        return failed_;
+      }
     segment.src = slot(segment.slot).data();
   }
   ++accepted_;
@@ -362,7 +368,7 @@ Status Sender::issue(const Waiting& segment, bool* issued) {
 Status Sender::issue_small(const Signature& signature, const void* src, size_t bytes) {
   start_arrival(ArrivalKind::kSmall, signature, bytes, {}, 1);
   const uint64_t n = issued_ - 1;
-  if (bytes > 0) std::memcpy(image(n) + sizeof(ArrivalHeader), src, bytes);
+  if (bytes > 0) COMM_TRY(context_->copy_from(src, image(n) + sizeof(ArrivalHeader), bytes));
   ChannelStatistics::add(statistics_->small_segments);
   const int qp = next_qp();
   if (qp < 0) {

@@ -293,8 +293,10 @@ Result<std::unique_ptr<RdmaTransport>> make_rdma_transport(Bootstrap& bootstrap,
   context->segment_bytes = local.options.window.slot_bytes;
   context->window_slots = static_cast<int>(std::max<uint32_t>(local.offer.window_slots, 1));
   context->nics = local.nics;
+  context->devices = setup.devices;
   context->registrations = std::make_shared<RegistrationCache>(
-      local.nics, setup.memory, brief_limit(local.options.pin_limit));
+      local.nics, setup.memory, brief_limit(local.options.pin_limit),
+      setup.devices ? std::make_shared<GpuDirect>(local.options.gdr, setup.devices) : nullptr);
   context->always_readable = UniqueFd(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
   if (!context->always_readable) return descriptor_error(errno, "eventfd for the RDMA transport");
   auto transport = std::make_unique<TransportOfNics>(bootstrap, std::move(context), offers);

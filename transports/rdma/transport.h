@@ -6,6 +6,7 @@
 //   through queue_pair, bundle    connections with exact accounting; all of one end of a channel
 //   wire, control         what crosses the network
 //   pinned, registration  memory: the library's own, the user's
+//   gpu_direct, flush     GPU memory: whether and how it is used in place; order of what arrives
 //   channel_end           what both ends do; how failed queue pairs are replaced
 //   sender, receiver      the two ends: grants, segments
 #pragma once
@@ -15,6 +16,7 @@
 
 #include "src/base/knobs.h"
 #include "src/bootstrap/bootstrap.h"
+#include "transports/device_memory.h"
 #include "transports/rdma/nic.h"
 #include "transports/rdma/statistics.h"
 #include "transports/transport.h"
@@ -32,8 +34,9 @@ class RdmaTransport : public Transport {
 
 struct RdmaSetup {
   std::shared_ptr<const Knobs> knobs;
-  std::shared_ptr<const UserMemory> memory;  // may be null
-  int numa_node = -1;                        // where this rank runs, when it is bound
+  std::shared_ptr<const UserMemory> memory;               // may be null
+  int numa_node = -1;                                     // where this rank runs, when it is bound
+  std::shared_ptr<const DeviceMemory> devices = nullptr;  // null: there is no GPU memory
 };
 
 // Collective. Null, on every rank alike, when no two ranks can talk by RDMA; else reaches() says,

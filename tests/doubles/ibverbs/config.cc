@@ -169,6 +169,8 @@ void read_config() {
   number("RDMA_DOUBLE_MAX_RD_ATOMIC", &c.max_rd_atomic);
   number("RDMA_DOUBLE_MAX_INLINE", &c.max_inline);
   number("RDMA_DOUBLE_MEMLOCK", &c.memlock);
+  c.peermem = word("RDMA_DOUBLE_PEERMEM", "0") != "0";
+  c.late_gpu = word("RDMA_DOUBLE_LATE_GPU", "0") != "0";
   number("RDMA_DOUBLE_WINDOW", &c.window);
   time("RDMA_DOUBLE_DELAY", &c.delay_ns);
   time("RDMA_DOUBLE_JITTER", &c.jitter_ns);

@@ -58,6 +58,8 @@ struct Config {
   int max_rd_atomic = 16;
   uint32_t max_inline = 256;
   uint64_t memlock = 0;           // bytes that may be registered at a time; 0: any
+  bool peermem = false;           // ibv_reg_mr takes memory of the CUDA double
+  bool late_gpu = false;          // writes into GPU memory are seen after a read
   uint64_t window = 1024 * 1024;  // unacknowledged bytes per queue pair
 
   int64_t delay_ns = 0;

@@ -1,5 +1,6 @@
 #include "tests/doubles/ibverbs/memory.h"
 
+#include <dlfcn.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -132,31 +133,24 @@ void copy_words(std::byte* to, const std::byte* from, size_t bytes) {
   while (bytes > 0) one();
 }
 
-}  // namespace
-
-Mr* register_memory(Pd& pd, void* address, size_t length, uint64_t iova, unsigned access) {
-  if (length == 0 || address == nullptr) {
-    refuse(EINVAL);
-    return nullptr;
-  }
-  if (!pages_there(address, length, (access & IBV_ACCESS_LOCAL_WRITE) != 0)) {
-    refuse(EFAULT);
-    return nullptr;
-  }
-  return enter(pd, static_cast<std::byte*>(address), length, iova, access);
+// What the double of the CUDA driver has at this address: a descriptor, or -1.
+int exported_by_cuda(const void* address, size_t length) {
+  void* cuda = ::dlopen("libcuda.so.1", RTLD_NOW | RTLD_NOLOAD);
+  if (cuda == nullptr) return -1;
+  void* symbol = ::dlsym(cuda, "cuda_double_export");
+  ::dlclose(cuda);
+  if (symbol == nullptr) return -1;
+  return reinterpret_cast<int (*)(const void*, size_t)>(symbol)(address, length);
 }
 
-Mr* register_dmabuf(Pd& pd, uint64_t offset, size_t length, uint64_t iova, int fd,
-                    unsigned access) {
+// Memory of a file that stands for a GPU's, from the descriptor's file offset and `offset` on.
+Mr* register_file(Pd& pd, int fd, uint64_t offset, size_t length, uint64_t iova, unsigned access) {
   struct stat status {};
-  if (config().lack("dmabuf")) {
-    refuse(EOPNOTSUPP);
-    return nullptr;
-  }
   if (::fstat(fd, &status) != 0) {
     refuse(EBADF);
     return nullptr;
   }
+  offset += static_cast<uint64_t>(::lseek(fd, 0, SEEK_CUR));
   const size_t size = static_cast<size_t>(status.st_size);
   if (length == 0 || offset > size || length > size - offset || iova % 4096 != offset % 4096) {
     refuse(EINVAL);
@@ -173,9 +167,52 @@ Mr* register_dmabuf(Pd& pd, uint64_t offset, size_t length, uint64_t iova, int f
     ::munmap(mapping, size);
     return nullptr;
   }
-  mr->addr = reinterpret_cast<void*>(offset);
   mr->mapping = mapping;
   mr->mapping_length = size;
+  mr->late = config().late_gpu;
+  return mr;
+}
+
+}  // namespace
+
+void settle_late_writes(Device& device) {
+  for (const LateWrite& write : device.late)
+    write_memory(write.to, write.bytes.data(), write.bytes.size());
+  device.late.clear();
+}
+
+void write_remote(Node& node, uint32_t rkey, std::byte* to, const std::byte* from, size_t bytes) {
+  Mr* mr = node.region_of_rkey(rkey);
+  if (mr == nullptr || !mr->late) return write_memory(to, from, bytes);
+  mr->owner->on->late.push_back({to, std::vector<std::byte>(from, from + bytes)});
+}
+
+Mr* register_memory(Pd& pd, void* address, size_t length, uint64_t iova, unsigned access) {
+  if (length == 0 || address == nullptr) {
+    refuse(EINVAL);
+    return nullptr;
+  }
+  if (const int fd = config().peermem ? exported_by_cuda(address, length) : -1; fd >= 0) {
+    Mr* mr = register_file(pd, fd, 0, length, iova, access);
+    ::close(fd);
+    if (mr != nullptr) mr->addr = address;
+    return mr;
+  }
+  if (!pages_there(address, length, (access & IBV_ACCESS_LOCAL_WRITE) != 0)) {
+    refuse(EFAULT);
+    return nullptr;
+  }
+  return enter(pd, static_cast<std::byte*>(address), length, iova, access);
+}
+
+Mr* register_dmabuf(Pd& pd, uint64_t offset, size_t length, uint64_t iova, int fd,
+                    unsigned access) {
+  if (config().lack("dmabuf")) {
+    refuse(EOPNOTSUPP);
+    return nullptr;
+  }
+  Mr* mr = register_file(pd, fd, offset, length, iova, access);
+  if (mr != nullptr) mr->addr = reinterpret_cast<void*>(offset);
   return mr;
 }
 
@@ -186,6 +223,7 @@ int deregister_memory(Mr& mr) {
       fatal("memory region %p+%zu (lkey 0x%x) is deregistered while %s uses it", mr.addr, mr.length,
             mr.lkey, user.c_str());
   }
+  if (mr.late) settle_late_writes(*mr.owner->on);
   mr.node->remove_region(mr);
   mr.live = false;
   --mr.domain().regions;
@@ -219,6 +257,7 @@ std::byte* local_memory(Node& node, const Pd& pd, const ibv_sge& piece, unsigned
     *why = text("lkey 0x%x has no local write access", piece.lkey);
     return nullptr;
   }
+  if (mr->late && access == 0) settle_late_writes(*mr->owner->on);
   return mr->base + (piece.addr - mr->iova);
 }
 
@@ -228,6 +267,7 @@ std::byte* remote_memory(Node& node, const Pd& pd, uint32_t rkey, uint64_t addre
   if (mr == nullptr || mr->pd != &pd || (mr->access_flags & access) != access) return nullptr;
   if (address < mr->iova || length > mr->length || address - mr->iova > mr->length - length)
     return nullptr;
+  if (mr->late && access == IBV_ACCESS_REMOTE_READ) settle_late_writes(*mr->owner->on);
   return mr->base + (address - mr->iova);
 }
 

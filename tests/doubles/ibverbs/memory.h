@@ -23,6 +23,10 @@ std::byte* local_memory(Node& node, const Pd& pd, const ibv_sge& piece, unsigned
 std::byte* remote_memory(Node& node, const Pd& pd, uint32_t rkey, uint64_t address, uint64_t length,
                          unsigned access);
 
+// A remote write that remote_memory() has allowed. Into GPU memory it may be late.
+void write_remote(Node& node, uint32_t rkey, std::byte* to, const std::byte* from, size_t bytes);
+void settle_late_writes(Device& device);
+
 void write_memory(std::byte* to, const std::byte* from, size_t bytes);
 void read_memory(std::byte* to, const std::byte* from, size_t bytes);
 

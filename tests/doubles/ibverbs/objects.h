@@ -39,7 +39,14 @@ struct DeviceCounters {
   uint64_t registrations = 0;
 };
 
+// A write into GPU memory that has left the device and not arrived.
+struct LateWrite {
+  std::byte* to = nullptr;
+  std::vector<std::byte> bytes;
+};
+
 struct Device : ibv_device {
+  std::vector<LateWrite> late;
   int index = 0;
   uint64_t guid = 0;  // host order
   std::vector<Port> port;
@@ -81,6 +88,7 @@ struct Mr : ibv_mr, Object {
   unsigned access_flags = 0;
   void* mapping = nullptr;  // of a DMA-BUF
   size_t mapping_length = 0;
+  bool late = false;  // GPU memory: see RDMA_DOUBLE_LATE_GPU
 
   Pd& domain() { return *static_cast<Pd*>(pd); }
 };

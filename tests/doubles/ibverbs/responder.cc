@@ -125,7 +125,8 @@ bool execute_write(Qp& qp, const Packet& packet) {
       refuse_request(qp, request, IBV_WC_REM_ACCESS_ERR, IBV_EVENT_QP_ACCESS_ERR);
       return false;
     }
-    write_memory(to + request.offset, packet.payload.get(), request.payload);
+    write_remote(*qp.node, request.rkey, to + request.offset, packet.payload.get(),
+                 request.payload);
   }
   if ((request.flags & kLast) != 0 && (request.flags & kImmediate) != 0)
     complete_receive(qp, request, IBV_WC_SUCCESS);
