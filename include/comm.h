@@ -380,6 +380,13 @@ COMM_API commResult_t commGroupSimulateEnd(commSimInfo_t* simInfo);
 /* Extension: this library's own version, such as "0.1.0". The text is static. */
 COMM_API commResult_t commGetLibraryVersion(const char** version);
 
+/* Extension: the value that a knob has where neither the environment nor a file sets it, for
+ * programs and bindings with settings of their own. `knob` is a name such as "COMM_BUFFSIZE";
+ * `value` NULL takes the default back; `origin` says in logs and errors where the value comes from
+ * and may be NULL. For this process, and for communicators made later. A value that is out of the
+ * knob's range is refused and changes nothing. */
+COMM_API commResult_t commSetKnobDefault(const char* knob, const char* value, const char* origin);
+
 /* Extension: all-gather with a block size per rank. recvcounts[r] elements of rank r go to
  * recvbuff + displs[r]; sendcount == recvcounts[rank]. The same table on all ranks. In place:
  * sendbuff == recvbuff + displs[rank]. */

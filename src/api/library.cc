@@ -62,6 +62,13 @@ commResult_t commGetLibraryVersion(const char** version) {
   });
 }
 
+commResult_t commSetKnobDefault(const char* knob, const char* value, const char* origin) {
+  return guarded(nullptr, [&]() -> Status {
+    if (knob == nullptr) return Status(Code::kInvalidArgument, "knob is NULL");
+    return set_knob_default(knob, value, origin == nullptr || *origin == '\0' ? "program" : origin);
+  });
+}
+
 const char* commGetErrorString(commResult_t result) {
   switch (result) {
     case commSuccess:

@@ -142,6 +142,39 @@ void warn_unknown(std::string_view name, std::string_view origin) {
   }
 }
 
+struct GivenDefault {
+  std::string value;
+  std::string origin;
+};
+
+// What set_knob_default() was told.
+class GivenDefaults {
+ public:
+  // Made while the library is loaded: a fork must not find it half made.
+  static GivenDefaults& instance() {
+    static GivenDefaults* const given = new GivenDefaults;
+    return *given;
+  }
+  void put(Knob id, std::string_view value, std::string_view origin) {
+    std::lock_guard lock(mutex_);
+    of_[id] = {std::string(value), std::string(origin)};
+  }
+  void take_back(Knob id) {
+    std::lock_guard lock(mutex_);
+    of_.erase(id);
+  }
+  std::map<Knob, GivenDefault> all() {
+    std::lock_guard lock(mutex_);
+    return of_;
+  }
+
+ private:
+  ForkMutex mutex_;
+  std::map<Knob, GivenDefault> of_;
+};
+
+[[maybe_unused]] const GivenDefaults& g_made_early = GivenDefaults::instance();
+
 // Names that belong to programs of this project rather than to the library.
 bool belongs_to_programs(std::string_view name) { return name.starts_with("TESTS_"); }
 
@@ -246,6 +279,8 @@ Status Knobs::set(Knob id, std::string_view raw, std::string_view origin) {
 Result<std::shared_ptr<const Knobs>> Knobs::load() {
   auto knobs = std::make_shared<Knobs>();
   for (const KnobRow& row : kTable) COMM_TRY(knobs->set(row.id, row.fallback, "default"));
+  for (const auto& [id, given] : GivenDefaults::instance().all())
+    COMM_TRY(knobs->set(id, given.value, given.origin));
 
   // Weakest source first, so that stronger ones overwrite it.
   std::vector<std::pair<std::string, std::map<std::string, std::string>>> sources;
@@ -271,7 +306,7 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
         if (!belongs_to_programs(name)) unknown.emplace_back(name, origin);
         continue;
       }
-      // Launchers export empty variables: they ask for the default.
+      // Launchers export empty variables: they ask for the table's default.
       const std::string_view wanted = trim(value).empty() ? row->fallback : std::string_view(value);
       Status status = knobs->set(row->id, wanted, origin);
       if (!status && first_bad.is_ok()) first_bad = std::move(status);
@@ -298,6 +333,21 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
                knobs->origin_[index(row.id)]);
   }
   return std::shared_ptr<const Knobs>(std::move(knobs));
+}
+
+Status set_knob_default(std::string_view knob, const char* value, std::string_view origin) {
+  const KnobRow* row = knob.starts_with("COMM_") ? find_row(knob.substr(5)) : nullptr;
+  if (row == nullptr)
+    return error(Code::kInvalidArgument, "{} is not a knob of this library; see comm-info --knobs",
+                 knob);
+  if (value == nullptr) {
+    GivenDefaults::instance().take_back(row->id);
+    return Status::ok();
+  }
+  Knobs scratch;
+  COMM_TRY(scratch.set(row->id, value, origin));
+  GivenDefaults::instance().put(row->id, value, origin);
+  return Status::ok();
 }
 
 std::string Knobs::agreed_text() const {

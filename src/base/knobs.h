@@ -45,9 +45,10 @@ std::span<const KnobRow> knob_table();
 
 class Knobs {
  public:
-  // Reads environment, then ~/.comm.conf, then /etc/comm.conf (the first that sets a knob wins),
-  // checks every value, configures the log, and warns once per process about unknown COMM_ names.
-  // kInvalidArgument names the knob, its value and what it may be.
+  // Reads environment, then ~/.comm.conf, then /etc/comm.conf, then what set_knob_default() said
+  // (the first that sets a knob wins), checks every value, configures the log, and warns once per
+  // process about unknown COMM_ names. kInvalidArgument names the knob, its value and what it may
+  // be.
   static Result<std::shared_ptr<const Knobs>> load();
 
   bool get_bool(Knob id) const { return number(id) != 0; }
@@ -57,7 +58,8 @@ class Knobs {
   const std::string& get_string(Knob id) const { return text_[index(id)]; }
   // Position of the value among the row's choices.
   int get_choice(Knob id) const { return static_cast<int>(number(id)); }
-  // "environment", "~/.comm.conf", "/etc/comm.conf", "default" or "rank 0".
+  // "environment", "~/.comm.conf", "/etc/comm.conf", "default", "rank 0", or what
+  // set_knob_default() was given.
   const std::string& origin(Knob id) const { return origin_[index(id)]; }
   bool is_set(Knob id) const { return origin_[index(id)] != "default"; }
 
@@ -72,6 +74,7 @@ class Knobs {
   static size_t index(Knob id) { return static_cast<size_t>(id); }
   int64_t number(Knob id) const { return number_[index(id)]; }
   Status set(Knob id, std::string_view value, std::string_view origin);
+  friend Status set_knob_default(std::string_view knob, const char* value, std::string_view origin);
 
   static constexpr size_t kKnobCount = static_cast<size_t>(Knob::kCount);
   std::array<std::string, kKnobCount> text_;
@@ -79,6 +82,11 @@ class Knobs {
   std::array<int64_t, kKnobCount> number_{};
   std::array<double, kKnobCount> seconds_{};
 };
+
+// What a knob is, in this process, where neither the environment nor a file sets it: `knob` with
+// COMM_; a null `value` takes the table's default back; `origin` is what Knobs::origin() answers
+// then. kInvalidArgument: no such knob, or not a value of it; nothing is changed then.
+Status set_knob_default(std::string_view knob, const char* value, std::string_view origin);
 
 // The knob whose name is nearest to `name` (without COMM_), or nullptr when none is near.
 const KnobRow* nearest_knob(std::string_view name);

@@ -72,6 +72,23 @@ TEST_F(Arguments, KnowsItself) {
   EXPECT_ERROR(commGetAsyncError(comm_, nullptr), commInvalidArgument, "asyncError");
 }
 
+TEST_F(Arguments, KnobsHaveDefaultsOfTheProgram) {
+  EXPECT_ERROR(commSetKnobDefault(nullptr, "1", nullptr), commInvalidArgument, "knob is NULL");
+  EXPECT_ERROR(commSetKnobDefault("COMM_BUFSIZE", "1M", nullptr), commInvalidArgument,
+               "COMM_BUFSIZE is not a knob");
+  EXPECT_ERROR(commSetKnobDefault("COMM_BUFFSIZE", "1", nullptr), commInvalidArgument,
+               "COMM_BUFFSIZE=1 (program)");
+  // They show where they decide: there is no rank 1 of 1.
+  EXPECT_EQ(commSetKnobDefault("COMM_RANK", "1", "me"), commSuccess);
+  EXPECT_EQ(commSetKnobDefault("COMM_NRANKS", "1", "me"), commSuccess);
+  comm_t none = nullptr;
+  EXPECT_ERROR(commInitFromLauncher(&none), commInvalidArgument, "1");
+  EXPECT_EQ(commSetKnobDefault("COMM_RANK", nullptr, nullptr), commSuccess);
+  EXPECT_EQ(commSetKnobDefault("COMM_NRANKS", nullptr, nullptr), commSuccess);
+  EXPECT_EQ(commInitFromLauncher(&none), commSuccess);
+  EXPECT_EQ(commDestroy(none), commSuccess);
+}
+
 TEST_F(Arguments, OneRankHoldsNothing) {
   EXPECT_EQ(commAllReduce(a_.data(), b_.data(), 64, commFloat, commSum, comm_, nullptr),
             commSuccess);

@@ -314,5 +314,35 @@ TEST(ParseSize, ReadsUnitsAndRefusesTheRest) {
     EXPECT_FALSE(parse_size(text, &bytes)) << text;
 }
 
+TEST_F(KnobsTest, TakeAGivenDefaultWhereNothingElseSetsThem) {
+  ASSERT_TRUE(set_knob_default("COMM_BUFFSIZE", "64K", "NCCL_BUFFSIZE"));
+  ASSERT_TRUE(set_knob_default("COMM_MAX_NRINGS", "3", "NCCL_MAX_NRINGS"));
+  ASSERT_TRUE(set_knob_default("COMM_TIMEOUT", "7", "program"));
+  conf("MAX_NRINGS=5\n");
+  set("COMM_TIMEOUT", "2.5");
+  const auto knobs = load();
+  EXPECT_EQ(knobs->get_size(Knob::kBuffsize), 65536u);
+  EXPECT_EQ(knobs->origin(Knob::kBuffsize), "NCCL_BUFFSIZE");
+  EXPECT_TRUE(knobs->is_set(Knob::kBuffsize));
+  EXPECT_EQ(knobs->get_int(Knob::kMaxNrings), 5);
+  EXPECT_EQ(knobs->origin(Knob::kMaxNrings), "~/.comm.conf");
+  EXPECT_DOUBLE_EQ(knobs->get_seconds(Knob::kTimeout), 2.5);
+  for (const char* knob : {"COMM_BUFFSIZE", "COMM_MAX_NRINGS", "COMM_TIMEOUT"})
+    ASSERT_TRUE(set_knob_default(knob, nullptr, ""));
+  EXPECT_EQ(load()->get_size(Knob::kBuffsize), size_t{1} << 20);
+  EXPECT_FALSE(load()->is_set(Knob::kBuffsize));
+}
+
+TEST_F(KnobsTest, RefuseADefaultThatIsNoneAndKeepTheOneBefore) {
+  ASSERT_TRUE(set_knob_default("COMM_BUFFSIZE", "64K", "program"));
+  const Status bad = set_knob_default("COMM_BUFFSIZE", "lots", "the command line");
+  EXPECT_EQ(bad.code(), Code::kInvalidArgument);
+  EXPECT_THAT(bad.message(), HasSubstr("COMM_BUFFSIZE=lots (the command line) is not valid"));
+  EXPECT_EQ(load()->get_size(Knob::kBuffsize), 65536u);
+  ASSERT_TRUE(set_knob_default("COMM_BUFFSIZE", nullptr, ""));
+  for (const char* none : {"BUFFSIZE", "COMM_BUFSIZE", "", "COMM_"})
+    EXPECT_EQ(set_knob_default(none, "64K", "program").code(), Code::kInvalidArgument) << none;
+}
+
 }  // namespace
 }  // namespace libcomm

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs the build into a folder, moves that folder, and uses it as users do: pkg-config from C and
 # C++, find_package from CMake, a program ported from NCCL by sed, README's example under launchers'
-# variables, the tools, the man pages. Usage: install_test.sh BUILD SOURCE CMAKE
+# variables, the tools, the man pages, libnccl.so.2. Usage: install_test.sh BUILD SOURCE CMAKE
 set -euo pipefail
 build=$1 source=$2 cmake=$3
 here=$source/tests/install
@@ -50,8 +50,10 @@ for dialect in "c -std=c11" "c -std=c17" "c++ -std=c++11" "c++ -std=c++20"; do
     cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include" - || fail "comm.h as $dialect"
   printf '#include <comm/tuner.h>\ncommTunerCollInfo_t info;\n' |
     cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include" - || fail "comm/tuner.h as $dialect"
+  printf '#include <nccl.h>\nncclConfig_t config = NCCL_CONFIG_INITIALIZER;\n' |
+    cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include/comm/nccl" - || fail "our nccl.h as $dialect"
 done
-passed "comm.h and comm/tuner.h compile alone as C11, C17, C++11 and C++20"
+passed "comm.h, comm/tuner.h and our nccl.h compile alone as C11, C17, C++11 and C++20"
 
 # A program through pkg-config.
 cc -std=gnu11 "${strict[@]}" "$here/program.c" "${flags[@]}" -o "$work/by_pkg_config"
@@ -74,6 +76,14 @@ port "$here/nccl_program.c" | cc -x c -std=gnu11 "${strict[@]}" - "${flags[@]}" 
 port "$here/nccl_program.c" | c++ -x c++ "${strict[@]}" - "${flags[@]}" -o "$work/ported_cc"
 [[ $(run "$work/ported_cc") == ok ]] || fail "the ported program, as C++"
 passed "an NCCL host program ported by sed runs, as C and as C++"
+
+# The same program unported, on the installed libnccl.so.2, which finds libcomm.so.1 by itself.
+nccl=$libdir/comm/nccl
+cc -std=gnu11 "${strict[@]}" "-I$prefix/include/comm/nccl" "$here/nccl_program.c" "-L$nccl" -lnccl -o "$work/unported"
+[[ $(LD_LIBRARY_PATH=$nccl timeout 120 "$work/unported") == ok ]] || fail "the NCCL program on the installed libnccl.so.2"
+[[ $(LD_PRELOAD=$nccl/libnccl.so.2 timeout 120 "$work/unported") == ok ]] || fail "the NCCL program with LD_PRELOAD"
+[[ -z $(find "$prefix" -name 'libnccl*' ! -path "$nccl/*") ]] || fail "a libnccl outside $nccl"
+passed "the NCCL host program runs on the installed libnccl.so.2, linked with it and by LD_PRELOAD"
 
 # README's example is the first C block of the page.
 awk '/^```/ { if (inside) exit; inside = ($0 == "```c"); next } inside' "$source/README.md" >"$work/sum.c"

@@ -1,5 +1,6 @@
-/* A host program as written for NCCL 2.28, on host memory. It never meets NCCL here: the install
- * test ports it with the sed rule of comm.h's first lines, builds it as C and as C++, and runs it.
+/* A host program as written for NCCL 2.28, on host memory. The install test ports it with the sed
+ * rule of comm.h's first lines, builds it as C and as C++, and runs it; tests/nccl/library_test.sh
+ * runs it as it is on libcomm's libnccl.so.2.
  */
 #include <nccl.h>
 #include <stdio.h>

@@ -58,8 +58,9 @@ constexpr const char* kMarkdownHead =
 This page is made from the knob table (`src/base/knobs.def`) by `./dev docs`; do not edit it.
 
 A knob is a setting whose name starts with `COMM_`. It comes from, strongest first: the environment,
-`~/.comm.conf`, `/etc/comm.conf`, its default. The files hold lines `NAME=value` (with or without `COMM_`);
-`#` starts a comment. An empty value asks for the default. A communicator reads all knobs when it is
+`~/.comm.conf`, `/etc/comm.conf`, the program (`commSetKnobDefault`; [nccl.md](nccl.md) for NCCL programs), this table's
+default. The files hold lines `NAME=value` (with or without `COMM_`); `#` starts a comment. An empty value asks for the
+table's default. A communicator reads all knobs when it is
 created and keeps them.
 
 `build/bin/comm-info --knobs` shows the values in force and where each comes from. A value out of range is

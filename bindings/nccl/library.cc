@@ -1,0 +1,85 @@
+// Calls about the library, its errors and its memory.
+#include <string>
+
+#include "bindings/nccl/call.h"
+
+namespace nccl_binding {
+namespace {
+
+// The binding's own last failure in this thread; null when libcomm's is the later one.
+thread_local const char* t_text = nullptr;
+thread_local ncclComm_t t_comm = nullptr;
+
+}  // namespace
+
+ncclResult_t result_of(commResult_t result) {
+  if (result != commSuccess && result != commInProgress) t_text = nullptr;
+  return static_cast<ncclResult_t>(result);
+}
+
+ncclResult_t refuse(ncclResult_t result, const char* text, ncclComm_t comm) {
+  t_text = text;
+  t_comm = comm;
+  return result;
+}
+
+}  // namespace nccl_binding
+
+using namespace nccl_binding;  // NOLINT: the definitions live in the global namespace
+
+NCCL_EXPORT ncclResult_t pncclGetVersion(int* version) {
+  static_assert(NCCL_VERSION_CODE == COMM_VERSION_CODE);
+  return result_of(commGetVersion(version));
+}
+NCCL_WEAK_TWIN(GetVersion)
+
+NCCL_EXPORT const char* pncclGetErrorString(ncclResult_t result) {
+  return commGetErrorString(static_cast<commResult_t>(result));
+}
+NCCL_WEAK_TWIN(GetErrorString)
+
+NCCL_EXPORT const char* pncclGetLastError(ncclComm_t comm) {
+  if (t_text != nullptr && (comm == nullptr || comm == t_comm)) return t_text;
+  return commGetLastError(to_comm(comm));
+}
+NCCL_WEAK_TWIN(GetLastError)
+
+// NCCL forgets here what it has read about logging. The binding reads the variables again.
+NCCL_EXPORT void pncclResetDebugInit() { read_environment(); }
+NCCL_WEAK_TWIN(ResetDebugInit)
+
+// In NCCL 2.28 a C++ function behind a C name, exported without a twin.
+NCCL_EXPORT void ncclResetDebugInitInternal();
+void ncclResetDebugInitInternal() { read_environment(); }
+
+NCCL_EXPORT ncclResult_t pncclMemAlloc(void** ptr, size_t size) {
+  return result_of(commMemAlloc(ptr, size));
+}
+NCCL_WEAK_TWIN(MemAlloc)
+
+NCCL_EXPORT ncclResult_t pncclMemFree(void* ptr) { return result_of(commMemFree(ptr)); }
+NCCL_WEAK_TWIN(MemFree)
+
+NCCL_EXPORT ncclResult_t pncclCommRegister(const ncclComm_t comm, void* buff, size_t size,
+                                           void** handle) {
+  return result_of(commRegister(to_comm(comm), buff, size, handle));
+}
+NCCL_WEAK_TWIN(CommRegister)
+
+NCCL_EXPORT ncclResult_t pncclCommDeregister(const ncclComm_t comm, void* handle) {
+  return result_of(commDeregister(to_comm(comm), handle));
+}
+NCCL_WEAK_TWIN(CommDeregister)
+
+NCCL_EXPORT ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void* buff, size_t size,
+                                                 ncclWindow_t* win, int winFlags) {
+  return result_of(commWindowRegister(to_comm(comm), buff, size,
+                                      reinterpret_cast<commWindow_t*>(win), winFlags));
+}
+NCCL_WEAK_TWIN(CommWindowRegister)
+
+NCCL_EXPORT ncclResult_t pncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win) {
+  if (win == nullptr) return ncclSuccess;
+  return result_of(commWindowDeregister(to_comm(comm), reinterpret_cast<commWindow_t>(win)));
+}
+NCCL_WEAK_TWIN(CommWindowDeregister)
