@@ -59,6 +59,9 @@ class Bundle {
 
   // Hands over what has completed, at most `most`; true when there was something.
   bool poll(std::vector<Completion>* out);
+  // A rebuild has taken completions out of turn, which the next poll hands over. The queue pairs
+  // count them as taken already.
+  bool has_spilled() const { return !spilled_.empty(); }
   // Afterwards one of the descriptors becomes readable with the next completion. Look once more
   // before sleeping.
   Status arm();

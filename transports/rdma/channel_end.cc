@@ -183,6 +183,7 @@ Status ChannelEnd::look(bool* moved) {
     COMM_TRY(take_messages(moved));
     COMM_TRY(push_drains());
     COMM_TRY(on_turn());
+    *moved |= bundle_->has_spilled();
     return check_path();
   };
   failed_ = all();
@@ -276,7 +277,10 @@ Status ChannelEnd::fail_line(int index, const std::string& cause) {
   return on_failed(index);
 }
 
+// What a rebuild set aside belongs before the fence: without it, the fence would say that what has
+// arrived did not.
 Status ChannelEnd::push_drains() {
+  if (bundle_->has_spilled()) return Status::ok();
   for (int index = 0; index < static_cast<int>(lines_.size()); ++index) {
     if (line(index).phase != Phase::kDraining) continue;
     QueuePair* qp = bundle_->qp(index);

@@ -513,6 +513,7 @@ Status Sender::post_part(uint64_t n, size_t part_index, int qp_index) {
 
 Status Sender::on_sent(int index) {
   note_success();
+  if (bundle_->qp(index) == nullptr) return Status::ok();
   auto& queue = outstanding_[static_cast<size_t>(index)];
   while (!queue.empty() && queue.front().sequence < bundle_->qp(index)->reclaimed()) {
     part_done(queue.front().arrival, queue.front().part);
