@@ -67,5 +67,136 @@ TEST_F(RdmaFence, WhatARebuildSetsAsideComesBeforeTheFencesOfOtherQueuePairs) {
   EXPECT_EQ(end.heard, (std::vector<std::string>{"arrival on 1", "drain of 1"}));
 }
 
+// A receiving end, and a hand that sends.
+class RdmaFencedReceiver : public RdmaFence {
+ protected:
+  void SetUp() override {
+    RdmaFence::SetUp();
+    if (IsSkipped()) return;
+    ground_ = std::make_unique<HandGround>(1);
+    peer_ = std::make_unique<HandPeer>(*ground_, true);
+    auto made = Receiver::open(ground_->context, HandGround::name(), ground_->budget(),
+                               std::move(ground_->near));
+    ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+    receiver_ = *std::move(made);
+    ASSERT_TRUE(until([&] { return look() && peer_->opens(); }));
+  }
+  bool look() {
+    Segment none;
+    const Status status = receiver_->peek(&none);
+    EXPECT_TRUE(status.is_ok()) << status.to_string();
+    return true;
+  }
+  template <typename T>
+  bool hears(MessageType type, T* body) {
+    return until([&] { return HasFailure() || (look() && peer_->hear(type, body)); }) &&
+           !HasFailure();
+  }
+  void fence(int index, uint32_t epoch) {
+    peer_->say(MessageType::kFence, HandPeer::fence(index, epoch));
+    FenceWire fenced;
+    ASSERT_TRUE(hears(MessageType::kFenced, &fenced));
+    EXPECT_EQ(fenced.index, static_cast<uint32_t>(index));
+    EXPECT_EQ(fenced.epoch, epoch);
+  }
+  std::unique_ptr<HandGround> ground_;
+  std::unique_ptr<HandPeer> peer_;
+  std::unique_ptr<Receiver> receiver_;
+};
+
+// The sender's port flaps while the receiver's is still down.
+TEST_F(RdmaFencedReceiver, AReplacementThatWaitsForThePortCanBeFenced) {
+  fence(0, 0);
+  double_.port("double0", false);
+  peer_->say(MessageType::kRebuild, peer_->rebuilt(0, 1));
+  look();
+  RebuildWire rebuilt;
+  EXPECT_FALSE(peer_->hear(MessageType::kRebuilt, &rebuilt)) << "its port is down";
+  fence(0, 1);
+  double_.port("double0", true);
+  look();
+  EXPECT_FALSE(peer_->hear(MessageType::kRebuilt, &rebuilt)) << "that one was given up";
+  peer_->say(MessageType::kRebuild, peer_->rebuilt(0, 2));
+  ASSERT_TRUE(hears(MessageType::kRebuilt, &rebuilt));
+  EXPECT_EQ(rebuilt.epoch, 2u);
+}
+
+// A segment of which a part has come has not come.
+TEST_F(RdmaFencedReceiver, TellsWhenItLeavesWhatHasComeWhole) {
+  ArrivalHeader header;
+  peer_->write(0, 0, header, Immediate{});
+  header.sequence = 1;
+  header.parts = 2;
+  peer_->write(0, kEntryBytes, header, Immediate{Immediate::kArrival, 0, 1});
+  look();
+  receiver_.reset();
+  GoodbyeWire goodbye;
+  ASSERT_TRUE(peer_->hear(MessageType::kGoodbye, &goodbye));
+  EXPECT_EQ(goodbye.received, 1u);
+}
+
+// A sending end, and a hand that receives.
+class RdmaFencedSender : public RdmaFence {
+ protected:
+  void SetUp() override {
+    RdmaFence::SetUp();
+    if (IsSkipped()) return;
+    ground_ = std::make_unique<HandGround>(1);
+    peer_ = std::make_unique<HandPeer>(*ground_, false);
+    auto made = Sender::open(ground_->context, HandGround::name(), ground_->budget(),
+                             std::move(ground_->near));
+    ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+    sender_ = *std::move(made);
+    ASSERT_TRUE(until([&] { return look() && peer_->opens(); }));
+    QpNews ready;
+    ASSERT_TRUE(hears(MessageType::kReady, &ready));
+  }
+  bool look() {
+    const Status status = sender_->progress(&completed_);
+    EXPECT_TRUE(status.is_ok()) << status.to_string();
+    return status.is_ok();
+  }
+  template <typename T>
+  bool hears(MessageType type, T* body) {
+    return until([&] { return HasFailure() || (look() && peer_->hear(type, body)); }) &&
+           !HasFailure();
+  }
+  void post(const std::byte* data, size_t bytes) {
+    ASSERT_TRUE(until([&] {
+      bool accepted = false;
+      const Status status = sender_->post(numbered(1), data, bytes, &accepted);
+      EXPECT_TRUE(status.is_ok()) << status.to_string();
+      return accepted || HasFailure();
+    }));
+  }
+  // Until the sender asks for the fence.
+  void fails(int index, uint32_t epoch) {
+    peer_->say(MessageType::kBroken, QpNews{static_cast<uint32_t>(index), epoch});
+    FenceWire fence;
+    ASSERT_TRUE(hears(MessageType::kFence, &fence));
+    EXPECT_EQ(fence.index, static_cast<uint32_t>(index));
+    EXPECT_EQ(fence.epoch, epoch);
+  }
+  std::unique_ptr<HandGround> ground_;
+  std::unique_ptr<HandPeer> peer_;
+  std::unique_ptr<Sender> sender_;
+  uint64_t completed_ = 0;
+};
+
+// It has received what the fence left over, so nothing of that is sent again: the places and the
+// registration of what is complete are somebody else's.
+TEST_F(RdmaFencedSender, WhatTheLeavingReceiverHasIsNotSentAgain) {
+  peer_->grant(1, 0);
+  peer_->grant(1, 1);
+  peer_->bundle().qp(0)->fail();
+  post(ground_->memory->data(), 16 << 10);
+  post(ground_->memory->data(), 16 << 10);
+  fails(0, 0);
+  peer_->say(MessageType::kFenced, HandPeer::fence(0, 0));
+  peer_->say(MessageType::kGoodbye, GoodbyeWire{UINT64_MAX});
+  ASSERT_TRUE(until([&] { return look() && completed_ == 2; }));
+  EXPECT_EQ(sender_->statistics()->sent_again, 0u);
+}
+
 }  // namespace
 }  // namespace libcomm::test

@@ -40,7 +40,7 @@ Receiver::~Receiver() {
   if (connected_) {
     // What came after the last look is received all the same.
     uint64_t received = next_;
-    while (received < next_ + kArrivals && incoming(received).parts != 0) ++received;
+    while (received < next_ + kArrivals && is_whole(received)) ++received;
     (void)control_->send(MessageType::kGoodbye, GoodbyeWire{received});
   }
   give_slots_back();
@@ -225,6 +225,16 @@ Status Receiver::find_front(bool* ready) {
   announced_ = false;
   *ready = true;
   return Status::ok();
+}
+
+bool Receiver::is_whole(uint64_t n) {
+  const Incoming& arrived = incoming(n);
+  if ((arrived.parts & 1) == 0) return false;
+  if (arrived.filled) return arrived.parts == 1;
+  ArrivalHeader header;
+  std::memcpy(&header, entry(n), sizeof header);
+  return check_arrival(header, n, context_->segment_bytes, name_.peer) &&
+         std::popcount(arrived.parts) == header.parts;
 }
 
 Status Receiver::read_front(bool* whole) {
@@ -516,6 +526,7 @@ Status Receiver::on_message(const Message& message) {
       COMM_TRY(message.read(&asked.fence, name_.peer));
       COMM_TRY(check_index(asked.fence.index));
       const auto index = static_cast<int>(asked.fence.index);
+      give_up_rebuild(index, asked.fence.epoch);
       if (asked.fence.epoch != line(index).epoch) return Status::ok();
       asked_[static_cast<size_t>(index)] = asked;
       COMM_TRY(fail_line(index, fmt::format("rank {} asked for it", name_.peer)));
@@ -580,6 +591,17 @@ Status Receiver::on_fence(int index) {
     if (!came && !waits && entry_qp_[sequence % kGrants] == index) write_again_.push_back(sequence);
   }
   return Status::ok();
+}
+
+// The sender fences a queue pair whose other end here still waits for the port: it never was.
+void Receiver::give_up_rebuild(int index, uint32_t epoch) {
+  const auto waiting = std::find_if(
+      rebuilds_waiting_.begin(), rebuilds_waiting_.end(), [&](const RebuildWire& rebuild) {
+        return rebuild.index == static_cast<uint32_t>(index) && rebuild.epoch == epoch;
+      });
+  if (waiting == rebuilds_waiting_.end()) return;
+  rebuilds_waiting_.erase(waiting);
+  line(index).epoch = epoch;
 }
 
 Status Receiver::on_rebuild(const RebuildWire& rebuild) {

@@ -75,10 +75,13 @@ class Receiver final : private ChannelEnd {
   Status on_offer(const EndWire& theirs);
   Status on_fence(int index);
   Status on_rebuild(const RebuildWire& rebuild);
+  void give_up_rebuild(int index, uint32_t epoch);
 
   // The oldest arrival, once it is whole; handles refusals on the way.
   Status find_front(bool* ready);
   Status read_front(bool* whole);
+  // All parts of arrival n have come.
+  bool is_whole(uint64_t n);
   Result<ArrivalHeader> header_of_filled();
   Status check_front(const ArrivalHeader& header);
   bool can_flush(const Registration& memory);

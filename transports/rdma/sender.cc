@@ -209,6 +209,7 @@ Status Sender::on_message(const Message& message) {
       for (uint64_t n = oldest_; n < std::min(issued_, goodbye.received); ++n)
         for (size_t part = 0; part < arrival(n).parts.size(); ++part) part_done(n, part);
       retire();
+      std::erase_if(send_again_, [&](const auto& waiting) { return waiting.first < oldest_; });
       return Status::ok();
     }
     default:
