@@ -12,8 +12,8 @@ using namespace rdma;
 
 class RdmaFence : public OnRdmaDouble {};
 
-// A channel end that fails queue pair 1 and replaces queue pair 0 when a message comes, and notes in
-// which order it hears of arrivals and drains.
+// A channel end that fails queue pair 1 and replaces queue pair 0 when a message comes, and notes
+// in which order it hears of arrivals and drains.
 class Order final : public ChannelEnd {
  public:
   explicit Order(HandGround& ground)
@@ -135,6 +135,52 @@ TEST_F(RdmaFencedReceiver, TellsWhenItLeavesWhatHasComeWhole) {
   EXPECT_EQ(goodbye.received, 1u);
 }
 
+// Takes all queue pairs that a device has left.
+class Hoard {
+ public:
+  explicit Hoard(const Nic& nic) : nic_(nic) {
+    auto channel = CompletionChannel::create(nic.verbs(), nic.context());
+    EXPECT_TRUE(channel.is_ok());
+    channel_.emplace(*std::move(channel));
+    cq_.emplace(nic.verbs()->create_cq(nic.context(), 16, nullptr, channel_->get(), 0),
+                Destroy<&Verbs::destroy_cq>{nic.verbs()});
+  }
+  void take() {
+    for (;;) {
+      ibv_qp_init_attr init{};
+      init.send_cq = init.recv_cq = cq_->get();
+      init.cap = {1, 1, 1, 1, 0};
+      init.qp_type = IBV_QPT_RC;
+      ibv_qp* qp = nic_.verbs()->create_qp(nic_.pd(), &init);
+      if (qp == nullptr) return;
+      taken_.emplace_back(qp, Destroy<&Verbs::destroy_qp>{nic_.verbs()});
+    }
+  }
+  void give_back() { taken_.clear(); }
+
+ private:
+  const Nic& nic_;
+  std::optional<CompletionChannel> channel_;
+  std::optional<Cq> cq_;
+  std::vector<Qp> taken_;
+};
+
+TEST_F(RdmaFencedReceiver, AReplacementThatTheDeviceRefusesIsTriedAgain) {
+  Hoard hoard(*ground_->context->nics.front());
+  fence(0, 0);
+  const RebuildWire wish = peer_->rebuilt(0, 1);
+  hoard.take();
+  peer_->say(MessageType::kRebuild, wish);
+  look();
+  look();
+  RebuildWire rebuilt;
+  EXPECT_FALSE(peer_->hear(MessageType::kRebuilt, &rebuilt));
+  hoard.give_back();
+  ASSERT_TRUE(hears(MessageType::kRebuilt, &rebuilt));
+  EXPECT_EQ(rebuilt.epoch, 1u);
+  fence(0, 1);
+}
+
 // A sending end, and a hand that receives.
 class RdmaFencedSender : public RdmaFence {
  protected:
@@ -182,6 +228,20 @@ class RdmaFencedSender : public RdmaFence {
   std::unique_ptr<Sender> sender_;
   uint64_t completed_ = 0;
 };
+
+TEST_F(RdmaFencedSender, AReplacementThatTheDeviceRefusesIsTriedAgainUnderTheSameNumber) {
+  Hoard hoard(*ground_->context->nics.front());
+  fails(0, 0);
+  hoard.take();
+  peer_->say(MessageType::kFenced, HandPeer::fence(0, 0));
+  RebuildWire rebuild;
+  look();
+  look();
+  EXPECT_FALSE(peer_->hear(MessageType::kRebuild, &rebuild));
+  hoard.give_back();
+  ASSERT_TRUE(hears(MessageType::kRebuild, &rebuild));
+  EXPECT_EQ(rebuild.epoch, 1u) << "what the receiver expects next";
+}
 
 // It has received what the fence left over, so nothing of that is sent again: the places and the
 // registration of what is complete are somebody else's.

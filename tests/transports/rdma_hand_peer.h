@@ -25,8 +25,8 @@ struct HandGround {
     context->options.qps_per_rail = qps_per_rail;
     context->segment_bytes = 16 << 10;
     context->nics = {found->nics.front()};
-    context->registrations = std::make_shared<rdma::RegistrationCache>(
-        context->nics, memory, size_t{1} << 30);
+    context->registrations =
+        std::make_shared<rdma::RegistrationCache>(context->nics, memory, size_t{1} << 30);
     context->always_readable = UniqueFd(::eventfd(1, EFD_CLOEXEC | EFD_NONBLOCK));
     int fds[2] = {-1, -1};
     EXPECT_EQ(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, fds), 0);

@@ -13,7 +13,8 @@ constexpr unsigned kTurnsPerLook = 256;  // at the control connection and at eve
 // Of a device that does not bring everything back. Destroying the queue pair, which follows, fences
 // it as well; what arrived and was not told is sent once more.
 constexpr std::chrono::milliseconds kDrainPatience{300};
-constexpr std::chrono::seconds kPathPatience{30};  // without any port that is up
+// Without any port that is up, or any queue pair and none that can be made.
+constexpr std::chrono::seconds kPathPatience{30};
 
 // What a failed work request says, and whether another path may do better.
 struct Cause {
@@ -295,16 +296,31 @@ Status ChannelEnd::push_drains() {
   return Status::ok();
 }
 
-// Fencing waits for the peer's process, which may compute; only ports that stay down end the wait.
+void ChannelEnd::note_rebuild(int index, const Status& made) {
+  if (made) {
+    refusal_.clear();
+    return;
+  }
+  bundle_->destroy(index);
+  refusal_ = made.message();
+  log_info(Subsys::kNet, "rank {}: {}; trying again", name_.rank, refusal_);
+}
+
+// Fencing waits for the peer's process, which may compute; only ports that stay down, and a device
+// that makes no queue pair, end the wait.
 Status ChannelEnd::check_path() {
-  bool any_port = false;
+  bool any_port = false, any_live = false;
   for (const auto& nic : rails_) any_port = any_port || nic->port_is_up();
-  if (any_port) {
+  for (const Line& each : lines_) any_live = any_live || each.phase == Phase::kLive;
+  if (any_port && (any_live || refusal_.empty())) {
     dead_since_ = {};
     return Status::ok();
   }
   if (dead_since_ == Clock::time_point()) dead_since_ = Clock::now();
   if (Clock::now() - dead_since_ < kPathPatience) return Status::ok();
+  if (any_port)
+    return lost(fmt::format("no queue pair works, and for {} s none could be made: {}",
+                            kPathPatience.count(), refusal_));
   return lost(fmt::format("{} and stayed so for {} s: check cable, switch and `rdma link`",
                           rails_.front()->last_event(), kPathPatience.count()));
 }

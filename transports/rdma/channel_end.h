@@ -120,6 +120,9 @@ class ChannelEnd {
   Status fail_line(int index, const std::string& cause);
   // Counts against the limit of failures in a row.
   void note_success() { failures_in_a_row_ = 0; }
+  // How making queue pair `index` anew went. A device that refuses one may have one later, and
+  // other queue pairs work; only when none does, for long, is the path lost.
+  void note_rebuild(int index, const Status& made);
   // A message that may only come once the channel is open: kRemote when it is not.
   Status check_open(MessageType type) const;
   // A message about a queue pair: kRemote when it names none of this channel's.
@@ -163,6 +166,7 @@ class ChannelEnd {
   unsigned turns_ = 0;
   int failures_in_a_row_ = 0;
   std::string last_cause_;
+  std::string refusal_;  // of the device to make a queue pair anew, last
   Clock::time_point dead_since_{};
   UniqueFd epoll_;
 

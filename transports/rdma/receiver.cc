@@ -20,6 +20,8 @@ constexpr uint64_t kTellWhenIdle = kArrivals / 4;
 constexpr uint64_t kTellAfter = kArrivals / 2;
 // The end of the control connection may overtake the last completions.
 constexpr std::chrono::milliseconds kClosingPatience{20};
+// A device that refused a queue pair is asked once more.
+constexpr std::chrono::milliseconds kRetryAfter{200};
 
 }  // namespace
 
@@ -353,10 +355,11 @@ Status Receiver::check_peer() {
 Status Receiver::on_turn() {
   if (!connected_) return Status::ok();
   for (size_t i = 0; i < rebuilds_waiting_.size(); ++i) {
-    const RebuildWire rebuild = rebuilds_waiting_[i];
-    if (!bundle_->nic_of(static_cast<int>(rebuild.index)).port_is_up()) continue;
+    const auto [wish, not_before] = rebuilds_waiting_[i];
+    if (!bundle_->nic_of(static_cast<int>(wish.index)).port_is_up()) continue;
+    if (Clock::now() < not_before) continue;
     rebuilds_waiting_.erase(rebuilds_waiting_.begin() + static_cast<ptrdiff_t>(i));
-    return on_rebuild(rebuild);
+    return on_rebuild(wish);
   }
   while (!write_again_.empty() && entry_qp() >= 0) {
     const uint64_t sequence = write_again_.front();
@@ -593,15 +596,20 @@ Status Receiver::on_fence(int index) {
   return Status::ok();
 }
 
-// The sender fences a queue pair whose other end here still waits for the port: it never was.
+// The sender fences a queue pair whose other end here is still to be made: it never was.
 void Receiver::give_up_rebuild(int index, uint32_t epoch) {
   const auto waiting = std::find_if(
-      rebuilds_waiting_.begin(), rebuilds_waiting_.end(), [&](const RebuildWire& rebuild) {
-        return rebuild.index == static_cast<uint32_t>(index) && rebuild.epoch == epoch;
+      rebuilds_waiting_.begin(), rebuilds_waiting_.end(), [&](const WaitingRebuild& rebuild) {
+        return rebuild.wish.index == static_cast<uint32_t>(index) && rebuild.wish.epoch == epoch;
       });
   if (waiting == rebuilds_waiting_.end()) return;
   rebuilds_waiting_.erase(waiting);
   line(index).epoch = epoch;
+}
+
+Status Receiver::make_anew(int index, const RebuildWire& rebuild) {
+  COMM_TRY(bundle_->rebuild(index, rebuild.epoch));
+  return bundle_->connect_one(index, rebuild.rail, rebuild.qp);
 }
 
 Status Receiver::on_rebuild(const RebuildWire& rebuild) {
@@ -612,15 +620,19 @@ Status Receiver::on_rebuild(const RebuildWire& rebuild) {
         .with_peer(name_.peer);
   COMM_TRY(check_rebuild(rebuild, bundle_->nic_of(index).info().ethernet, name_.peer));
   if (!bundle_->nic_of(index).port_is_up()) {
-    rebuilds_waiting_.push_back(rebuild);
+    rebuilds_waiting_.push_back({rebuild});
     return Status::ok();
   }
-  COMM_TRY(bundle_->rebuild(index, rebuild.epoch));
+  const Status made = make_anew(index, rebuild);
+  note_rebuild(index, made);
+  if (!made) {
+    rebuilds_waiting_.push_back({rebuild, Clock::now() + kRetryAfter});
+    return Status::ok();
+  }
   RebuildWire rebuilt = rebuild;
   rebuilt.qp = bundle_->qp(index)->wire();
   line(index).epoch = rebuild.epoch;
   enter(index, Phase::kLive);
-  COMM_TRY(bundle_->connect_one(index, rebuild.rail, rebuild.qp));
   rebuilt.rail = {};
   bundle_->nic_of(index).describe(&rebuilt.rail);
   bundle_->qp(index)->describe_ece(&rebuilt.rail, context_->options);

@@ -75,6 +75,7 @@ class Receiver final : private ChannelEnd {
   Status on_offer(const EndWire& theirs);
   Status on_fence(int index);
   Status on_rebuild(const RebuildWire& rebuild);
+  Status make_anew(int index, const RebuildWire& rebuild);
   void give_up_rebuild(int index, uint32_t epoch);
 
   // The oldest arrival, once it is whole; handles refusals on the way.
@@ -136,7 +137,12 @@ class Receiver final : private ChannelEnd {
     FenceWire fence;
   };
   std::vector<Asked> asked_;
-  std::vector<RebuildWire> rebuilds_waiting_;  // for a port to come up
+  // For a port to come up, or to be tried once more after the device refused.
+  struct WaitingRebuild {
+    RebuildWire wish;
+    Clock::time_point not_before{};
+  };
+  std::vector<WaitingRebuild> rebuilds_waiting_;
 };
 
 }  // namespace libcomm::rdma

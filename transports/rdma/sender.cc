@@ -584,12 +584,11 @@ Status Sender::on_fenced(const FenceWire& fence) {
 void Sender::begin_rebuild(int index) {
   enter(index, Phase::kDown);
   if (!bundle_->nic_of(index).port_is_up()) return;
-  ++line(index).epoch;
-  if (const Status made = bundle_->rebuild(index, line(index).epoch); !made) {
-    log_info(Subsys::kNet, "rank {}: {}; trying again", name_.rank, made.message());
-    bundle_->destroy(index);
-    return;
-  }
+  const uint32_t epoch = line(index).epoch + 1;
+  const Status made = bundle_->rebuild(index, epoch);
+  note_rebuild(index, made);
+  if (!made) return;
+  line(index).epoch = epoch;
   RebuildWire rebuild;
   rebuild.index = static_cast<uint32_t>(index);
   rebuild.epoch = line(index).epoch;
