@@ -1,5 +1,6 @@
 // What happens when queue pairs and ports fail under traffic: nothing is lost, nothing comes twice,
 // and no late packet lands in memory that was granted anew.
+#include <cmath>
 #include <deque>
 #include <set>
 
@@ -198,6 +199,29 @@ TEST_F(RdmaFailover, APortThatGoesDownLeavesItsWorkToAnotherAndComesBack) {
   Stream more;
   more.seed = 2;
   ASSERT_TRUE(more.run(link));
+}
+
+// A switch on the way that drops everything, while both ports stay up.
+TEST_F(RdmaFailover, ADeadPathWhosePortIsUpIsTriedLessAndLessOften) {
+  const WithVariable two("RDMA_DOUBLE_DEVICES", "2");
+  RdmaWorld world(hasty({}));
+  Link link = open(world);
+  const auto cut = [&] {
+    for (const rdma_double_qp_t& qp : double_.queue_pairs())
+      if (qp.device == 0) double_.hold(qp.number, true);
+  };
+  Stream before;
+  ASSERT_TRUE(before.run(link));
+  const auto begin = Clock::now();
+  Stream stream;
+  stream.segments = 400;
+  stream.seed = 2;
+  stream.before_turn = cut;
+  ASSERT_TRUE(stream.run(link));
+  // The n-th failure in a row keeps it down for 2^(n-2) times 200 ms, and the first not at all.
+  const double down = std::chrono::duration<double>(Clock::now() - begin).count() / 0.2;
+  EXPECT_GE(of(world, 0).fenced_qps, 1u);
+  EXPECT_LE(static_cast<double>(of(world, 0).fenced_qps), 2 + std::log2(1 + down));
 }
 
 }  // namespace

@@ -15,6 +15,8 @@ struct Stream {
   uint64_t seed = 1;
   // Called when the segment with this number has been received.
   std::function<void(int)> after;
+  // Called before every turn of the two ends, the sending one first.
+  std::function<void()> before_turn;
 
   Bytes segment(size_t most, int n) const {
     std::mt19937_64 random(seed * 1000003 + static_cast<uint64_t>(n));
@@ -32,6 +34,7 @@ struct Stream {
     Bytes outgoing = segment(most, 0);
     Bytes awaited = outgoing;
     const bool ended = until([&] {
+      if (before_turn) before_turn();
       if (next < segments) {
         const SendWay way = next % 2 == 0 ? SendWay::kPost : SendWay::kSlot;
         if (try_send(*link.send, way, numbered(static_cast<uint64_t>(next)), outgoing.data(),

@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <cerrno>
 
 #include "src/base/log.h"
@@ -15,6 +16,15 @@ constexpr unsigned kTurnsPerLook = 256;  // at the control connection and at eve
 constexpr std::chrono::milliseconds kDrainPatience{300};
 // Without any port that is up, or any queue pair and none that can be made.
 constexpr std::chrono::seconds kPathPatience{30};
+
+// A queue pair that has failed so many times in a row, or could not be made anew, stays down for so
+// long.
+std::chrono::milliseconds down_time(int failures) {
+  constexpr std::chrono::milliseconds kSecond{200};
+  constexpr int kMostDoublings = 6;
+  if (failures < 2) return {};
+  return kSecond * (1 << std::min(failures - 2, kMostDoublings));
+}
 
 // What a failed work request says, and whether another path may do better.
 struct Cause {
@@ -270,6 +280,7 @@ Status ChannelEnd::fail_line(int index, const std::string& cause) {
     return lost(
         fmt::format("{} (after {} failures of its queue pairs without a success)", cause, limit));
   last_cause_ = cause;
+  line(index).down_until = Clock::now() + down_time(++line(index).failures);
   log_info(Subsys::kNet, "rank {}: queue pair {} {} rank {} on lane {} failed: {}", name_.rank,
            index, statistics_->sends ? "to" : "from", name_.peer, name_.lane, cause);
   ChannelStatistics::add(statistics_->fenced_qps);
@@ -296,6 +307,15 @@ Status ChannelEnd::push_drains() {
   return Status::ok();
 }
 
+bool ChannelEnd::may_rebuild(int index) {
+  if (!bundle_->nic_of(index).port_is_up()) return false;
+  const auto now = Clock::now();
+  if (now >= line(index).down_until) return true;
+  const bool others_work = std::any_of(lines_.begin(), lines_.end(),
+                                       [](const Line& each) { return each.phase == Phase::kLive; });
+  return !others_work && now >= line(index).since + down_time(2);
+}
+
 void ChannelEnd::note_rebuild(int index, const Status& made) {
   if (made) {
     refusal_.clear();
@@ -303,6 +323,8 @@ void ChannelEnd::note_rebuild(int index, const Status& made) {
   }
   bundle_->destroy(index);
   refusal_ = made.message();
+  line(index).failures = std::max(2, line(index).failures + 1);
+  line(index).down_until = Clock::now() + down_time(line(index).failures);
   log_info(Subsys::kNet, "rank {}: {}; trying again", name_.rank, refusal_);
 }
 

@@ -112,14 +112,22 @@ class ChannelEnd {
     uint32_t epoch = 0;
     Clock::time_point since{};  // of the phase
     bool told_ready = true;     // receiver: the sender's end can receive
+    int failures = 0;           // since its last success
+    Clock::time_point down_until{};
   };
   Line& line(int index) { return lines_[static_cast<size_t>(index)]; }
   void enter(int index, Phase phase);
   bool is_live(int index) { return line(index).phase == Phase::kLive; }
   // Starts fencing; again is harmless.
   Status fail_line(int index, const std::string& cause);
-  // Counts against the limit of failures in a row.
-  void note_success() { failures_in_a_row_ = 0; }
+  // Something went over it.
+  void note_success(int index) {
+    failures_in_a_row_ = 0;
+    line(index).failures = 0;
+  }
+  // One that fails again and again without a success, as on a path that is dead while its port is
+  // up, stays down for longer each time, and others do its work; if others work.
+  bool may_rebuild(int index);
   // How making queue pair `index` anew went. A device that refuses one may have one later, and
   // other queue pairs work; only when none does, for long, is the path lost.
   void note_rebuild(int index, const Status& made);

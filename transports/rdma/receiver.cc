@@ -20,8 +20,6 @@ constexpr uint64_t kTellWhenIdle = kArrivals / 4;
 constexpr uint64_t kTellAfter = kArrivals / 2;
 // The end of the control connection may overtake the last completions.
 constexpr std::chrono::milliseconds kClosingPatience{20};
-// A device that refused a queue pair is asked once more.
-constexpr std::chrono::milliseconds kRetryAfter{200};
 
 }  // namespace
 
@@ -182,7 +180,7 @@ Status Receiver::flush_front(bool* there) {
 // ---- arrivals ----------------------------------------------------------------------------------
 
 Status Receiver::on_arrived(int index, const Immediate& what) {
-  note_success();
+  note_success(index);
   line(index).told_ready = true;
   const int64_t ahead = what.distance(next_);
   const bool arrival = what.kind == Immediate::kArrival || what.kind == Immediate::kFilled;
@@ -497,8 +495,8 @@ Status Receiver::post_entry(uint64_t sequence) {
   return Status::ok();
 }
 
-Status Receiver::on_sent(int /*index*/) {
-  note_success();
+Status Receiver::on_sent(int index) {
+  note_success(index);
   return Status::ok();
 }
 
@@ -626,7 +624,7 @@ Status Receiver::on_rebuild(const RebuildWire& rebuild) {
   const Status made = make_anew(index, rebuild);
   note_rebuild(index, made);
   if (!made) {
-    rebuilds_waiting_.push_back({rebuild, Clock::now() + kRetryAfter});
+    rebuilds_waiting_.push_back({rebuild, line(index).down_until});
     return Status::ok();
   }
   RebuildWire rebuilt = rebuild;

@@ -13,7 +13,6 @@ namespace {
 
 constexpr size_t kMostSlots = 4;     // staging
 constexpr size_t kLeastPart = 4096;  // of a segment that is cut over queue pairs
-constexpr std::chrono::milliseconds kRetryAfter{200};
 
 // Each queue pair may have to carry everything: two work requests for every arrival, and every
 // grant entry as a receive.
@@ -239,8 +238,8 @@ Status Sender::on_answer(const EndWire& theirs) {
 
 // ---- grants ------------------------------------------------------------------------------------
 
-Status Sender::on_arrived(int /*index*/, const Immediate& what) {
-  note_success();
+Status Sender::on_arrived(int index, const Immediate& what) {
+  note_success(index);
   const int64_t ahead = what.distance(next_entry_);
   if (what.kind != Immediate::kGrant || ahead >= int64_t{kGrants})
     return error(Code::kRemote,
@@ -300,9 +299,7 @@ Status Sender::on_turn() {
   if (!connected_) return Status::ok();
   const auto& shape = bundle_->shape();
   for (int index = 0; index < shape.qps(); ++index) {
-    if (line(index).phase == Phase::kDown && bundle_->nic_of(index).port_is_up() &&
-        Clock::now() - line(index).since > kRetryAfter)
-      begin_rebuild(index);
+    if (line(index).phase == Phase::kDown && may_rebuild(index)) begin_rebuild(index);
   }
   while (!send_again_.empty()) {
     const auto [n, part] = send_again_.front();
@@ -513,7 +510,7 @@ Status Sender::post_part(uint64_t n, size_t part_index, int qp_index) {
 }
 
 Status Sender::on_sent(int index) {
-  note_success();
+  note_success(index);
   if (bundle_->qp(index) == nullptr) return Status::ok();
   auto& queue = outstanding_[static_cast<size_t>(index)];
   while (!queue.empty() && queue.front().sequence < bundle_->qp(index)->reclaimed()) {
@@ -583,7 +580,7 @@ Status Sender::on_fenced(const FenceWire& fence) {
 
 void Sender::begin_rebuild(int index) {
   enter(index, Phase::kDown);
-  if (!bundle_->nic_of(index).port_is_up()) return;
+  if (!may_rebuild(index)) return;
   const uint32_t epoch = line(index).epoch + 1;
   const Status made = bundle_->rebuild(index, epoch);
   note_rebuild(index, made);
