@@ -391,6 +391,11 @@ TEST_F(Alone, AConfigMayBeShorterOrLonger) {
   char* const shorter = static_cast<char*>(pages) + page - config.size;
   std::memcpy(shorter, &config, config.size);
   EXPECT_EQ(init_with(shorter), ncclInProgress);
+  // The size holds also where the version promises more.
+  config.version = NCCL_VERSION_CODE;
+  config.cgaClusterSize = NCCL_CONFIG_UNDEF_INT;
+  std::memcpy(shorter, &config, config.size);
+  EXPECT_EQ(init_with(shorter), ncclInProgress);
   ::munmap(pages, 2 * page);
 }
 
