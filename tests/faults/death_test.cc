@@ -91,6 +91,13 @@ void survive(Rank& rank, Moment moment) {
   }
 }
 
+// The victim may go: nobody is in the first operation any more, which the death may let fail.
+void meet(const Rank& rank, Scene& scene) {
+  ++scene.done;
+  if (rank.rank == kVictim)
+    await([&] { return scene.done == kRanks; }, "not all have ended the first operation");
+}
+
 // Large calls of one kind, again and again until the victim dies in one of them.
 using Work = commResult_t (*)(Rank& rank, std::vector<float>& in, std::vector<float>& out);
 
@@ -125,6 +132,7 @@ void lose_a_rank_in(Work work, World world) {
     join(rank, scene);
     std::vector<float> in(kRanks * kBlock, 1.0F), out(kRanks * kBlock);
     COMM_OK(rank, work(rank, in, out));
+    meet(rank, scene);
     if (rank.rank == kVictim)
       std::thread([] {
         wait_a_little();
@@ -148,6 +156,7 @@ void lose_a_rank(World world, Moment moment) {
     join(rank, scene);
     std::vector<float> data(1 << 16, 1.0F);
     COMM_OK(rank, sum(rank, data));
+    meet(rank, scene);
     if (rank.rank != kVictim) {
       survive(rank, moment);
       return end_clean(rank, before);
@@ -207,6 +216,7 @@ TEST(DeadRank, IsNoticedThoughAChildKeepsItsSockets) {
       join(rank, scene);
       std::vector<float> data(1000, 1.0F);
       COMM_OK(rank, sum(rank, data));
+      meet(rank, scene);
       if (rank.rank != kVictim) {
         await([&] { return scene.flag != 0; }, "the victim had no child");
         expect_victim_named(rank, sum(rank, data), "all-reduce with a dead rank");
@@ -268,6 +278,7 @@ TEST(AbortingRank, EndsTheWaitsOfAllOthersAndIsNamed) {
       join(rank, scene);
       std::vector<float> data(1000, 1.0F);
       COMM_OK(rank, sum(rank, data));
+      meet(rank, scene);
       if (rank.rank == kVictim) {
         wait_a_little();
       } else {
