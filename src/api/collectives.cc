@@ -26,8 +26,7 @@ Status issue(comm* handle, Operation&& operation, cudaStream_t stream) {
               describe(signature_of(operation, 0)), operation.in, operation.out,
               stream == nullptr ? "" : ", on a stream", in_group() ? ", in a group" : "");
   if (in_group()) {
-    add_to_group(handle, std::move(operation), std::move(host_stream));
-    return Status::ok();
+    return add_to_group(handle, std::move(operation), std::move(host_stream));
   }
   COMM_TRY(check_self_messages(communicator.rank(), {&operation, 1}));
   if (!host_stream && handle->blocking) return communicator.run(operation);

@@ -75,12 +75,18 @@ class ThreadGroup {
 
 // Made when the thread opens its first group: the pointer is looked at by every call in one.
 thread_local constinit ThreadGroup* t_group __attribute__((tls_model("initial-exec"))) = nullptr;
-thread_local std::unique_ptr<ThreadGroup> t_group_owner;
+
+// Frees it when the thread ends. Destructors that run later may still open groups: what they then
+// make is freed with the process.
+struct ThreadGroupOwner {
+  ~ThreadGroupOwner() { delete std::exchange(t_group, nullptr); }
+};
+thread_local ThreadGroupOwner t_group_owner;
 
 ThreadGroup& thread_group() {
   if (t_group == nullptr) {
-    t_group_owner = std::make_unique<ThreadGroup>();
-    t_group = t_group_owner.get();
+    t_group = new ThreadGroup;
+    (void)&t_group_owner;  // made by being named
   }
   return *t_group;
 }
@@ -242,17 +248,26 @@ void note_group_failure(const Status& status) {
     thread_group().open.first_failure = status;
 }
 
-bool group_uses(const comm* handle) { return thread_group().work_of(handle) != nullptr; }
+bool group_uses(const comm* handle) {
+  return t_group != nullptr && t_group->work_of(handle) != nullptr;
+}
 
-void add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream) {
+Status add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream) {
   PendingWork* it = thread_group().work_of(handle);
-  if (it == nullptr) it = &thread_group().add_work(handle);
+  if (it == nullptr) {
+    it = &thread_group().add_work(handle);
+    if (Status status = it->use.status(); !status) {  // another thread ends it this very moment
+      thread_group().open.work.pop_back();
+      return status;
+    }
+  }
   it->operations.push_back(std::move(operation));
   if (!stream) {
     it->waits = true;
   } else if (std::find(it->streams.begin(), it->streams.end(), stream) == it->streams.end()) {
     it->streams.push_back(std::move(stream));
   }
+  return Status::ok();
 }
 
 void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create,
@@ -286,14 +301,19 @@ Status group_simulate_end(double* microseconds) {
   *microseconds = 0;
   if (--t_group_depth > 0) return Status::ok();
   GroupState group = thread_group().take();
+  for (const Creation& creation : group.creations) creation.skip();
+  Status status = std::move(group.first_failure);
   for (const PendingWork& work : group.work) {
     const Planner& planner = work.handle->communicator->planner();
     for (const Operation& operation : work.operations) {
-      COMM_ASSIGN(const double estimate, planner.estimate(operation));
-      *microseconds += estimate;
+      const Result<double> estimate = planner.estimate(operation);
+      if (estimate)
+        *microseconds += *estimate;
+      else
+        keep_first(estimate.status(), &status);
     }
   }
-  return std::move(group.first_failure);
+  return status;
 }
 
 }  // namespace libcomm

@@ -21,7 +21,8 @@ void note_group_failure(const Status& status);
 // Whether the open group keeps this communicator in use: it has an operation of it.
 bool group_uses(const comm* handle);
 // Adds an operation of a checked communicator.
-void add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream);
+// The failure of its use when another thread is ending it.
+Status add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream);
 // Of several failures the one that may be the cause: one that is no echo of a peer's, and a failure
 // rather than kInProgress.
 void keep_cause(Status status, Status* cause);

@@ -52,12 +52,15 @@ bool MergedCalls::go_together(const Operation& a, const Operation& b) {
 Result<bool> MergedCalls::keeps_bits(Planner& planner) const {
   const Collective what = together_.collective;
   if (what == Collective::kBroadcast || what == Collective::kAllGather) return true;
-  COMM_ASSIGN(const Plan* plan, planner.plan(together_));
+  // Of a call by itself first: that plan is needed anyway.
+  COMM_ASSIGN(const Plan* plan, planner.plan(*calls_.front()));
   const std::string algorithm = plan->algorithm;
   if (std::find(kSameOrderEverywhere.begin(), kSameOrderEverywhere.end(), algorithm) ==
       kSameOrderEverywhere.end())
     return false;
-  size_t last = 0;
+  COMM_ASSIGN(plan, planner.plan(together_));
+  if (plan->algorithm != algorithm) return false;
+  size_t last = calls_.front()->count;
   for (const Operation* call : calls_) {
     if (call->count == last) continue;
     last = call->count;
