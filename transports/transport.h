@@ -186,9 +186,10 @@ class Board {
   // processes showed. The same on all members.
   virtual bool segments_mappable() const { return false; }
   // Lets the peers map a commMemAlloc segment of this rank; to be called before telling them its
-  // number, in every operation that uses it (again is cheap). kInvalidUsage when the segment is
-  // gone.
-  virtual Status share_segment(uint64_t /*segment*/) {
+  // number, in every operation that uses it (again is cheap). There is room for so many: with
+  // `replace` one that was shared before may go, which is good when whoever was told of it has
+  // mapped it. kInvalidUsage when the segment is gone, kSystem when there is no room.
+  virtual Status share_segment(uint64_t /*segment*/, bool /*replace*/) {
     return error(Code::kSystem, "this board does not map segments");
   }
   // Gives up the peers' segments that have been freed, and tells them of this rank's; cheap.

@@ -30,7 +30,7 @@ bool is_at(const BoardControl& control, const BoardNeeds& needs, BoardNeeds* see
 std::optional<SegmentRef> share_buffer(Board& board, const void* buffer, size_t bytes) {
   if (!board.segments_mappable()) return std::nullopt;
   const std::optional<SegmentRef> place = find_segment(buffer, bytes);
-  if (!place || !board.share_segment(place->segment)) return std::nullopt;
+  if (!place || !board.share_segment(place->segment, true)) return std::nullopt;
   return place;
 }
 
@@ -56,8 +56,9 @@ BoardWindows::BoardWindows(const BoardArgs& args, size_t window)
 }
 
 BoardWindows::~BoardWindows() {
-  if (ended_ || neighbours_ == 0) return;
+  if (ended_) return;
   // Sequentially consistent, as in Use::begin(): either a neighbour sees this, or it is seen here.
+  // Ranks in other processes, which are not waited for, look after they have read.
   control(me_).withdrawn.store(1);
   for (int i = 0; i < ranks(); ++i) {
     if (i == me_ || !board_->in_this_process(i)) continue;
@@ -70,10 +71,14 @@ Status BoardWindows::Use::begin() {
   if (windows_->neighbours_ == 0) return Status::ok();
   begun_ = true;
   windows_->control(windows_->me_).using_neighbours.store(1);
-  for (int i = 0; i < windows_->ranks(); ++i) {
-    if (i == windows_->me_ || !windows_->board_->in_this_process(i)) continue;
-    if (windows_->control(i).withdrawn.load() == 0) continue;
-    const int rank = windows_->board_->ranks()[static_cast<size_t>(i)];
+  return windows_->check_owners();
+}
+
+Status BoardWindows::check_owners() const {
+  std::atomic_thread_fence(std::memory_order_acquire);
+  for (int i = 0; i < ranks(); ++i) {
+    if (i == me_ || control(i).withdrawn.load() == 0) continue;
+    const int rank = board_->ranks()[static_cast<size_t>(i)];
     return error(Code::kRemote, "rank {} has given up the operation", rank).with_peer(rank);
   }
   return Status::ok();

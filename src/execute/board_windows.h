@@ -106,6 +106,9 @@ class BoardWindows {
     bool begun_ = false;
   };
 
+  // No rank has given the operation up, and with it memory that this one has just read.
+  Status check_owners() const;
+
   // What to wait for before a window of this operation: that all others have staged or reduced it,
   // or that this rank's buffers for it are free, whose readers may be kWindowBuffers windows back.
   BoardNeeds staged(uint64_t window) const { return {.staged = first_ + window + 1}; }

@@ -179,6 +179,7 @@ Status WindowedCopy::take() {
     const int i = (me_ + k) % n_;
     if (takes_from(i)) COMM_TRY(take_from(i, part));
   }
+  COMM_TRY(windows_.check_owners());
   ++taken_;
   // Both: the windows of other operations count on either.
   windows_.tell({&BoardControl::reduced, &BoardControl::gathered}, taken_);

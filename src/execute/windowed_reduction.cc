@@ -117,6 +117,7 @@ Status WindowedReduction::reduce() {
     BoardWindows::Use use(&windows_);
     COMM_TRY(use.begin());
     reduce_share(range);
+    COMM_TRY(windows_.check_owners());
   }
   ++reduced_;
   if (collects()) {

@@ -4,8 +4,11 @@
 #include <signal.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstring>
 #include <memory>
+#include <thread>
+#include <vector>
 
 #include "tests/collectives/elements.h"
 #include "tests/collectives/world.h"
@@ -143,6 +146,34 @@ TEST_P(Messages, LeaveTheSenderItsBuffer) {
   world::run(world, [](Rank& rank) {
     for (const size_t bytes : {size_t{8}, size_t{4096}, size_t{70000}, size_t{5} << 20})
       for (const bool mapped : {false, true}) reuse(rank, bytes, mapped);
+  });
+}
+
+// More segments of commMemAlloc memory than a rank can announce at a time, all for the first time
+// and before the peer looks. Every 32nd of them meets in one place of the table.
+TEST_P(Messages, FromMoreSegmentsThanCanBeSharedArriveAllTheSame) {
+  World world{.nranks = 2, .kind = GetParam().kind, .environment = GetParam().environment};
+  world::run(world, [](Rank& rank) {
+    constexpr size_t kBytes = 8192;
+    constexpr int kSets = 32, kSends = 8;
+    std::vector<std::unique_ptr<Buffer>> buffers;
+    for (int i = 0; i < kSets * kSends; ++i)
+      buffers.push_back(std::make_unique<Buffer>(rank, kBytes, true));
+    if (rank.rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+    COMM_OK(rank, commGroupStart());
+    for (int i = 0; i < kSends; ++i) {
+      unsigned char* data = buffers[static_cast<size_t>(i * kSets)]->data();
+      std::memset(data, rank.rank == 0 ? i + 1 : 0, kBytes);
+      if (rank.rank == 0)
+        COMM_OK(rank, commSend(data, kBytes, commUint8, 1, rank.comm, nullptr));
+      else
+        COMM_OK(rank, commRecv(data, kBytes, commUint8, 0, rank.comm, nullptr));
+    }
+    COMM_OK(rank, commGroupEnd());
+    for (int i = 0; i < kSends; ++i) {
+      const unsigned char* data = buffers[static_cast<size_t>(i * kSets)]->data();
+      rank.expect(std::count(data, data + kBytes, i + 1) == kBytes, "a message differs");
+    }
   });
 }
 

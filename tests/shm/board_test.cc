@@ -156,8 +156,8 @@ std::string use_segments(Rank& self) {
   // Numbers go round over the board, as the fused exchanges do it.
   const int next = (board.index() + 1) % n;
   RANK_CHECK(!board.map_segment(next, ref->segment + 77777, 0, 1).is_ok());
-  RANK_OK(board.share_segment(ref->segment));
-  RANK_OK(board.share_segment(ref->segment));
+  RANK_OK(board.share_segment(ref->segment, true));
+  RANK_OK(board.share_segment(ref->segment, true));
   std::memcpy(board.part(board.index()), &*ref, sizeof *ref);
   RANK_OK(self.barrier());
   SegmentRef theirs;
@@ -175,7 +175,7 @@ std::string use_segments(Rank& self) {
   // A new segment replaces the old one, for the peers too.
   RANK_OK(self.barrier());
   RANK_OK(segment_free(*memory));
-  RANK_CHECK(!board.share_segment(ref->segment).is_ok());
+  RANK_CHECK(!board.share_segment(ref->segment, true).is_ok());
   RANK_OK(self.barrier());
   RANK_CHECK(!board.map_segment(next, theirs.segment, 0, 1).is_ok());
   RANK_OK(self.barrier());
@@ -195,7 +195,7 @@ TEST(ShmBoard, MoreSegmentsThanTheTableHoldsCanBeSharedOneAfterTheOther) {
       all.push_back(*memory);
       *static_cast<std::byte*>(*memory) = static_cast<std::byte>(i);
       const SegmentRef ref = *find_segment(*memory, 1);
-      RANK_OK(board.share_segment(ref.segment));
+      RANK_OK(board.share_segment(ref.segment, true));
       std::memcpy(board.part(board.index()), &ref, sizeof ref);
       RANK_OK(self.barrier());
       SegmentRef theirs;

@@ -46,7 +46,9 @@ class ShmBoard final : public Board {
   bool in_this_process(int index) const override { return pids_[static_cast<size_t>(index)] == 0; }
   bool memory_readable() const override { return abilities_.memory_readable; }
   Status read_memory(int index, void* dst, uint64_t address, size_t bytes) override;
-  Status share_segment(uint64_t segment) override { return segments_.share(segment); }
+  Status share_segment(uint64_t segment, bool replace) override {
+    return segments_.share(segment, replace);
+  }
   void drop_freed_segments() override { segments_.drop_freed(); }
   Result<std::byte*> map_segment(int index, uint64_t segment, uint64_t offset,
                                  size_t bytes) override;

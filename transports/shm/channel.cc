@@ -116,12 +116,13 @@ Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
   return publish(signature, bytes, Reference());
 }
 
-Result<ShmSendChannel::Reference> ShmSendChannel::refer(const void* src, size_t bytes) {
+ShmSendChannel::Reference ShmSendChannel::refer(const void* src, size_t bytes) {
   Reference reference;
   if (place_.board == nullptr || bytes < kLeastMapped) return reference;
   if (!place_.same_process && place_.board->segments_mappable()) {
-    if (const auto place = find_segment(src, bytes)) {
-      COMM_TRY(place_.board->share_segment(place->segment));
+    // No other segment gives way to this one: its reference may not have been looked at yet.
+    const auto place = find_segment(src, bytes);
+    if (place && place_.board->share_segment(place->segment, false)) {
       reference = {Payload::kSegment, {place->segment, place->offset}};
       return reference;
     }
@@ -138,7 +139,7 @@ Status ShmSendChannel::post(const Signature& signature, const void* src, size_t 
   std::byte* to = nullptr;
   COMM_TRY(reserve(&to));
   if (to == nullptr) return {};
-  COMM_ASSIGN(const Reference reference, refer(src, bytes));
+  const Reference reference = refer(src, bytes);
   if (reference.where == Payload::kHere) {
     if (bytes > slot_bytes_)
       return error(Code::kInternal, "{} bytes for rank {} do not fit into a slot of {}", bytes,
@@ -160,12 +161,14 @@ Status ShmSendChannel::progress(uint64_t* completed) {
   return {};
 }
 
-// Only a receiver in this process could still read memory that is about to be freed: elsewhere the
-// kernel, or a mapping of its own, stands in between. It is in one copy of one segment at most.
+// A receiver that copies meanwhile looks at `withdrawn` afterwards. Only one in this process could
+// read memory that is about to be freed, and is waited for: elsewhere the kernel, or a mapping of
+// its own, stands in between. It is in one copy of one segment at most.
 void ShmSendChannel::withdraw() {
-  if (!place_.same_process || referred_ <= released_) return;
+  if (referred_ <= released_) return;
   header_->withdrawn.store(1, std::memory_order_seq_cst);
-  while (header_->taking.load(std::memory_order_seq_cst) != 0) ::sched_yield();
+  while (place_.same_process && header_->taking.load(std::memory_order_seq_cst) != 0)
+    ::sched_yield();
 }
 
 ShmRecvChannel::ShmRecvChannel(ChannelPlace place)
@@ -236,7 +239,8 @@ Status ShmRecvChannel::resolve(Payload where, const SlotHeader& from) {
 
 // Reads the payload that is in the sender's process only.
 Status ShmRecvChannel::fetch(void* dst) {
-  return place_.board->read_memory(place_.peer_index, dst, address_, shown_.bytes);
+  COMM_TRY(place_.board->read_memory(place_.peer_index, dst, address_, shown_.bytes));
+  return check_offered();
 }
 
 // Notices the next segment, if it is there.
@@ -279,10 +283,16 @@ Status ShmRecvChannel::release() {
 // Copies from another rank's memory in this process, unless that rank has given up meanwhile.
 Status ShmRecvChannel::copy_within_process(void* dst) {
   header_->taking.store(1, std::memory_order_seq_cst);
-  const bool withdrawn = header_->withdrawn.load(std::memory_order_seq_cst) != 0;
-  if (!withdrawn) copy_bytes(dst, shown_.data, shown_.bytes, false);
+  const Status status = check_offered();
+  if (status) copy_bytes(dst, shown_.data, shown_.bytes, false);
   header_->taking.store(0, std::memory_order_seq_cst);
-  if (!withdrawn) return {};
+  return status;
+}
+
+// Has the sender not given up? Asked after a copy of its memory, which it may have reused since.
+Status ShmRecvChannel::check_offered() const {
+  std::atomic_thread_fence(std::memory_order_acquire);
+  if (header_->withdrawn.load(std::memory_order_seq_cst) == 0) return {};
   return error(Code::kRemote, "rank {} gave up sending a message", place_.peer)
       .with_peer(place_.peer);
 }
@@ -294,12 +304,15 @@ Status ShmRecvChannel::receive_into(const Signature& expected, void* dst, size_t
   if (!shown_.ready) return {};
   if (shown_.bytes != bytes || shown_.signature != expected)
     return mismatch(place_.my_rank, expected, bytes, place_.peer, shown_.signature, shown_.bytes);
-  if (shown_.data == nullptr)
+  const bool is_here = slot().where == static_cast<uint64_t>(Payload::kHere);
+  if (shown_.data == nullptr) {
     COMM_TRY(fetch(dst));
-  else if (place_.same_process && slot().where != static_cast<uint64_t>(Payload::kHere))
+  } else if (place_.same_process && !is_here) {
     COMM_TRY(copy_within_process(dst));
-  else if (bytes != 0)
+  } else if (bytes != 0) {
     copy_bytes(dst, shown_.data, bytes, false);
+    if (!is_here) COMM_TRY(check_offered());
+  }
   *done = true;
   return release();
 }

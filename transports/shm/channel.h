@@ -74,7 +74,7 @@ class ShmSendChannel final : public SendChannel {
     Payload where = Payload::kHere;
     uint64_t words[2] = {};
   };
-  Result<Reference> refer(const void* src, size_t bytes);
+  Reference refer(const void* src, size_t bytes);
   Status publish(const Signature& signature, size_t bytes, const Reference& reference);
   SlotHeader& slot() const {
     return *reinterpret_cast<SlotHeader*>(slots_ + slot_index_ * slot_stride_);
@@ -122,6 +122,7 @@ class ShmRecvChannel final : public RecvChannel {
   Status resolve(Payload where, const SlotHeader& from);
   Status fetch(void* dst);
   Status copy_within_process(void* dst);
+  Status check_offered() const;
 
   const ChannelPlace place_;
   ChannelHeader* const header_;

@@ -46,7 +46,7 @@ RankControl& PeerSegments::control(size_t index) const {
   return memory_->control(members_[index].position);
 }
 
-Status PeerSegments::share(uint64_t segment) {
+Status PeerSegments::share(uint64_t segment, bool replace) {
   if (segment == 0) return error(Code::kInternal, "segment 0 cannot be shared");
   std::lock_guard lock(mutex_);
   withdraw_freed();
@@ -57,6 +57,9 @@ Status PeerSegments::share(uint64_t segment) {
     if (held == segment) return {};
     if (held == 0 && place == nullptr) place = &entry;
   }
+  if (place == nullptr && !replace)
+    return error(Code::kSystem, "no room to share segment {}: {} others are", segment,
+                 kSegmentWays);
   // A peer keeps what it has mapped, so giving an entry up costs it nothing until it maps anew.
   if (place == nullptr) place = &ways[next_way_++ % kSegmentWays];
   size_t bytes = 0;

@@ -32,7 +32,7 @@ class PeerSegments {
   PeerSegments& operator=(const PeerSegments&) = delete;
 
   // See Board::share_segment and Board::map_segment. Any thread.
-  Status share(uint64_t segment);
+  Status share(uint64_t segment, bool replace);
   // See Board::drop_freed_segments.
   void drop_freed();
   Result<std::byte*> map(size_t index, uint64_t segment, uint64_t offset, size_t bytes);
