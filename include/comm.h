@@ -369,7 +369,9 @@ COMM_API commResult_t commRecv(void* recvbuff, size_t count, commDataType_t data
 /* ---- Groups --------------------------------------------------------------------------------
  * Calls between Start and End of one thread are one batch: several operations of one communicator,
  * several communicators, or both, complete together without deadlock. Groups nest; the outermost
- * End does the work and returns the first failure. */
+ * End does the work and returns the first failure. No call of a group may use what another one of
+ * the same group produces: small ones go together, and their inputs are read before any result is
+ * there. */
 COMM_API commResult_t commGroupStart(void);
 COMM_API commResult_t commGroupEnd(void);
 /* Ends the group without running it and reports its estimated time. simInfo may be NULL. */
