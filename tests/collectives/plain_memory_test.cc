@@ -5,7 +5,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cstring>
+#include <new>
 
 #include "tests/collectives/world.h"
 #include "tests/transports/rdma_double.h"
@@ -179,13 +181,18 @@ TEST_F(PlainMemory, MayBeUnmappedAsSoonAsACallHasFailed) {
   World world = over_rdma(Kind::kProcesses);
   world.nranks = 3;
   world.victims = {1};
-  run(world, [](Rank& rank) {
+  // Ranks that have ended the first call, which a death may let fail.
+  auto* warmed = new (::mmap(nullptr, sizeof(std::atomic<int>), PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS, -1, 0)) std::atomic<int>(0);
+  run(world, [warmed](Rank& rank) {
     const libcomm::test::RdmaDouble device;
     const size_t count = size_t{16} << 20;
     float* data = static_cast<float*>(
         ::mmap(nullptr, count * 4, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
     float* warm = map(nullptr);
     COMM_OK(rank, commAllReduce(warm, warm, kCount, commFloat32, commSum, rank.comm, nullptr));
+    ++*warmed;
+    while (rank.rank == 1 && *warmed != 3) ::usleep(1000);
     if (rank.rank == 1) ::alarm(0), ::kill(::getpid(), SIGKILL);
     const commResult_t result =
         commAllReduce(data, data, count, commFloat32, commSum, rank.comm, nullptr);

@@ -225,13 +225,17 @@ Status Sender::on_answer(const EndWire& theirs) {
   COMM_TRY(bundle_->connect(theirs));
   connected_ = true;
   if (log_wants(LogLevel::kInfo, Subsys::kNet)) {
+    const auto attributes_of = [this](int index) {
+      const QueuePair* qp = bundle_->qp(index);
+      return qp != nullptr ? qp->attributes() : std::string("failed already");
+    };
     log_info(Subsys::kNet,
              "rank {}: RDMA channel to rank {} on lane {}: {} data queue pairs over {}{}, {}; "
              "grants: {}",
              name_.rank, name_.peer, name_.lane, bundle_->shape().data_qps(),
              bundle_->nic(0).info().to_text(),
-             bundle_->nic(0).relaxed() ? ", data in relaxed order" : "",
-             bundle_->qp(0)->attributes(), bundle_->qp(bundle_->shape().grant_qp())->attributes());
+             bundle_->nic(0).relaxed() ? ", data in relaxed order" : "", attributes_of(0),
+             attributes_of(bundle_->shape().grant_qp()));
   }
   return control_->send(MessageType::kReady, QpNews{kAllQps, 0});
 }
