@@ -100,13 +100,13 @@ __be64 ibv_get_device_guid(ibv_device* device) {
 }
 
 ibv_context* ibv_open_device(ibv_device* device) {
+  Node& node = Node::current();
+  const auto life = node.life_lock();
+  const auto lock = node.lock();
   if (config().lack("permission")) {
     errno = EACCES;
     return nullptr;
   }
-  Node& node = Node::current();
-  const auto life = node.life_lock();
-  const auto lock = node.lock();
   Context& context = node.make<Context>(nullptr);
   context.owner = &context;
   context.on = static_cast<Device*>(device);
