@@ -73,11 +73,14 @@ class Root {
   }
 
   void run() {
-    while (!over() && !idle_.passed()) {
+    while (!over()) {
       if (assemble_by_.passed()) {
         assemble_by_ = Deadline();
         fail(missing_ranks());
       }
+      // Only after that: a thread that was kept from its core may find both times over, and those
+      // who wait must be told.
+      if (idle_.passed()) return;
       if (door_.shortage() != 0 && !failure_.has_value() && !all_answered_)
         fail(descriptor_error(door_.shortage(),
                               "the process that serves the unique id cannot accept the ranks"));
@@ -111,7 +114,7 @@ class Root {
 
   void admit(Arrival arrival) {
     if (arrival.hello.purpose != static_cast<uint16_t>(Use::kRoot)) return;
-    idle_ = Deadline::from_knob(timeout_);
+    if (!failure_.has_value()) idle_ = Deadline::from_knob(timeout_);
     const int fd = arrival.fd.get();
     if (!epoll_add(epoll_.get(), fd, EPOLLIN)) return;
     Visitor visitor;
@@ -304,9 +307,11 @@ class Root {
   void fail(Status why, Visitor* also = nullptr) {
     failure_ = std::move(why);
     g_failures.note(key_, *failure_);
-    if (!all_answered_)
+    if (!all_answered_) {
       tell_until_ = Deadline::after(
           Seconds(timeout_ > 0 ? std::min(kTellFor, timeout_ * kTellPart) : kTellFor));
+      idle_ = Deadline();
+    }
     std::multimap<uint32_t, int, std::greater<>> waiting;
     for (Stage& stage : stages_) {
       if (stage.answered) continue;

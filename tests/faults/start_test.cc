@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <netinet/in.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -60,6 +61,36 @@ TEST(MissingRank, IsNamedWhenTheTimeIsOver) {
                       "commInitRank without rank 2");
     rank.expect(rank.comm == nullptr, "a failed commInitRank left a handle");
     end_clean(rank, before);
+  });
+}
+
+// The process that serves the id stands still until all its times are over: it tells the others
+// all the same when it goes on.
+TEST(MissingRank, IsNamedByAServerThatStoodStill) {
+  Scene& scene = Scene::make();
+  world::run(processes(3), [&](Rank& rank) {
+    if (rank.rank == 2) {
+      await([&] { return scene.ready == 2; }, "the others did not begin");
+      std::this_thread::sleep_for(std::chrono::milliseconds(500));
+      kill(scene.pids[0], SIGSTOP);
+      std::this_thread::sleep_for(std::chrono::milliseconds(1500));
+      kill(scene.pids[0], SIGCONT);
+      return;
+    }
+    // Rank 1 waits long enough to hear it.
+    setenv("COMM_BOOTSTRAP_TIMEOUT", rank.rank == 0 ? "1.5" : "20", 1);
+    scene.pids[rank.rank] = getpid();
+    if (rank.rank == 0) {
+      COMM_OK(rank, commGetUniqueId(&scene.id));
+      scene.have_id = 1;
+    }
+    await([&] { return scene.have_id == 1; }, "rank 0 made no id");
+    ++scene.ready;
+    const commResult_t result = commInitRank(&rank.comm, rank.nranks, scene.id, rank.rank);
+    rank.expect(result != commSuccess, "a group without rank 2");
+    if (rank.rank == 1)
+      rank.expect_error(result, commSystemError, {"rank 2", "COMM_BOOTSTRAP_TIMEOUT"},
+                        "commInitRank without rank 2");
   });
 }
 
