@@ -21,6 +21,13 @@ int cuda_double_export(const void* pointer, size_t bytes);
 // "ordering": CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING, 0 at first.
 // "initialised": 1 as at first, 0: as before cuInit.
 void cuda_double_set(const char* what, int value);
+// What the kernel of that name does, for every module: `run` gets the launch's one argument struct
+// and the numbers of blocks and of threads in each.
+void cuda_double_register_kernel(const char* name, size_t argument_bytes,
+                                 void (*run)(const void* arguments, unsigned grid, unsigned block));
+// Where a kernel, which is host code here, reaches that memory. Ends the process for memory that it
+// may not touch.
+void* cuda_double_resolve(void* device_pointer, size_t bytes);
 // How often cuMemcpy was called.
 uint64_t cuda_double_copies(void);
 

@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <iterator>
 #include <map>
@@ -29,9 +30,15 @@ struct Allocation {
   int ordinal = 0;
 };
 
+struct Kernel {
+  size_t argument_bytes = 0;
+  void (*run)(const void* arguments, unsigned grid, unsigned block) = nullptr;
+};
+
 struct State {
   std::mutex mutex;
   std::map<const std::byte*, Allocation> memory;
+  std::map<std::string, Kernel> kernels;
   bool dmabuf = true, initialised = true;
   int ordering = 0;
   uint64_t copies = 0;
@@ -120,6 +127,23 @@ EXPORT void cuda_double_set(const char* what, int value) {
   if (name == "dmabuf") state().dmabuf = value != 0;
   if (name == "ordering") state().ordering = value;
   if (name == "initialised") state().initialised = value != 0;
+}
+
+EXPORT void cuda_double_register_kernel(const char* name, size_t argument_bytes,
+                                        void (*run)(const void*, unsigned, unsigned)) {
+  const std::lock_guard lock(state().mutex);
+  state().kernels[name] = {argument_bytes, run};
+}
+
+EXPORT void* cuda_double_resolve(void* pointer, size_t bytes) {
+  const std::lock_guard lock(state().mutex);
+  const Allocation* found = state().find(pointer);
+  const auto* at = static_cast<const std::byte*>(pointer);
+  if (found != nullptr && bytes <= static_cast<size_t>(found->base + found->bytes - at))
+    return state().reach(pointer);
+  std::fprintf(stderr, "cuda double: a kernel touches %zu bytes at %p: no such device memory\n",
+               bytes, pointer);
+  std::abort();
 }
 
 EXPORT uint64_t cuda_double_copies() {
