@@ -24,6 +24,11 @@ class RdmaDouble {
     all.resize(static_cast<size_t>(count));
     return all;
   }
+  rdma_double_qp_t queue_pair(uint32_t number) const {
+    rdma_double_qp_t qp{};
+    call<int (*)(uint32_t, rdma_double_qp_t*)>("rdma_double_qp")(number, &qp);
+    return qp;
+  }
   void kill(uint32_t number) const { call<int (*)(uint32_t)>("rdma_double_kill")(number); }
   void fail_next(uint32_t number, int status) const {
     call<int (*)(uint32_t, int)>("rdma_double_fail_next")(number, status);

@@ -1,5 +1,7 @@
 // Fencing and replacing queue pairs in orders of events that traffic seldom brings about: a hand
 // plays the other end.
+#include <thread>
+
 #include "tests/transports/rdma_double.h"
 #include "tests/transports/rdma_hand_peer.h"
 #include "transports/rdma/receiver.h"
@@ -119,6 +121,53 @@ TEST_F(RdmaFencedReceiver, AReplacementThatWaitsForThePortCanBeFenced) {
   peer_->say(MessageType::kRebuild, peer_->rebuilt(0, 2));
   ASSERT_TRUE(hears(MessageType::kRebuilt, &rebuilt));
   EXPECT_EQ(rebuilt.epoch, 2u);
+}
+
+// On a busy machine a turn may take milliseconds: so many of them are too long to wait for.
+TEST_F(RdmaFencedReceiver, HearsThePeerSoonHoweverFewItsTurnsAre) {
+  look();
+  peer_->say(MessageType::kFence, HandPeer::fence(0, 0));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  look();
+  EXPECT_EQ(receiver_->statistics()->fenced_qps, 1u);
+}
+
+// The sender's queue pair fails while the channel opens, so that "all are ready" is about one that
+// is fenced already.
+TEST_F(RdmaFence, AReplacementGetsNoGrantBeforeTheSenderHasSaidThatItIsReady) {
+  HandGround ground(1);
+  HandPeer peer(ground, true);
+  auto made =
+      Receiver::open(ground.context, HandGround::name(), ground.budget(), std::move(ground.near));
+  ASSERT_TRUE(made.is_ok()) << made.status().to_string();
+  Receiver& receiver = **made;
+  Bytes dst(16 << 10);
+  const auto look = [&] {  // for a segment that needs a grant
+    bool done = false;
+    const Status status = receiver.receive_into(numbered(1), dst.data(), dst.size(), &done);
+    EXPECT_TRUE(status.is_ok()) << status.to_string();
+    return !HasFailure();
+  };
+  const int grants = 1;  // the queue pair
+  EndWire theirs;
+  peer.say(MessageType::kOffer, peer.end());
+  ASSERT_TRUE(until([&] { return !look() || peer.hear(MessageType::kAnswer, &theirs); }));
+  peer.connect(theirs);
+  for (const int index : {0, grants}) {
+    peer.say(MessageType::kFence, HandPeer::fence(index, 0));
+    FenceWire fenced;
+    ASSERT_TRUE(until([&] { return !look() || peer.hear(MessageType::kFenced, &fenced); }));
+  }
+  peer.say(MessageType::kReady, QpNews{kAllQps, 0});
+  peer.say(MessageType::kRebuild, peer.rebuilt(grants, 1));
+  RebuildWire rebuilt;
+  ASSERT_TRUE(until([&] { return !look() || peer.hear(MessageType::kRebuilt, &rebuilt); }));
+  for (int turn = 0; turn < 1000; ++turn) look();
+  const auto posted = [&] { return double_.queue_pair(rebuilt.qp.number).posted_sends; };
+  EXPECT_EQ(posted(), 0u) << "the hand's queue pair takes nothing yet";
+  ASSERT_TRUE(peer.bundle().connect_one(grants, rebuilt.rail, rebuilt.qp).is_ok());
+  peer.say(MessageType::kReady, QpNews{grants, 1});
+  ASSERT_TRUE(until([&] { return !look() || posted() > 0; }));
 }
 
 // A segment of which a part has come has not come.

@@ -1,6 +1,7 @@
 #include "transports/rdma/channel_end.h"
 
 #include <sys/epoll.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -10,7 +11,18 @@
 namespace libcomm::rdma {
 namespace {
 
-constexpr unsigned kTurnsPerLook = 256;  // at the control connection and at events
+// Between looks at the control connection and at events, whichever comes first. Turns alone do not
+// do: on a busy machine each may end in a yield of milliseconds.
+constexpr unsigned kTurnsPerLook = 256;
+constexpr int64_t kLookEveryNs = 2'000'000;
+
+// Cheap, and exact to a tick of the kernel.
+int64_t coarse_now_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
 // Of a device that does not bring everything back. Destroying the queue pair, which follows, fences
 // it as well; what arrived and was not told is sent once more.
 constexpr std::chrono::milliseconds kDrainPatience{300};
@@ -179,7 +191,8 @@ Status ChannelEnd::turn() {
   if (!control_) return Status::ok();
   bool all_live = connected_;
   for (const Line& each : lines_) all_live = all_live && each.phase == Phase::kLive;
-  if (!all_live || ++turns_ % kTurnsPerLook == 0) return look(&moved);
+  if (!all_live || ++turns_ % kTurnsPerLook == 0 || coarse_now_ns() - looked_ns_ >= kLookEveryNs)
+    return look(&moved);
   failed_ = take_completions(&moved);
   if (failed_) failed_ = on_turn();
   return failed_;
@@ -188,6 +201,7 @@ Status ChannelEnd::turn() {
 Status ChannelEnd::look(bool* moved) {
   COMM_TRY(failed_);
   if (!control_) return Status::ok();
+  looked_ns_ = coarse_now_ns();
   const auto all = [&]() -> Status {
     COMM_TRY(take_completions(moved));
     COMM_TRY(take_events());

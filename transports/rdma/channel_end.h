@@ -172,6 +172,7 @@ class ChannelEnd {
   std::vector<Completion> completions_;
   std::vector<uint64_t> events_seen_;  // by rail
   unsigned turns_ = 0;
+  int64_t looked_ns_ = 0;  // by the kernel's coarse clock
   int failures_in_a_row_ = 0;
   std::string last_cause_;
   std::string refusal_;  // of the device to make a queue pair anew, last

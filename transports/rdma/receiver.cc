@@ -630,6 +630,9 @@ Status Receiver::on_rebuild(const RebuildWire& rebuild) {
   RebuildWire rebuilt = rebuild;
   rebuilt.qp = bundle_->qp(index)->wire();
   line(index).epoch = rebuild.epoch;
+  // What was heard of the one before, or of all when the channel opened, says nothing of this one:
+  // a grant that the sender's device does not take yet would wait for COMM_IB_TIMEOUT to go again.
+  line(index).told_ready = false;
   enter(index, Phase::kLive);
   rebuilt.rail = {};
   bundle_->nic_of(index).describe(&rebuilt.rail);
