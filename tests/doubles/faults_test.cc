@@ -207,6 +207,17 @@ TEST_F(DoubleFaults, AHeldPacketThatWasSentAgainIsExecutedOnce) {
   EXPECT_FALSE(pair.b.completion_within(milliseconds(20)));
 }
 
+TEST_F(DoubleFaults, AWriteWhoseAcknowledgementIsHeldHasLandedAndIsNotComplete) {
+  Pair pair;
+  pair.a.fill(0, 8, 1);
+  ASSERT_EQ(rdma_double_hold_answers(pair.a.qp->qp_num), 0);
+  ASSERT_EQ(pair.a.send(IBV_WR_RDMA_WRITE, 1, 8), 0);
+  EXPECT_TRUE(pair.b.filled(0, 8, 1));
+  EXPECT_TRUE(pair.a.completions_now().empty());
+  ASSERT_EQ(rdma_double_release(pair.a.qp->qp_num), 0);
+  EXPECT_EQ(pair.a.completion().status, IBV_WC_SUCCESS);
+}
+
 TEST_F(DoubleFaults, ASlowReceiverTakesItsRateByItsOwnClock) {
   environment_.set("DEVICES", "2");
   environment_.set("RECEIVE_RATE", "0,20000000");

@@ -36,6 +36,9 @@ class RdmaDouble {
   void hold(uint32_t number, bool sender_times_out) const {
     call<int (*)(uint32_t, int)>("rdma_double_hold")(number, sender_times_out);
   }
+  void hold_answers(uint32_t number) const {
+    call<int (*)(uint32_t)>("rdma_double_hold_answers")(number);
+  }
   void release(uint32_t number) const { call<int (*)(uint32_t)>("rdma_double_release")(number); }
   void port(const char* device, bool up) const {
     call<int (*)(const char*, int, int)>("rdma_double_port")(device, 1, up);

@@ -114,6 +114,35 @@ TEST_F(Rdma, MemoryThatIsTakenBackIsDeregisteredAtOnce) {
   EXPECT_EQ(double_.regions(src.data(), src.size()), 0);
 }
 
+// The receiver has the segment and leaves before the sender's device has heard that it came.
+TEST_F(Rdma, MemoryIsFreeWhenThePeerThatHasItLeavesBeforeTheDeviceKnows) {
+  const auto memory = std::make_shared<TestMemory>();
+  RdmaWorld world(Settings{}, memory);
+  Link link = open(world);
+  ASSERT_TRUE(carry(link, SendWay::kSlot, RecvWay::kInto, numbered(1), pattern(10, 1)));
+  ASSERT_TRUE(until([&] { return completed(*link.send) == 1; }));
+  const Bytes src = pattern(50000, 1);
+  const uint64_t lent = memory->lend(const_cast<std::byte*>(src.data()), src.size());
+  // Of the sender's data queue pair, which was made first.
+  double_.hold_answers(double_.queue_pairs().front().number);
+  bool sent = false;
+  ASSERT_TRUE(until([&] {
+    if (!sent) sent = try_send(*link.send, SendWay::kPost, numbered(2), src.data(), src.size());
+    completed(*link.send);
+    return try_receive(*link.recv, RecvWay::kPeek, numbered(2), src);
+  }));
+  EXPECT_EQ(completed(*link.send), 1u);
+  link.recv.reset();
+  ASSERT_TRUE(until([&] {
+    uint64_t count = 0;
+    EXPECT_TRUE(link.send->progress(&count).is_ok());
+    return count == 2;
+  }));
+  memory->take_back(lent);
+  world.transport(0).drop_ended_memory();
+  EXPECT_EQ(double_.regions(src.data(), src.size()), 0);
+}
+
 TEST_F(Rdma, BriefMemoryIsRegisteredUpToItsLimit) {
   const auto memory = std::make_shared<TestMemory>();
   RdmaWorld world(Settings{{"RDMA_PIN_LIMIT", "100000"}}, memory);

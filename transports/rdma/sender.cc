@@ -205,16 +205,28 @@ Status Sender::on_message(const Message& message) {
     case MessageType::kGoodbye: {
       GoodbyeWire goodbye;
       COMM_TRY(message.read(&goodbye, name_.peer));
-      for (uint64_t n = oldest_; n < std::min(issued_, goodbye.received); ++n)
-        for (size_t part = 0; part < arrival(n).parts.size(); ++part) part_done(n, part);
-      retire();
-      std::erase_if(send_again_, [&](const auto& waiting) { return waiting.first < oldest_; });
+      on_goodbye(goodbye);
       return Status::ok();
     }
     default:
       return error(Code::kRemote, "rank {} sent an unexpected control message of kind {}",
                    name_.peer, static_cast<int>(message.type));
   }
+}
+
+// What the peer has received is complete, and its memory somebody else's. Our device may not know
+// that it came, and read it once more: without queue pairs it does not.
+void Sender::on_goodbye(const GoodbyeWire& goodbye) {
+  peer_left_ = true;
+  for (int index = 0; index < bundle_->shape().qps(); ++index) {
+    bundle_->destroy(index);
+    outstanding_[static_cast<size_t>(index)].clear();
+    enter(index, Phase::kDown);
+  }
+  send_again_.clear();
+  for (uint64_t n = oldest_; n < std::min(issued_, goodbye.received); ++n)
+    for (size_t part = 0; part < arrival(n).parts.size(); ++part) part_done(n, part);
+  retire();
 }
 
 Status Sender::on_answer(const EndWire& theirs) {
@@ -303,7 +315,8 @@ Status Sender::on_turn() {
   if (!connected_) return Status::ok();
   const auto& shape = bundle_->shape();
   for (int index = 0; index < shape.qps(); ++index) {
-    if (line(index).phase == Phase::kDown && may_rebuild(index)) begin_rebuild(index);
+    if (line(index).phase == Phase::kDown && !peer_left_ && may_rebuild(index))
+      begin_rebuild(index);
   }
   while (!send_again_.empty()) {
     const auto [n, part] = send_again_.front();

@@ -89,6 +89,7 @@ class Sender final : public SendChannel, private ChannelEnd {
 
   Status check_peer();
   Status on_answer(const EndWire& theirs);
+  void on_goodbye(const GoodbyeWire& goodbye);
   Status read_grants();
   Status on_fenced(const FenceWire& fence);
   void begin_rebuild(int index);
@@ -126,6 +127,7 @@ class Sender final : public SendChannel, private ChannelEnd {
   std::vector<std::deque<PartRef>> outstanding_;        // by queue pair, in posting order
   std::deque<std::pair<uint64_t, size_t>> send_again_;  // parts that a fence left over
   int last_qp_ = -1;
+  bool peer_left_ = false;         // there are no queue pairs any more
   uint64_t grant_bytes_held_ = 0;  // of grants known here whose segment has not been retired
 
   int reserved_ = -1;  // staging slot

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "tests/doubles/ibverbs/node.h"
 #include "tests/doubles/ibverbs/requester.h"
@@ -129,10 +130,15 @@ int rdma_double_hold(uint32_t number, int sender_times_out) {
   });
 }
 
+int rdma_double_hold_answers(uint32_t number) {
+  return with_queue_pair(number, [](Qp& qp) { qp.answers_held = true; });
+}
+
 int rdma_double_release(uint32_t number) {
   return with_queue_pair(number, [](Qp& qp) {
-    qp.held = false;
+    qp.held = qp.answers_held = false;
     deliver_due(qp);
+    for (Packet& answer : std::exchange(qp.held_answers, {})) answered(qp, answer);
   });
 }
 

@@ -55,6 +55,9 @@ int rdma_double_lose_next(uint32_t number, uint64_t packets);
 // From now on packets to this queue pair wait on the wire. With `sender_times_out` their sender
 // takes them for lost, as when a switch holds them for long; they may still arrive.
 int rdma_double_hold(uint32_t number, int sender_times_out);
+// The same for what answers its own requests: acknowledgements and what is read. The queue pair
+// waits for them without a limit.
+int rdma_double_hold_answers(uint32_t number);
 // The held packets arrive, if the queue pair still takes them.
 int rdma_double_release(uint32_t number);
 // Takes the cable out or puts it back: events to all contexts of the device in this process.

@@ -206,7 +206,11 @@ void Node::drain() {
       if (packet.header.kind == Kind::kRequest) {
         arrived(*this, std::move(packet));
       } else if (Qp* qp = find_queue_pair(packet.header.destination)) {
-        answered(*qp, packet);
+        if (qp->answers_held) {
+          qp->held_answers.push_back(std::move(packet));
+        } else {
+          answered(*qp, packet);
+        }
       }
     }
     send_acks();

@@ -199,6 +199,8 @@ struct Qp : ibv_qp, Object {
   std::deque<Underway> underway;
   bool held = false;
   bool hold_reported = false;  // packets held are told to their sender as lost
+  bool answers_held = false;   // a test holds them, too
+  std::deque<Packet> held_answers;
 
   QpCounters counters;
 
