@@ -83,6 +83,18 @@ class RdmaFencedReceiver : public RdmaFence {
     receiver_ = *std::move(made);
     ASSERT_TRUE(until([&] { return look() && peer_->opens(); }));
   }
+  // Until the channel has failed.
+  Status fails() {
+    Segment none;
+    Status status;
+    EXPECT_TRUE(until([&] {
+      status = receiver_->peek(&none);
+      return !status.is_ok();
+    }));
+    EXPECT_EQ(status.code(), Code::kRemote);
+    EXPECT_EQ(status.peer(), 1);
+    return status;
+  }
   bool look() {
     Segment none;
     const Status status = receiver_->peek(&none);
@@ -121,6 +133,77 @@ TEST_F(RdmaFencedReceiver, AReplacementThatWaitsForThePortCanBeFenced) {
   peer_->say(MessageType::kRebuild, peer_->rebuilt(0, 2));
   ASSERT_TRUE(hears(MessageType::kRebuilt, &rebuilt));
   EXPECT_EQ(rebuilt.epoch, 2u);
+}
+
+// Wishes that wait for a port must not pile up.
+TEST_F(RdmaFencedReceiver, AReplacementThatIsWishedForAgainAndAgainEndsTheChannel) {
+  fence(0, 0);
+  double_.port("double0", false);
+  const RebuildWire wish = peer_->rebuilt(0, 1);
+  peer_->say(MessageType::kRebuild, wish);
+  look();
+  peer_->say(MessageType::kRebuild, wish);
+  EXPECT_NE(fails().message().find("rank 1 replaces at the wrong time queue pair 0"),
+            std::string::npos);
+  double_.port("double0", true);
+}
+
+TEST_F(RdmaFencedReceiver, AFenceThatIsAskedForTwiceEndsTheChannel) {
+  fence(0, 0);
+  peer_->say(MessageType::kFence, HandPeer::fence(0, 0));
+  EXPECT_NE(fails().message().find("asks once more for the fence of queue pair 0"),
+            std::string::npos);
+}
+
+// Each replacement is well-formed, and nothing ever goes over it.
+TEST_F(RdmaFencedReceiver, QueuePairsThatAreReplacedWithoutEndEndTheChannel) {
+  Status status;
+  Segment none;
+  for (uint32_t epoch = 0; status.is_ok() && epoch < 20; ++epoch) {
+    peer_->say(MessageType::kFence, HandPeer::fence(0, epoch));
+    FenceWire fenced;
+    const auto hears = [&](MessageType type, auto* body) {
+      return until([&] {
+        status = receiver_->peek(&none);
+        return !status.is_ok() || peer_->hear(type, body);
+      });
+    };
+    ASSERT_TRUE(hears(MessageType::kFenced, &fenced));
+    if (!status.is_ok()) break;
+    peer_->say(MessageType::kRebuild, peer_->rebuilt(0, epoch + 1));
+    RebuildWire rebuilt;
+    ASSERT_TRUE(hears(MessageType::kRebuilt, &rebuilt));
+  }
+  EXPECT_NE(status.message().find("after 8 failures of its queue pairs without a success"),
+            std::string::npos)
+      << status.message();
+}
+
+// More than one look takes in waits its turn, so that whoever floods a channel does not stop it.
+TEST_F(RdmaFencedReceiver, AFloodOfMessagesIsHeardBesideEverythingElse) {
+  ArrivalHeader header;
+  peer_->write(0, 0, header, Immediate{});
+  look();
+  for (int i = 0; i < 200; ++i) peer_->say(MessageType::kReady, QpNews{0, 0});
+  peer_->say(MessageType::kFence, HandPeer::fence(1, 0));
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  look();
+  EXPECT_EQ(receiver_->statistics()->fenced_qps, 0u);
+  FenceWire fenced;
+  ASSERT_TRUE(hears(MessageType::kFenced, &fenced));
+}
+
+// An end that says much and reads nothing.
+TEST_F(RdmaFence, AnswersThatNobodyReadsAreBounded) {
+  HandGround ground(1);
+  Control control(std::move(ground.near), 1);
+  Status status;
+  for (int i = 0; status.is_ok() && i < 100'000; ++i)
+    status = control.send(MessageType::kFenced, FenceWire());
+  EXPECT_EQ(status.code(), Code::kRemote);
+  EXPECT_EQ(status.peer(), 1);
+  EXPECT_NE(status.message().find("bytes of answers unread"), std::string::npos)
+      << status.message();
 }
 
 // On a busy machine a turn may take milliseconds: so many of them are too long to wait for.

@@ -6,6 +6,13 @@
 #include <cstring>
 
 namespace libcomm::rdma {
+namespace {
+
+// Of one queue pair at most three messages are out before the peer must have read one.
+constexpr size_t kMostUnsent = 1 << 20;
+static_assert(kMostUnsent > 3 * kMaxQps * (sizeof(MessageHeader) + kMaxMessage));
+
+}  // namespace
 
 Status Message::read_bytes(void* out, size_t bytes, int peer) const {
   if (body.size() != bytes) {
@@ -27,7 +34,13 @@ Status Control::send_bytes(MessageType type, const void* body, size_t bytes) {
   const auto* data = static_cast<const std::byte*>(body);
   out_.insert(out_.end(), head, head + sizeof header);
   out_.insert(out_.end(), data, data + bytes);
-  return flush();
+  COMM_TRY(flush());
+  if (out_.size() <= kMostUnsent) return Status::ok();
+  return error(Code::kRemote,
+               "rank {} goes on sending control messages and leaves {} bytes of answers unread: it "
+               "does not keep to the protocol; use the same libcomm on all ranks",
+               peer_, out_.size())
+      .with_peer(peer_);
 }
 
 // A connection that does not take bytes any more has an end that receive() finds.

@@ -34,6 +34,7 @@ class Control {
   Control(UniqueFd fd, int peer) : fd_(std::move(fd)), peer_(peer) {}
 
   template <typename T>
+  // kRemote when the peer has left so many answers unread that it cannot be a working one.
   Status send(MessageType type, const T& body) {
     static_assert(std::is_trivially_copyable_v<T>);
     return send_bytes(type, &body, sizeof body);

@@ -523,13 +523,16 @@ Status Receiver::on_message(const Message& message) {
       return Status::ok();
     }
     case MessageType::kFence: {
-      Asked asked{true, {}};
+      Asked asked{true, true, {}};
       COMM_TRY(message.read(&asked.fence, name_.peer));
       COMM_TRY(check_index(asked.fence.index));
       const auto index = static_cast<int>(asked.fence.index);
       give_up_rebuild(index, asked.fence.epoch);
       if (asked.fence.epoch != line(index).epoch) return Status::ok();
-      asked_[static_cast<size_t>(index)] = asked;
+      Asked& before = asked_[static_cast<size_t>(index)];
+      if (before.ever && before.fence.epoch == asked.fence.epoch)
+        return bad_order("asks once more for the fence of", index);
+      before = asked;
       COMM_TRY(fail_line(index, fmt::format("rank {} asked for it", name_.peer)));
       return line(index).phase == Phase::kFenced ? on_fence(index) : Status::ok();
     }
@@ -543,6 +546,14 @@ Status Receiver::on_message(const Message& message) {
       return error(Code::kRemote, "rank {} sent an unexpected control message of kind {}",
                    name_.peer, static_cast<int>(message.type));
   }
+}
+
+Status Receiver::bad_order(const char* what, int index) const {
+  return error(Code::kRemote,
+               "rank {} {} queue pair {}: it does not keep to the protocol; use the same libcomm "
+               "on all ranks",
+               name_.peer, what, index)
+      .with_peer(name_.peer);
 }
 
 Status Receiver::on_offer(const EndWire& theirs) {
@@ -612,10 +623,11 @@ Status Receiver::make_anew(int index, const RebuildWire& rebuild) {
 
 Status Receiver::on_rebuild(const RebuildWire& rebuild) {
   const auto index = static_cast<int>(rebuild.index);
-  if (line(index).phase != Phase::kFenced || rebuild.epoch != line(index).epoch + 1)
-    return error(Code::kRemote, "rank {} replaces queue pair {} at the wrong time", name_.peer,
-                 index)
-        .with_peer(name_.peer);
+  const bool waits = std::any_of(
+      rebuilds_waiting_.begin(), rebuilds_waiting_.end(),
+      [&](const WaitingRebuild& waiting) { return waiting.wish.index == rebuild.index; });
+  if (line(index).phase != Phase::kFenced || rebuild.epoch != line(index).epoch + 1 || waits)
+    return bad_order("replaces at the wrong time", index);
   COMM_TRY(check_rebuild(rebuild, bundle_->nic_of(index).info().ethernet, name_.peer));
   if (!bundle_->nic_of(index).port_is_up()) {
     rebuilds_waiting_.push_back({rebuild});

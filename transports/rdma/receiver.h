@@ -72,6 +72,7 @@ class Receiver final : private ChannelEnd {
   Status on_drained(int index) override;
   Status on_turn() override;
 
+  Status bad_order(const char* what, int index) const;
   Status on_offer(const EndWire& theirs);
   Status on_fence(int index);
   Status on_rebuild(const RebuildWire& rebuild);
@@ -131,8 +132,9 @@ class Receiver final : private ChannelEnd {
   Plan plan_;
   int target_ = 2;  // staging grants to have out
 
-  // Fences that the sender has asked for, by queue pair; epoch of the last.
+  // Fences that the sender has asked for, by queue pair: the last.
   struct Asked {
+    bool ever = false;
     bool pending = false;
     FenceWire fence;
   };
