@@ -6,6 +6,7 @@
 #include <sys/socket.h>
 
 #include <algorithm>
+#include <deque>
 
 #include "tests/fuzz/fuzz.h"
 #include "transports/rdma/offer.h"
@@ -185,9 +186,51 @@ class Enemy {
       if (!message || !*message) return;
       const auto type = sends_ ? MessageType::kAnswer : MessageType::kOffer;
       EndWire end;
+      note(**message);
       if ((*message)->type != type || theirs_known_ || !(*message)->read(&end, 0)) continue;
       theirs_ = end;
       theirs_known_ = bundle_->connect(end).is_ok();
+      for (int index = 0; index < 2; ++index)
+        connected_[index] |= theirs_known_ && epoch_[index] == 0;
+    }
+  }
+
+  // One step of replacing a queue pair, as the protocol has it, or cut short by a farewell.
+  void play_fail_over(Input* input) {
+    if (asked_.empty()) {
+      const int index = input->byte() % 2;
+      const uint32_t epoch = epoch_[index];
+      if (sends_) return fence(MessageType::kFence, index, epoch, input);
+      (void)control_.send(MessageType::kBroken, QpNews{static_cast<uint32_t>(index), epoch});
+      return;
+    }
+    const auto [type, index, epoch, rebuild] = asked_.front();
+    asked_.pop_front();
+    if (!sends_ && input->byte() % 4 == 0)
+      send_changed(MessageType::kGoodbye, GoodbyeWire{input->byte() % 20u}, input);
+    switch (type) {
+      case MessageType::kFence:
+        return fence(MessageType::kFenced, index, epoch, input);
+      case MessageType::kBroken:
+        return fence(MessageType::kFence, index, epoch, input);
+      case MessageType::kFenced:
+      case MessageType::kRebuild: {
+        const bool begins = type == MessageType::kFenced;
+        epoch_[index] = begins ? epoch + 1 : epoch;
+        connected_[index] = false;
+        if (!bundle_->rebuild(index, epoch_[index])) return;
+        RebuildWire mine{static_cast<uint32_t>(index), epoch_[index], bundle_->qp(index)->wire(),
+                         end().rail[0]};
+        if (!begins) connect(index, rebuild);
+        const int times = input->byte() % 8 == 0 ? 2 + input->byte() % 6 : 1;
+        for (int i = 0; i < times; ++i)
+          send_changed(begins ? MessageType::kRebuild : MessageType::kRebuilt, mine, input);
+        return;
+      }
+      default:
+        if (bundle_->qp(index) == nullptr || bundle_->qp(index)->failed()) return;
+        connect(index, rebuild);
+        (void)control_.send(MessageType::kReady, QpNews{static_cast<uint32_t>(index), epoch});
     }
   }
 
@@ -227,9 +270,12 @@ class Enemy {
 
   // Writes an entry of the victim's ring and announces it.
   void write_entry(Input* input) {
-    QueuePair* qp = bundle_->qp(input->byte() % 2);
+    const int index = input->byte() % 2;
+    QueuePair* qp = bundle_->qp(index);
     poll();
-    if (!theirs_known_ || qp == nullptr || qp->failed() || qp->send_room() < 1) return;
+    if (!theirs_known_ || !connected_[index] || qp == nullptr || qp->failed() ||
+        qp->send_room() < 1)
+      return;
     const uint64_t sequence = next_ + input->byte() % 4 - (input->byte() % 8 == 0);
     ibv_sge piece{};
     if (sends_) {
@@ -280,6 +326,54 @@ class Enemy {
   }
 
  private:
+  // What the victim has said of a queue pair.
+  struct Asked {
+    MessageType type;
+    int index;
+    uint32_t epoch;
+    RebuildWire rebuild;
+  };
+  void note(const Message& message) {
+    RebuildWire rebuild;
+    switch (message.type) {
+      case MessageType::kBroken: {
+        QpNews news;
+        FUZZ_CHECK(message.read(&news, 0));
+        rebuild.index = news.index;
+        rebuild.epoch = news.epoch;
+        break;
+      }
+      case MessageType::kFence:
+      case MessageType::kFenced: {
+        FenceWire fence;
+        FUZZ_CHECK(message.read(&fence, 0));
+        rebuild.index = fence.index;
+        rebuild.epoch = fence.epoch;
+        break;
+      }
+      case MessageType::kRebuild:
+      case MessageType::kRebuilt:
+        FUZZ_CHECK(message.read(&rebuild, 0));
+        break;
+      default:
+        return;
+    }
+    FUZZ_CHECK(rebuild.index < 2);
+    asked_.push_back({message.type, static_cast<int>(rebuild.index), rebuild.epoch, rebuild});
+  }
+  void connect(int index, const RebuildWire& theirs) {
+    if (connected_[index]) return;
+    connected_[index] = bundle_->connect_one(index, theirs.rail, theirs.qp).is_ok();
+  }
+  void fence(MessageType type, int index, uint32_t epoch, Input* input) {
+    if (QueuePair* qp = bundle_->qp(index)) qp->fail();
+    FenceWire fence;
+    fence.index = static_cast<uint32_t>(index);
+    fence.epoch = epoch;
+    fence.next = input->byte() % 4;
+    fence.arrived[input->byte() % 8] = input->byte() % 2;
+    send_changed(type, fence, input);
+  }
   template <typename T>
   void change(T* value, Input* input) {
     auto* bytes = reinterpret_cast<unsigned char*>(value);
@@ -311,6 +405,9 @@ class Enemy {
   bool theirs_known_ = false;
   uint64_t next_ = 0;
   uint32_t grant_ = 0;
+  uint32_t epoch_[2] = {0, 0};
+  bool connected_[2] = {false, false};
+  std::deque<Asked> asked_;
 };
 
 // False when the channel has failed, as it may, but not by a fault of its own.
@@ -374,7 +471,11 @@ void peers(Input input, bool enemy_sends) {
   if (input.byte() % 8 != 0) enemy.say_end();
   for (int turn = 0; turn < 60; ++turn) {
     enemy.listen();
-    switch (input.byte() % 8) {
+    switch (input.byte() % 10) {
+      case 8:
+      case 9:
+        enemy.play_fail_over(&input);
+        break;
       case 0:
         enemy.say_message(&input);
         break;
