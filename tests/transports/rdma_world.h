@@ -29,7 +29,7 @@ using MadeTransport = Result<std::unique_ptr<rdma::RdmaTransport>>;
 inline std::vector<MadeTransport> make_transports(
     const std::vector<std::unique_ptr<Bootstrap>>& bootstraps,
     const std::vector<Settings>& settings, const std::shared_ptr<const UserMemory>& memory,
-    const std::shared_ptr<const DeviceMemory>& devices = nullptr) {
+    const std::shared_ptr<const DeviceMemory>& devices = nullptr, int numa_node = -1) {
   std::vector<std::shared_ptr<const Knobs>> knobs;
   std::vector<MadeTransport> made;
   for (const Settings& each : settings) {
@@ -39,7 +39,8 @@ inline std::vector<MadeTransport> make_transports(
   std::vector<std::thread> ranks;
   for (size_t rank = 0; rank < settings.size(); ++rank) {
     ranks.emplace_back([&, rank] {
-      made[rank] = rdma::make_rdma_transport(*bootstraps[rank], {knobs[rank], memory, -1, devices});
+      made[rank] =
+          rdma::make_rdma_transport(*bootstraps[rank], {knobs[rank], memory, numa_node, devices});
     });
   }
   for (std::thread& rank : ranks) rank.join();

@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "src/base/log.h"
+#include "transports/rdma/nearest.h"
 
 namespace libcomm::rdma {
 
@@ -18,14 +19,10 @@ PathClass GpuDirect::distance(const std::string& gpu, const PortInfo& nic) {
     if (auto found = Topology::detect()) topology_ = *std::move(found);
   }
   if (!topology_) return PathClass::kSystem;
-  int gpu_id = -1, nic_id = topology_->find_device(DeviceKind::kNetwork, nic.device);
-  for (const Device& device : topology_->devices()) {
+  int gpu_id = -1;
+  for (const Device& device : topology_->devices())
     if (device.kind == DeviceKind::kGpu && device.address == gpu) gpu_id = device.id;
-    if (nic_id < 0 && device.kind == DeviceKind::kNetwork && !nic.pci.empty() &&
-        device.address == nic.pci)
-      nic_id = device.id;
-  }
-  return topology_->path(gpu_id, nic_id).path;
+  return topology_->path(gpu_id, device_of(*topology_, nic)).path;
 }
 
 Status GpuDirect::check(const std::string& gpu, const Nic& nic) {

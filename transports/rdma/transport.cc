@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "src/base/log.h"
+#include "transports/rdma/nearest.h"
 #include "transports/rdma/offer.h"
 #include "transports/rdma/probe.h"
 #include "transports/rdma/proof.h"
@@ -203,13 +204,21 @@ struct Local {
   std::vector<std::shared_ptr<Nic>> nics;
 };
 
-// The nearest ports: those of this rank's NUMA node, or of no node in particular, if there are any.
-std::vector<std::shared_ptr<Nic>> nearest(std::vector<std::shared_ptr<Nic>> nics, int numa_node) {
-  const auto is_near = [&](const std::shared_ptr<Nic>& nic) {
-    return numa_node < 0 || nic->info().numa_node < 0 || nic->info().numa_node == numa_node;
-  };
-  if (std::any_of(nics.begin(), nics.end(), is_near))
-    std::erase_if(nics, [&](const auto& nic) { return !is_near(nic); });
+// Without a topology all are as near.
+std::vector<std::shared_ptr<Nic>> nearest_of(std::vector<std::shared_ptr<Nic>> nics,
+                                             int numa_node) {
+  if (numa_node >= 0 && nics.size() > 1) {
+    if (const auto topology = Topology::detect()) {
+      std::vector<PortInfo> ports;
+      for (const auto& nic : nics) ports.push_back(nic->info());
+      std::vector<std::shared_ptr<Nic>> near;
+      for (const size_t i : nearest(*topology, numa_node, ports)) near.push_back(nics[i]);
+      nics = std::move(near);
+    } else {
+      log_info(Subsys::kNet, "which RDMA port is nearest is not known: {}",
+               topology.status().message());
+    }
+  }
   if (nics.size() > kMaxRails) nics.resize(kMaxRails);
   return nics;
 }
@@ -232,7 +241,7 @@ Status look_for_ports(const RdmaSetup& setup, int rank, Local* local) {
     log_warn("rank {}: {}; sockets are used instead", rank, local->text);
     return Status::ok();
   }
-  for (const auto& nic : nearest(std::move(found.nics), setup.numa_node)) {
+  for (const auto& nic : nearest_of(std::move(found.nics), setup.numa_node)) {
     if (const Status works = probe_loopback(nic, local->options); works) {
       local->nics.push_back(nic);
     } else {
