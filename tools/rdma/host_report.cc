@@ -6,12 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
 #include <fstream>
 #include <vector>
 
+#include "tools/rdma/fabric.h"
 #include "transports/rdma/ports.h"
 #include "transports/rdma/verbs.h"
 
@@ -88,32 +88,15 @@ std::string network_device(const rdma::PortInfo& port) {
                                 port.port, port.gid.index));
 }
 
-// What the driver says of explicit congestion notification: "on for priorities 3", or nothing.
-std::string ecn_of(const std::string& interface) {
-  const std::string folder = fmt::format("/sys/class/net/{}/ecn/roce_np/enable", interface);
-  const auto priorities = names_in(folder);
-  if (priorities.empty()) return "";
-  std::string on;
-  for (const std::string& priority : priorities)
-    if (first_line(folder + "/" + priority) == "1") on += (on.empty() ? "" : ", ") + priority;
-  return on.empty() ? "ECN off" : "ECN on for priorities " + on;
-}
-
-// Counters that stay at zero on a network that is well set up.
-std::string trouble_counted(const rdma::PortInfo& port) {
-  constexpr std::array kNames = {"out_of_sequence",       "packet_seq_err",
-                                 "local_ack_timeout_err", "np_ecn_marked_roce_packets",
-                                 "np_cnp_sent",           "rp_cnp_handled",
-                                 "out_of_seq_request",    "duplicate_request",
-                                 "retry_exceeded_err",    "rnr_nak_retry_err"};
-  std::string text;
-  for (const char* name : kNames) {
-    const std::string value = first_line(fmt::format(
-        "/sys/class/infiniband/{}/ports/{}/hw_counters/{}", port.device, port.port, name));
-    if (!value.empty() && value != "0")
-      text += fmt::format("{}{} {}", text.empty() ? "" : ", ", name, value);
-  }
-  return text;
+// Counted since the port came up, so what is wrong may be long past: the exit status is none the
+// worse.
+void report_fabric(const rdma::PortInfo& port, const std::string& interface, Lines* lines) {
+  FabricReadings readings = read_fabric("/sys", port.device, port.port, interface);
+  readings.link.merge(driver_counters(interface));
+  const FabricHints hints = explain_fabric(readings, interface);
+  if (port.ethernet)
+    for (const std::string& text : hints.seen) lines->say("", text);
+  for (const std::string& text : hints.wrong) lines->say("", "look at: " + text);
 }
 
 void report_port(const rdma::PortInfo& port, Lines* lines) {
@@ -125,20 +108,12 @@ void report_port(const rdma::PortInfo& port, Lines* lines) {
                          port.pci.empty() ? "" : ", PCI " + port.pci,
                          port.numa_node < 0 ? "" : fmt::format(", NUMA node {}", port.numa_node),
                          port.max_qp, port.max_qp_wr));
-  if (port.ethernet) {
-    const std::string ecn = interface.empty() ? "" : ecn_of(interface);
-    lines->say(
-        "", fmt::format("{}; PFC: {}", ecn.empty() ? "ECN: the driver does not say" : ecn,
-                        interface.empty() ? "its network device is not known"
-                                          : fmt::format("see `dcb pfc show dev {}`", interface)));
-    if (rdma::bytes_of(port.mtu) < 4096)
-      lines->say("", fmt::format("MTU {}: packets of 4096 bytes need frames of 4200 on {} and on "
-                                 "the switches (ip link set mtu)",
-                                 rdma::bytes_of(port.mtu),
-                                 interface.empty() ? "the network device" : interface));
-  }
-  if (const std::string trouble = trouble_counted(port); !trouble.empty())
-    lines->say("", "counted since it came up: " + trouble);
+  if (port.ethernet && rdma::bytes_of(port.mtu) < 4096)
+    lines->say("", fmt::format("MTU {}: packets of 4096 bytes need frames of 4200 on {} and on "
+                               "the switches (ip link set mtu)",
+                               rdma::bytes_of(port.mtu),
+                               interface.empty() ? "the network device" : interface));
+  report_fabric(port, interface, lines);
 }
 
 void report_gpus(const rdma::Verbs& verbs, Lines* lines) {
