@@ -32,6 +32,20 @@ void plugin_log(commTunerLogLevel_t level, const char* text) {
     log_info(Subsys::kTuning, "tuner plug-in: {}", line);
 }
 
+// A plug-in's name stands in error texts and is the first line of the table that other ranks get.
+std::string printable_name(const char* name) {
+  constexpr size_t kMost = 64;
+  std::string text;
+  for (; *name != '\0' && text.size() < kMost; ++name) {
+    const auto c = static_cast<unsigned char>(*name);
+    if (c < 0x20 || c == 0x7f)
+      text += fmt::format("\\x{:02x}", c);
+    else
+      text += *name;
+  }
+  return text;
+}
+
 struct CloseLibrary {
   void operator()(void* library) const { dlclose(library); }
 };
@@ -86,7 +100,7 @@ class Tuner {
           Code::kSystem,
           "COMM_TUNER_PLUGIN={}: init of '{}' failed with result {}; its own log lines may "
           "say why; unset COMM_TUNER_PLUGIN to go on without it",
-          name, table->name, static_cast<int>(result));
+          name, printable_name(table->name), static_cast<int>(result));
     return Tuner(std::move(library), table, context, group.maxLanes);
   }
   Tuner(Tuner&& other) noexcept
@@ -99,11 +113,11 @@ class Tuner {
     if (table_ == nullptr) return;
     const commResult_t result = table_->destroy(context_);
     if (result != commSuccess)
-      log_warn("tuner plug-in '{}': destroy failed with result {}", table_->name,
+      log_warn("tuner plug-in '{}': destroy failed with result {}", name(),
                static_cast<int>(result));
   }
 
-  const char* name() const { return table_->name; }
+  std::string name() const { return printable_name(table_->name); }
   int max_lanes() const { return max_lanes_; }
   commResult_t ask(commTunerCollInfo_t* info) const { return table_->getCollInfo(context_, info); }
 

@@ -43,4 +43,7 @@ static commResult_t destroy(void* context) {
   return is("destroy") ? commInternalError : commSuccess;
 }
 
-const commTuner_v1_t commTunerPlugin_v1 = {"odd", init, get_coll_info, destroy};
+#ifndef TESTS_TUNER_NAME
+#define TESTS_TUNER_NAME "odd"
+#endif
+const commTuner_v1_t commTunerPlugin_v1 = {TESTS_TUNER_NAME, init, get_coll_info, destroy};

@@ -87,6 +87,18 @@ TEST_F(PluginTest, LibrariesThatAreNoPluginsAreRefused) {
   EXPECT_THAT(refusal(EMPTY_TUNER), HasSubstr("is NULL; all four must be set"));
 }
 
+TEST_F(PluginTest, ANameOfSeveralLinesBecomesOneLineThatFits) {
+  const auto table = ask(LINES_TUNER, on_board(4));
+  ASSERT_TRUE(table.is_ok()) << table.status().message();
+  EXPECT_THAT(table->source(), testing::StartsWith("tuner plug-in 'two\\x0alines\\x09and a name"));
+  EXPECT_LT(table->source().size(), 100u);
+  setenv("TESTS_ODD_TUNER", "init", 1);
+  const auto failed = ask(LINES_TUNER, on_board(4));
+  ASSERT_FALSE(failed.is_ok());
+  EXPECT_THAT(failed.status().message(), HasSubstr("init of 'two\\x0alines"));
+  EXPECT_EQ(failed.status().message().find('\n'), std::string::npos);
+}
+
 TEST_F(PluginTest, AnInitThatFailsIsAnError) {
   setenv("TESTS_ODD_TUNER", "init", 1);
   const auto table = ask(ODD_TUNER, on_board(2));

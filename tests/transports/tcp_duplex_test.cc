@@ -1,4 +1,5 @@
 // Small segments of both directions on one connection: which bytes go on which socket.
+#include <sys/resource.h>
 #include <sys/socket.h>
 
 #include "tests/transports/pump.h"
@@ -127,11 +128,13 @@ TEST_F(TcpDuplex, WithoutASecondConnectionEverythingStays) {
 TEST_F(TcpDuplex, TheLowerRankOffersItsConnectionWhileItHasIt) {
   const int expected = own_[1].get();
   auto send = sender({1, 2});
-  const UniqueFd taken = duplex_[1]->take();
-  ASSERT_TRUE(taken.valid());
-  EXPECT_NE(taken.get(), expected) << "a descriptor of its own";
+  const auto taken = duplex_[1]->take();
+  ASSERT_TRUE(taken.is_ok() && taken->valid());
+  EXPECT_NE(taken->get(), expected) << "a descriptor of its own";
   send.reset();
-  EXPECT_FALSE(duplex_[1]->take().valid());
+  const auto later = duplex_[1]->take();
+  ASSERT_TRUE(later.is_ok());
+  EXPECT_FALSE(later->valid());
 }
 
 TEST_F(TcpDuplex, TheReceiverFollowsInOrder) {
@@ -155,6 +158,51 @@ TEST_F(TcpDuplex, TheReceiverFollowsInOrder) {
       }
     }
   }
+}
+
+// No descriptor more than there are.
+class NoDescriptors {
+ public:
+  NoDescriptors() {
+    ::getrlimit(RLIMIT_NOFILE, &before_);
+    rlimit few = before_;
+    few.rlim_cur = 3;
+    ::setrlimit(RLIMIT_NOFILE, &few);
+  }
+  ~NoDescriptors() { ::setrlimit(RLIMIT_NOFILE, &before_); }
+
+ private:
+  rlimit before_{};
+};
+
+TEST_F(TcpDuplex, AMoveWithoutADescriptorLeftNamesTheLimit) {
+  duplex_[0]->offer(shared_[0].get());
+  duplex_[1]->offer(shared_[1].get());
+  const auto send = sender();
+  const auto receive = receiver();
+  const Bytes payload = pattern(kSmall, 3);
+  for (int i = 0; i < kRun; ++i) post(*send, payload);
+  const NoDescriptors none;
+  Status status;
+  for (int i = 0; i < kRun && status; ++i) {
+    Bytes dst(kSmall);
+    bool done = false;
+    status = receive->receive_into(numbered(static_cast<uint64_t>(i)), dst.data(), kSmall, &done);
+  }
+  EXPECT_EQ(status.code(), Code::kSystem) << status.message();
+  EXPECT_EQ(status.rank(), 0);
+  EXPECT_NE(status.message().find("this process may have 3 descriptors: raise `ulimit -n`"),
+            std::string::npos)
+      << status.message();
+}
+
+TEST_F(TcpDuplex, ASenderWithoutADescriptorLeftStaysWhereItIs) {
+  duplex_[1]->offer(shared_[1].get());
+  const auto send = sender();
+  const Bytes small = pattern(kSmall, 1);
+  const NoDescriptors none;
+  for (int i = 0; i < 2 * kRun; ++i) post(*send, small);
+  EXPECT_EQ(drain(own_[0]), 2 * kRun * on_wire(kSmall));
 }
 
 TEST_F(TcpDuplex, RefusesAMoveToAConnectionThatItDoesNotHave) {

@@ -16,8 +16,12 @@ Status read_process(int64_t pid, void* dst, uint64_t address, size_t bytes) {
     if (got <= 0) {
       if (got < 0 && errno == EINTR) continue;
       if (got < 0 && errno == ESRCH) return error(Code::kRemote, "process {} is gone", pid);
-      return system_error(got < 0 ? errno : EFAULT,
-                          fmt::format("reading memory of process {}", pid));
+      return system_error(
+          got < 0 ? errno : EFAULT,
+          fmt::format("reading {} bytes of process {}'s memory at {:#x}, which the kernel does for "
+                      "plain memory and not for a device's; COMM_CMA_DISABLE=1 on all ranks copies "
+                      "them through shared memory",
+                      bytes, pid, address));
     }
     to += got;
     address += static_cast<uint64_t>(got);

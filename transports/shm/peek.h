@@ -10,7 +10,8 @@
 
 namespace libcomm::shm {
 
-// kRemote when the process is gone, kSystem when it may not be read or the address is not its.
+// kRemote when the process is gone, kSystem when it may not be read or the address is not its, or
+// of memory that only its own process reads (a device's, mapped by a driver): names the remedy.
 Status read_process(int64_t pid, void* dst, uint64_t address, size_t bytes);
 
 }  // namespace libcomm::shm

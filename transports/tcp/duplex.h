@@ -10,6 +10,7 @@
 
 #include <fcntl.h>
 
+#include <cerrno>
 #include <mutex>
 
 #include "src/base/fd.h"
@@ -31,10 +32,14 @@ class Duplex {
   }
   // To be called before the descriptor is closed.
   void withdraw() { offer(-1); }
-  // A descriptor of the connection offered; invalid when there is none (yet).
-  UniqueFd take() {
+  // A descriptor of the connection offered; invalid when there is none (yet). kSystem names the
+  // limit when this process may have no more descriptors.
+  Result<UniqueFd> take() {
     const std::lock_guard lock(mutex_);
-    return UniqueFd(fd_ < 0 ? -1 : ::fcntl(fd_, F_DUPFD_CLOEXEC, 0));
+    if (fd_ < 0) return UniqueFd();
+    UniqueFd taken(::fcntl(fd_, F_DUPFD_CLOEXEC, 0));
+    if (!taken) return descriptor_error(errno, "a descriptor of the connection for both ways");
+    return taken;
   }
 
  private:

@@ -200,7 +200,14 @@ Status TcpReceiver::finish() {
 // The next segment comes on the other connection.
 Status TcpReceiver::move() {
   if (!on_shared_ && !shared_.fd) {
-    if (duplex_ && !Duplex::offers(ends_, false)) shared_.fd = duplex_->take();
+    if (duplex_ && !Duplex::offers(ends_, false)) {
+      auto taken = duplex_->take();
+      if (!taken) {
+        failed_ = std::move(taken).status().at_rank(ends_.rank);
+        return failed_;
+      }
+      shared_.fd = *std::move(taken);
+    }
     if (!shared_.fd) {
       failed_ =
           Status(Code::kRemote,

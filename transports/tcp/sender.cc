@@ -101,7 +101,9 @@ bool TcpSender::moves_after(size_t bytes) {
   if (bytes > kSmallSegment) small_run_ = 0;
   if (bytes > kSmallSegment || ++small_run_ < kSmallRun) return false;
   small_run_ = 0;
-  if (!shared_) shared_ = duplex_->take();
+  // Without it, segments stay where they are.
+  if (auto taken = shared_ ? Result<UniqueFd>(UniqueFd()) : duplex_->take(); taken && *taken)
+    shared_ = *std::move(taken);
   return static_cast<bool>(shared_);
 }
 
