@@ -1,9 +1,9 @@
 # What this build found on the machine, and the one block that says so at the end of configuring.
 #
 # Required: fmt, Highway, hwloc, OpenSSL, GoogleTest for the tests; a missing one ends the configuration
-# with the Debian package's name. CUDA and verbs are optional and only looked for: the summary reports
-# them, and a part of the library that uses one checks COMM_HAVE_CUDA or COMM_HAVE_VERBS in its own
-# CMakeLists.txt to select files.
+# with the Debian package's name. CUDA (COMM_CUDA) and verbs are optional: the summary reports them, and a
+# part of the library that uses one checks COMM_HAVE_CUDA or COMM_HAVE_VERBS in its own CMakeLists.txt to
+# select files.
 include(CheckIncludeFileCXX)
 
 # comm_require(VARIABLE WHAT PACKAGE): ends the configuration unless VARIABLE is true.
@@ -39,18 +39,43 @@ else()
   set(COMM_PMIX "no headers, libpmix.so.2 opened at run time")
 endif()
 
-# CUDA: nvcc from PATH, CUDACXX or the usual folder (check_language misses one outside PATH).
-find_program(COMM_NVCC nvcc HINTS $ENV{CUDACXX} $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin
-                                  /usr/local/cuda/bin DOC "CUDA compiler")
+# CUDA: nvcc from PATH, CUDACXX or the usual folder (check_language misses one outside PATH). Only nvcc is
+# needed, no header or library of CUDA: see comm_kernel_image.
+set(COMM_CUDA AUTO CACHE STRING "Kernels for GPUs: ON, OFF, or AUTO: where nvcc is found")
+set_property(CACHE COMM_CUDA PROPERTY STRINGS AUTO ON OFF)
+set(COMM_CUDA_ARCHITECTURES "75;80;90;100;120" CACHE STRING
+  "Compute capabilities with machine code of their own, the lowest first; later ones compile that one's PTX")
 set(COMM_HAVE_CUDA OFF)
 set(COMM_CUDA_VERSION "")
-if(COMM_NVCC)
-  execute_process(COMMAND ${COMM_NVCC} --version OUTPUT_VARIABLE nvcc_text ERROR_QUIET
-                  RESULT_VARIABLE nvcc_result)
-  if(nvcc_result EQUAL 0 AND nvcc_text MATCHES "release ([0-9.]+)")
-    set(COMM_HAVE_CUDA ON)
-    set(COMM_CUDA_VERSION ${CMAKE_MATCH_1})
+if(COMM_CUDA)
+  find_program(COMM_NVCC nvcc HINTS $ENV{CUDACXX} $ENV{CUDA_HOME}/bin $ENV{CUDA_PATH}/bin
+                                    /usr/local/cuda/bin DOC "CUDA compiler")
+  if(COMM_NVCC)
+    execute_process(COMMAND ${COMM_NVCC} --version OUTPUT_VARIABLE nvcc_text ERROR_QUIET
+                    RESULT_VARIABLE nvcc_result)
+    if(nvcc_result EQUAL 0 AND nvcc_text MATCHES "release ([0-9.]+)")
+      set(COMM_HAVE_CUDA ON)
+      set(COMM_CUDA_VERSION ${CMAKE_MATCH_1})
+    endif()
   endif()
+  if(NOT COMM_HAVE_CUDA AND NOT COMM_CUDA STREQUAL "AUTO")
+    message(FATAL_ERROR "COMM_CUDA=${COMM_CUDA}, but no nvcc that works is in PATH, $CUDACXX, $CUDA_HOME/bin, "
+                        "$CUDA_PATH/bin or /usr/local/cuda/bin: install the CUDA toolkit, or name it by -DCOMM_NVCC=")
+  endif()
+endif()
+if(COMM_HAVE_CUDA)
+  # Those that this nvcc knows.
+  execute_process(COMMAND ${COMM_NVCC} --list-gpu-arch OUTPUT_VARIABLE nvcc_text ERROR_QUIET)
+  set(COMM_CUDA_CHOSEN "")
+  foreach(architecture ${COMM_CUDA_ARCHITECTURES})
+    if(nvcc_text MATCHES "compute_${architecture}\n")
+      list(APPEND COMM_CUDA_CHOSEN ${architecture})
+    endif()
+  endforeach()
+  if(NOT COMM_CUDA_CHOSEN)
+    message(FATAL_ERROR "${COMM_NVCC} knows none of COMM_CUDA_ARCHITECTURES=${COMM_CUDA_ARCHITECTURES}")
+  endif()
+  string(REPLACE ";" " " COMM_CUDA_CHOSEN_TEXT "${COMM_CUDA_CHOSEN}")
 endif()
 
 # RDMA verbs.
@@ -65,9 +90,12 @@ set(COMM_BUILD_SANITIZERS none)
 if(COMM_SANITIZE)
   set(COMM_BUILD_SANITIZERS "${COMM_SANITIZE}")
 endif()
-set(COMM_BUILD_CUDA "no nvcc found, host memory only")
+set(COMM_BUILD_CUDA "without kernels for GPUs: no nvcc found")
+if(NOT COMM_CUDA)
+  set(COMM_BUILD_CUDA "without kernels for GPUs: COMM_CUDA=${COMM_CUDA}")
+endif()
 if(COMM_HAVE_CUDA)
-  set(COMM_BUILD_CUDA "${COMM_CUDA_VERSION} found (${COMM_NVCC}), not used by this version")
+  set(COMM_BUILD_CUDA "nvcc ${COMM_CUDA_VERSION}, kernels for GPUs of ${COMM_CUDA_CHOSEN_TEXT} and newer")
 endif()
 set(COMM_BUILD_VERBS "no headers (libibverbs-dev): without the RDMA transport")
 if(COMM_HAVE_VERBS)

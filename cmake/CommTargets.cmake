@@ -3,6 +3,8 @@
 #   registered with ctest as one test. The label no-sanitizer keeps it out of sanitizer builds.
 # comm_program(name SOURCES... [LINK ...]): a program in build/bin, installed if its name is comm-* or *_perf.
 # comm_test_program(name SOURCES... [LINK ...]): a program in build/tests that tests start.
+# comm_kernel_image(FATBIN SOURCE): what nvcc makes of a .cu file for COMM_CUDA_CHOSEN, as one file that the
+#   driver loads. No CUDA language of CMake, no runtime library. The parts stay in the folder FATBIN.parts.
 find_package(Threads REQUIRED)
 
 set(COMM_WARNINGS -Wall -Wextra -Wpedantic -Wshadow -Wnon-virtual-dtor -Werror)
@@ -38,6 +40,29 @@ function(comm_layer name)
   add_library(comm_${name} STATIC ${ARG_UNPARSED_ARGUMENTS})
   comm_common(comm_${name})
   target_link_libraries(comm_${name} PUBLIC ${ARG_LINK} Threads::Threads)
+endfunction()
+
+function(comm_kernel_image fatbin source)
+  list(GET COMM_CUDA_CHOSEN 0 lowest)
+  set(code -gencode arch=compute_${lowest},code=compute_${lowest})
+  foreach(architecture ${COMM_CUDA_CHOSEN})
+    list(APPEND code -gencode arch=compute_${architecture},code=sm_${architecture})
+  endforeach()
+  # The same arithmetic as on the host: no fused multiply-add, true divisions, subnormals.
+  set(exact -fmad=false -prec-div=true -prec-sqrt=true -ftz=false)
+  set(compress "")
+  if(COMM_CUDA_VERSION VERSION_GREATER_EQUAL 12.8)
+    set(compress --compress-mode=size)
+  endif()
+  add_custom_command(OUTPUT ${fatbin}
+    COMMAND ${CMAKE_COMMAND} -E make_directory ${fatbin}.parts
+    COMMAND ${COMM_NVCC} -fatbin -std=c++20 -O3 ${exact} ${code} ${compress} --threads 2
+            --keep --keep-dir ${fatbin}.parts -MD -MF ${fatbin}.d -I${PROJECT_SOURCE_DIR}
+            -o ${fatbin} ${CMAKE_CURRENT_SOURCE_DIR}/${source}
+    DEPENDS ${source}
+    DEPFILE ${fatbin}.d
+    COMMENT "nvcc ${source} for ${COMM_CUDA_CHOSEN_TEXT}"
+    VERBATIM)
 endfunction()
 
 function(comm_program name)

@@ -15,7 +15,7 @@ namespace fs = std::filesystem;
 constexpr std::string_view kLayers[] = {
     "src/api",    "src/communicator", "src/plan",   "src/simulate",  "src/execute",
     "algorithms", "src/schedule",     "transports", "src/bootstrap", "src/topology",
-    "src/reduce", "src/device",       "src/base",
+    "src/device", "src/reduce",       "src/base",
 };
 constexpr size_t kLayerCount = std::size(kLayers);
 

@@ -1,0 +1,50 @@
+// The library's kernels on the double: the step code of src/device/kernels, compiled for the host
+// and run for every thread of the launch. Loading the double is enough to have them.
+#include "src/device/kernels/arguments.h"
+#include "src/device/kernels/copy_step.h"
+#include "src/device/kernels/reduce_step.h"
+#include "src/device/kernels/table.h"
+#include "tests/doubles/cuda/all_threads.h"
+#include "tests/doubles/cuda/control.h"
+
+namespace libcomm::cuda {
+namespace {
+
+void* resolve(const void* pointer, size_t bytes) {
+  return cuda_double_resolve(const_cast<void*>(pointer), bytes);
+}
+
+template <class F>
+void run_reduce(const void* given, unsigned grid, unsigned block) {
+  ReduceArguments arguments = *static_cast<const ReduceArguments*>(given);
+  const size_t bytes = arguments.count * sizeof(typename F::Bits);
+  for (int s = 0; s < arguments.source_count; ++s)
+    arguments.sources[s] = resolve(arguments.sources[s], bytes);
+  for (int d = 0; d < arguments.destination_count; ++d)
+    arguments.destinations[d] = resolve(arguments.destinations[d], bytes);
+  const Reduction<F> reduction(arguments);
+  for_all_threads(grid, block, [&](const Place& place) { reduction.run(place); });
+}
+
+void run_copy(const void* given, unsigned grid, unsigned block) {
+  CopyArguments arguments = *static_cast<const CopyArguments*>(given);
+  for (int s = 0; s < arguments.segment_count; ++s) {
+    CopySegment& segment = arguments.segments[s];
+    if (segment.bytes == 0) continue;
+    segment.from = resolve(segment.from, segment.bytes);
+    segment.to = resolve(segment.to, segment.bytes);
+  }
+  for_all_threads(grid, block, [&](const Place& place) { copy_step(arguments, place); });
+}
+
+[[maybe_unused]] const bool g_registered = [] {
+#define COMM_REGISTER(type, format) \
+  cuda_double_register_kernel("libcomm_reduce_" #type, sizeof(ReduceArguments), run_reduce<format>);
+  COMM_REDUCE_KERNELS(COMM_REGISTER)
+#undef COMM_REGISTER
+  cuda_double_register_kernel("libcomm_copy", sizeof(CopyArguments), run_copy);
+  return true;
+}();
+
+}  // namespace
+}  // namespace libcomm::cuda
