@@ -120,6 +120,16 @@ TEST_F(KnobsTest, ComeFromTheEnvironment) {
   EXPECT_EQ(knobs->origin(Knob::kWait), "environment");
 }
 
+// It would break lines of the log and of what ranks tell each other.
+TEST_F(KnobsTest, AValueOfSeveralLinesIsRefusedAndNotRepeated) {
+  set("COMM_TUNER_FILE", "/etc/comm.tuning\nrank 0: all is well");
+  const auto knobs = Knobs::load();
+  ASSERT_FALSE(knobs.is_ok());
+  EXPECT_EQ(knobs.status().code(), Code::kInvalidArgument);
+  EXPECT_THAT(knobs.status().message(), HasSubstr("COMM_TUNER_FILE (environment) is not valid"));
+  EXPECT_EQ(knobs.status().message().find('\n'), std::string::npos);
+}
+
 TEST_F(KnobsTest, TheEnvironmentIsStrongerThanTheHomeFolder) {
   conf("COMM_MAX_NRINGS=3\nMIN_NRINGS = 2\n");
   set("COMM_MAX_NRINGS", "5");

@@ -69,6 +69,19 @@ TEST_F(RdmaFence, WhatARebuildSetsAsideComesBeforeTheFencesOfOtherQueuePairs) {
   EXPECT_EQ(end.heard, (std::vector<std::string>{"arrival on 1", "drain of 1"}));
 }
 
+// Its number may be the replacement's.
+TEST_F(RdmaFence, WhatAnEventSaidOfAQueuePairEndsWithIt) {
+  HandGround ground(1);
+  HandPeer peer(ground, true);
+  Nic& nic = *ground.context->nics.front();
+  const uint32_t number = peer.bundle().qp(0)->wire().number;
+  double_.kill(number);
+  nic.take_events();
+  EXPECT_EQ(nic.event_count(), 1u);
+  peer.bundle().destroy(0);
+  EXPECT_FALSE(nic.take_broken(number));
+}
+
 // A receiving end, and a hand that sends.
 class RdmaFencedReceiver : public RdmaFence {
  protected:

@@ -49,6 +49,13 @@ QueuePair::QueuePair(std::shared_ptr<Nic> nic, Qp qp, const QueueDepth& depth, i
   first_psn_ = random() & 0xffffff;
 }
 
+// No event of it comes any more when it is destroyed.
+QueuePair::~QueuePair() {
+  const uint32_t number = qp_->qp_num;
+  qp_.reset();
+  (void)nic_->take_broken(number);
+}
+
 Result<std::unique_ptr<QueuePair>> QueuePair::create(std::shared_ptr<Nic> nic, ibv_cq* cq,
                                                      const QueueDepth& depth, int index,
                                                      uint32_t epoch, const Options& options,

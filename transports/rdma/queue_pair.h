@@ -49,6 +49,11 @@ class QueuePair {
                                                    uint32_t epoch, const Options& options,
                                                    bool readable = false);
 
+  // What events said of it is forgotten: devices give numbers again.
+  ~QueuePair();
+  QueuePair(const QueuePair&) = delete;
+  QueuePair& operator=(const QueuePair&) = delete;
+
   QpWire wire() const { return {qp_->qp_num, first_psn_}; }
   uint32_t epoch() const { return epoch_; }
   size_t most_inline() const { return inline_bytes_; }
@@ -88,7 +93,7 @@ class QueuePair {
   Status post_receives(int count);
 
   const std::shared_ptr<Nic> nic_;
-  const Qp qp_;
+  Qp qp_;
   const QueueDepth depth_;
   const int index_;
   const uint32_t epoch_;
