@@ -165,6 +165,14 @@ TEST_F(DoubleFaults, PortsGoDownAndUpByTheClock) {
   EXPECT_EQ(::poll(&entry, 1, 0), 0);
 }
 
+TEST_F(DoubleFaults, ReceivesThatAreKeptDoNotComeBackInError) {
+  Pair pair;
+  ASSERT_EQ(pair.b.receive(1, 0), 0);
+  ASSERT_EQ(rdma_double_keep_receives(pair.b.qp->qp_num), 0);
+  ASSERT_EQ(pair.b.to(IBV_QPS_ERR), 0);
+  EXPECT_TRUE(pair.b.completions_now().empty());
+}
+
 TEST_F(DoubleFaults, AHeldWriteLandsWhenItIsReleased) {
   Pair pair;
   pair.a.fill(0, 8, 1);

@@ -30,6 +30,9 @@ class RdmaDouble {
     return qp;
   }
   void kill(uint32_t number) const { call<int (*)(uint32_t)>("rdma_double_kill")(number); }
+  void keep_receives(uint32_t number) const {
+    call<int (*)(uint32_t)>("rdma_double_keep_receives")(number);
+  }
   void fail_next(uint32_t number, int status) const {
     call<int (*)(uint32_t, int)>("rdma_double_fail_next")(number, status);
   }

@@ -62,6 +62,22 @@ TEST_F(RdmaFailover, AKilledQueuePairIsReplacedAndNothingIsLost) {
   }
 }
 
+// Both ends of every queue pair, so that nothing but destroying them fences them.
+TEST_F(RdmaFailover, AQueuePairWhoseReceivesDoNotComeBackIsReplacedAllTheSame) {
+  RdmaWorld world(Settings{{"IB_QPS_PER_CONNECTION", "2"}});
+  Link link = open(world);
+  Stream stream;
+  stream.after = [&](int n) {
+    if (n % 80 != 40) return;
+    const uint32_t victim = busiest();
+    for (const rdma_double_qp_t& qp : double_.queue_pairs()) double_.keep_receives(qp.number);
+    double_.kill(victim);
+  };
+  ASSERT_TRUE(stream.run(link));
+  EXPECT_EQ(of(world, 0).segments, 200u);
+  EXPECT_GE(of(world, 0).fenced_qps, 1u);
+}
+
 // Queue pairs fail, and are given up, before the ends know each other.
 TEST_F(RdmaFailover, AChannelOpensAlthoughItsQueuePairsFailMeanwhile) {
   for (const bool sender_alone : {false, true}) {

@@ -26,9 +26,10 @@ int64_t coarse_now_ns() {
   return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
 }
 
-// Of a device that does not bring everything back. Destroying the queue pair, which follows, fences
-// it as well; what arrived and was not told is sent once more.
-constexpr std::chrono::milliseconds kDrainPatience{300};
+// Of a device that does not bring everything back; both ends may have to wait, one after the other.
+// Destroying the queue pair, which follows, fences it as well; what arrived and was not told is
+// sent once more.
+constexpr std::chrono::milliseconds kDrainPatience{100};
 // Without any port that is up, or any queue pair and none that can be made.
 constexpr std::chrono::seconds kPathPatience{30};
 

@@ -112,6 +112,10 @@ int rdma_double_kill(uint32_t number) {
   });
 }
 
+int rdma_double_keep_receives(uint32_t number) {
+  return with_queue_pair(number, [](Qp& qp) { qp.keeps_receives = true; });
+}
+
 int rdma_double_fail_next(uint32_t number, int status) {
   return with_queue_pair(number, [&](Qp& qp) {
     qp.fail_number = qp.next_number;

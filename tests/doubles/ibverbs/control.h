@@ -48,6 +48,9 @@ int rdma_double_regions(const void* address, uint64_t bytes);
 
 // The queue pair fails as by a fault of the hardware: ERR, all flushed, IBV_EVENT_QP_FATAL.
 int rdma_double_kill(uint32_t number);
+// When the queue pair goes to ERR its posted receives do not come back, as Soft-RoCE sometimes has
+// it.
+int rdma_double_keep_receives(uint32_t number);
 // The next request posted on the queue pair ends with `status` (ibv_wc_status).
 int rdma_double_fail_next(uint32_t number, int status);
 // So many of the next packets that the queue pair sends are lost; it sends again after its timeout.

@@ -195,6 +195,7 @@ struct Qp : ibv_qp, Object {
   uint64_t expected_psn = 0;
   uint64_t initial_psn = 0;
   bool ack_owed = false;
+  bool keeps_receives = false;  // a test wants that they do not come back in ERR
 
   std::deque<Underway> underway;
   bool held = false;

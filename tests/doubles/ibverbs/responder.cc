@@ -295,7 +295,7 @@ void deliver_due(Qp& qp) {
 }
 
 void flush_receives(Qp& qp) {
-  while (!qp.receives.empty()) {
+  while (!qp.receives.empty() && !qp.keeps_receives) {
     Completion completion;
     completion.of = &qp;
     completion.receive_slots = 1;
