@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <iterator>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -42,10 +43,10 @@ class Inside {
   Status status_;
 };
 
-using Loaded = std::map<std::pair<const Driver*, CUcontext>, std::unique_ptr<const Kernels>>;
+using Loaded = std::map<std::pair<const Driver*, CUcontext>, std::weak_ptr<const Kernels>>;
 
-// Held while kernels are loaded, so that ranks that are threads load them once. What is loaded is
-// never freed: calls at process exit find it.
+// Held while kernels are loaded, so that ranks that are threads load them once. Never destroyed:
+// calls at process exit find them.
 ForkMutex& g_mutex = *new ForkMutex;
 Loaded& g_loaded = *new Loaded;
 
@@ -60,6 +61,13 @@ Status without_kernels() {
                "this libcomm was built without nvcc, so it has no kernels for GPUs: build it where "
                "the CUDA toolkit is (cmake -DCOMM_CUDA=ON says what is missing), or pass host "
                "memory");
+}
+
+// Whether the driver says of the image that it does not understand it: CUDA_ERROR_INVALID_IMAGE,
+// NO_BINARY_FOR_GPU, INVALID_PTX, JIT_COMPILER_NOT_FOUND, UNSUPPORTED_PTX_VERSION.
+bool is_too_old(CUresult result) {
+  constexpr CUresult kOfImages[] = {200, 209, 218, 221, 222};
+  return std::find(std::begin(kOfImages), std::end(kOfImages), result) != std::end(kOfImages);
 }
 
 // What can be wrong with one array of a reduction.
@@ -93,50 +101,69 @@ Status check(const ReduceArguments& arguments) {
   return Status::ok();
 }
 
+size_t packs_of(size_t bytes) { return (bytes + kPackBytes - 1) / kPackBytes; }
+
+// Small blocks for few bytes: a thread for each pack, as far as a block goes.
+size_t threads_for(size_t bytes) {
+  constexpr size_t kLeast = 64;
+  return std::clamp(std::bit_ceil(packs_of(bytes)), kLeast, size_t{kMaxThreads});
+}
+
+// What blocks of that size do at once.
+size_t tiles_of(size_t bytes, size_t threads) {
+  const size_t tile = threads * kPacksAtOnce;
+  return (packs_of(bytes) + tile - 1) / tile;
+}
+
 }  // namespace
 
-Result<const Kernels*> Kernels::of(const Driver& driver, CUcontext context) {
+Result<std::shared_ptr<const Kernels>> Kernels::of(const Driver& driver, CUcontext context) {
   std::lock_guard lock(g_mutex);
-  std::unique_ptr<const Kernels>& known = g_loaded[{&driver, context}];
-  if (known != nullptr) return known.get();
-  const Inside inside(driver, context);
-  COMM_TRY(inside.status());
-  std::unique_ptr<Kernels> kernels(new Kernels(driver));
+  std::erase_if(g_loaded, [](const auto& each) { return each.second.expired(); });
+  const std::pair key(&driver, context);
+  if (const auto known = g_loaded.find(key); known != g_loaded.end())
+    if (std::shared_ptr<const Kernels> held = known->second.lock()) return held;
+  const std::shared_ptr<Kernels> kernels(new Kernels(driver, context));
   COMM_TRY(kernels->load());
-  known = std::move(kernels);
-  return known.get();
+  g_loaded[key] = kernels;
+  return std::shared_ptr<const Kernels>(kernels);
+}
+
+Kernels::~Kernels() {
+  if (module_ == nullptr) return;
+  const Inside inside(driver_, context_);
+  // A context that is gone has taken its modules along.
+  if (inside.status()) (void)driver_.module_unload(module_);
 }
 
 Status Kernels::load() {
+  const Inside inside(driver_, context_);
+  COMM_TRY(inside.status());
   const KernelImage image = kernel_image();
-  CUmodule module = nullptr;
-  if (const CUresult result = driver_.module_load(&module, image.data); result != kSuccess) {
+  if (const CUresult result = driver_.module_load(&module_, image.data); result != kSuccess) {
+    module_ = nullptr;
     if (image.made_by == nullptr) return without_kernels();
     return driver_.check(result, "cuModuleLoadData")
-        .context(fmt::format("loading the kernels of this libcomm, made by {}: the driver must be "
-                             "as new as that toolkit; update the driver, or build libcomm with an "
-                             "older toolkit",
-                             image.made_by));
+        .context(fmt::format("loading the kernels of this libcomm, made by {}{}", image.made_by,
+                             is_too_old(result)
+                                 ? ": the driver is older than that toolkit; update the driver, or "
+                                   "build libcomm with a toolkit of the driver's version"
+                                 : ""));
   }
   // Asking for a function also loads it where the driver loads lazily.
   const auto look = [&](CUfunction* function, const char* name) {
-    const CUresult result = driver_.module_function(function, module, name);
+    const CUresult result = driver_.module_function(function, module_, name);
     if (result != kSuccess && image.made_by == nullptr) return without_kernels();
     return driver_.check(result, name);
   };
-  Status status = look(&copy_, "libcomm_copy");
-  for (int type = 0; type < kNumDataTypes && status; ++type)
-    status = look(&reduce_[type], kReduceNames[type]);
+  COMM_TRY(look(&copy_, "libcomm_copy"));
+  for (int type = 0; type < kNumDataTypes; ++type)
+    COMM_TRY(look(&reduce_[type], kReduceNames[type]));
   CUdevice device = 0;
   int multiprocessors = 0;
-  if (status) status = driver_.check(driver_.context_device(&device), "cuCtxGetDevice");
-  if (status)
-    status = driver_.check(driver_.device_attribute(&multiprocessors, kMultiprocessors, device),
-                           "cuDeviceGetAttribute");
-  if (!status) {
-    (void)driver_.module_unload(module);
-    return status;
-  }
+  COMM_TRY(driver_.check(driver_.context_device(&device), "cuCtxGetDevice"));
+  COMM_TRY(driver_.check(driver_.device_attribute(&multiprocessors, kMultiprocessors, device),
+                         "cuDeviceGetAttribute"));
   useful_ctas_ = std::max(1, multiprocessors * kBlocksPerMultiprocessor);
   return Status::ok();
 }
@@ -144,37 +171,37 @@ Status Kernels::load() {
 Status Kernels::reduce(const ReduceArguments& arguments, int max_ctas, CUstream stream) const {
   if (arguments.count == 0) return Status::ok();
   COMM_TRY(check(arguments));
-  return launch(reduce_[static_cast<size_t>(arguments.type)],
-                arguments.count * size_of(arguments.type), max_ctas, stream, &arguments,
-                kReduceNames[static_cast<size_t>(arguments.type)]);
+  const auto type = static_cast<size_t>(arguments.type);
+  const size_t bytes = arguments.count * size_of(arguments.type);
+  const size_t threads = threads_for(bytes);
+  return launch(reduce_[type], tiles_of(bytes, threads), threads, max_ctas, stream, &arguments,
+                kReduceNames[type]);
 }
 
 Status Kernels::copy(const CopyArguments& arguments, int max_ctas, CUstream stream) const {
   COMM_TRY(check_number(arguments.segment_count, kMaxSegments, "segment count"));
-  size_t bytes = 0;
+  size_t largest = 0;
   for (int s = 0; s < arguments.segment_count; ++s) {
     const CopySegment& segment = arguments.segments[s];
     if (segment.bytes != 0 && (segment.from == nullptr || segment.to == nullptr))
       return error(Code::kInvalidArgument, "segment {} of {} bytes has a NULL pointer", s,
                    segment.bytes);
-    // A segment is dealt out in tiles of its own, so a small one still takes a block.
-    bytes += segment.bytes == 0 ? 0 : std::max(segment.bytes, kMaxThreads * kPackBytes);
+    largest = std::max(largest, segment.bytes);
   }
-  if (bytes == 0) return Status::ok();
-  return launch(copy_, bytes, max_ctas, stream, &arguments, "libcomm_copy");
+  if (largest == 0) return Status::ok();
+  const size_t threads = threads_for(largest);
+  size_t tiles = 0;
+  for (int s = 0; s < arguments.segment_count; ++s)
+    tiles += tiles_of(arguments.segments[s].bytes, threads);
+  return launch(copy_, tiles, threads, max_ctas, stream, &arguments, "libcomm_copy");
 }
 
-// Small blocks for few bytes; then full blocks that each do one tile; then, in the largest grid,
-// blocks that go over the array several times.
-Status Kernels::launch(CUfunction kernel, size_t bytes, int max_ctas, CUstream stream,
-                       const void* arguments, const char* what) const {
+// A block for each tile; in the largest grid, blocks that do several.
+Status Kernels::launch(CUfunction kernel, size_t tiles, size_t threads, int max_ctas,
+                       CUstream stream, const void* arguments, const char* what) const {
   COMM_TRY(check_number(max_ctas, INT32_MAX, "the limit of CTAs"));
-  constexpr size_t kLeastThreads = 64;
-  const size_t packs = (bytes - 1) / kPackBytes + 1;
-  const size_t threads = std::clamp(std::bit_ceil(packs), kLeastThreads, size_t{kMaxThreads});
-  const size_t wanted = (packs - 1) / (threads * kPacksAtOnce) + 1;
   const size_t blocks =
-      std::min({wanted, static_cast<size_t>(max_ctas), static_cast<size_t>(useful_ctas_)});
+      std::min({tiles, static_cast<size_t>(max_ctas), static_cast<size_t>(useful_ctas_)});
   void* parameters[] = {const_cast<void*>(arguments)};  // the driver only reads it
   return driver_.check(
       driver_.launch(kernel, static_cast<unsigned>(blocks), 1, 1, static_cast<unsigned>(threads), 1,

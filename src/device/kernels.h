@@ -4,6 +4,8 @@
 // the double of the driver.
 #pragma once
 
+#include <memory>
+
 #include "src/base/status.h"
 #include "src/device/driver.h"
 #include "src/device/kernels/arguments.h"
@@ -12,12 +14,18 @@ namespace libcomm::cuda {
 
 class Kernels {
  public:
-  // Those of `context`, which the first call for it loads (milliseconds, and device memory for the
-  // code); they stay until the process ends. Load them when a communicator is made, not in the
-  // middle of work: loading may wait for what runs in the context. It is legal while a stream of
-  // the program captures, in whatever mode. Any thread; leaves the current context as it was. Not
-  // for a context that was destroyed and made anew at the same address.
-  static Result<const Kernels*> of(const Driver& driver, CUcontext context);
+  // Those of `context`, loaded when nobody holds them yet (milliseconds, and device memory for the
+  // code), and unloaded when the last one lets go: a communicator holds them while it lives, and so
+  // does a graph that launches them. Load them when a communicator is made, not in the middle of
+  // work: loading and unloading may wait for what runs in the context. Both are legal while a
+  // stream of the program captures, in whatever mode. Any thread; leaves the current context as it
+  // was.
+  static Result<std::shared_ptr<const Kernels>> of(const Driver& driver, CUcontext context);
+
+  // Not from a callback of the driver, which may not call it.
+  ~Kernels();
+  Kernels(const Kernels&) = delete;
+  Kernels& operator=(const Kernels&) = delete;
 
   // Queues the reduction, or the copies, in `stream`, one launch each; none for no bytes. At most
   // `max_ctas` blocks (at least 1). Any thread in which the context is current; legal in capture.
@@ -30,12 +38,14 @@ class Kernels {
   int useful_ctas() const { return useful_ctas_; }
 
  private:
-  explicit Kernels(const Driver& driver) : driver_(driver) {}
+  Kernels(const Driver& driver, CUcontext context) : driver_(driver), context_(context) {}
   Status load();
-  Status launch(CUfunction kernel, size_t bytes, int max_ctas, CUstream stream,
+  Status launch(CUfunction kernel, size_t tiles, size_t threads, int max_ctas, CUstream stream,
                 const void* arguments, const char* what) const;
 
   const Driver& driver_;
+  CUcontext context_;
+  CUmodule module_ = nullptr;
   CUfunction reduce_[kNumDataTypes] = {};
   CUfunction copy_ = nullptr;
   int useful_ctas_ = 0;
