@@ -72,21 +72,45 @@ TEST_F(Capture, RecordsAndReplaysAllStreamsOfItInTheirOrder) {
     EXPECT_EQ(host[0], 0x01010101u);
     EXPECT_EQ(host[1], 7u);
   }
-  // Launches of one graph follow each other, also on two streams.
-  cuda_double_pause(on);
-  CUDA_OK(a.graph_launch(graph, on));
-  CUDA_OK(a.graph_launch(graph, side));
-  CUDA_GIVES(d.stream_query(side), kNotReady);
-  EXPECT_EQ(ran, 3);
-  cuda_double_resume(on);
-  CUDA_OK(d.stream_synchronize(side));
-  EXPECT_EQ(ran, 5);
   CUDA_OK(a.graph_exec_destroy(graph));
   CUDA_OK(d.event_destroy(fork));
   CUDA_OK(d.event_destroy(join));
   CUDA_OK(d.stream_destroy(side));
   CUDA_OK(d.memory_free(device));
   CUDA_OK(d.host_free(host));
+}
+
+TEST_F(Capture, LaunchesOfOneGraphFollowEachOther) {
+  const CUstream side = stream(), third = stream();
+  const CUevent fork = event(), join = event();
+  uint32_t* word = pinned<uint32_t>();
+  *word = 0;
+  std::atomic<int> ran = 0, other = 0;
+  CUDA_OK(a.begin_capture(on, kCaptureGlobal));
+  CUDA_OK(d.event_record(fork, on));
+  CUDA_OK(d.stream_wait_event(side, fork, 0));
+  CUDA_OK(d.stream_wait_value(on, number_of(word), 1, kWaitEqual));
+  CUDA_OK(count_in(side, &ran));
+  CUDA_OK(d.event_record(join, side));
+  CUDA_OK(d.stream_wait_event(on, join, 0));
+  const CUgraphExec graph = finish();
+  CUDA_OK(a.graph_launch(graph, on));
+  CUDA_OK(a.graph_launch(graph, side));  // though in another stream
+  while (ran == 0) std::this_thread::yield();
+  for (int i = 0; i < 20; ++i) {
+    CUDA_OK(count_in(third, &other));
+    CUDA_OK(d.stream_synchronize(third));
+  }
+  EXPECT_EQ(ran, 1);
+  std::atomic_ref(*word).store(1, std::memory_order_release);
+  CUDA_OK(d.stream_synchronize(side));
+  EXPECT_EQ(ran, 2);
+  CUDA_OK(a.graph_exec_destroy(graph));
+  CUDA_OK(d.event_destroy(fork));
+  CUDA_OK(d.event_destroy(join));
+  CUDA_OK(d.stream_destroy(side));
+  CUDA_OK(d.stream_destroy(third));
+  CUDA_OK(d.host_free(word));
 }
 
 TEST_F(Capture, IsDescribedToTheLibrary) {
