@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cctype>
+#include <map>
+#include <mutex>
 
 #include "src/device/driver.h"
 
@@ -15,6 +17,9 @@ constexpr int kDmabufHandle = 1;  // CUmemRangeHandleType
 class LoadedCuda final : public DeviceMemory {
  public:
   explicit LoadedCuda(const cuda::Driver& driver) : driver_(driver) {}
+  ~LoadedCuda() override {
+    for (const auto& [context, stream] : streams_) (void)driver_.stream_destroy(stream);
+  }
 
   bool on_device(const void* address) const override {
     unsigned type = 0;
@@ -62,10 +67,15 @@ class LoadedCuda final : public DeviceMemory {
       return failed(found, "finding the CUDA context of a buffer");
     if (const cuda::CUresult pushed = driver_.context_push(context); pushed != cuda::kSuccess)
       return failed(pushed, "cuCtxPushCurrent");
-    const cuda::CUresult copied = driver_.copy(cuda::number_of(dst), cuda::number_of(src), bytes);
+    // cuMemcpy would wait for streams that may be waiting for this very operation.
+    cuda::CUstream stream = nullptr;
+    cuda::CUresult copied = stream_of(context, &stream);
+    if (copied == cuda::kSuccess)
+      copied = driver_.copy_async(cuda::number_of(dst), cuda::number_of(src), bytes, stream);
+    if (copied == cuda::kSuccess) copied = driver_.stream_synchronize(stream);
     cuda::CUcontext popped = nullptr;
     (void)driver_.context_pop(&popped);
-    return copied == cuda::kSuccess ? Status::ok() : failed(copied, "cuMemcpy");
+    return copied == cuda::kSuccess ? Status::ok() : failed(copied, "copying GPU memory");
   }
 
  private:
@@ -88,6 +98,16 @@ class LoadedCuda final : public DeviceMemory {
       return found;
     return driver_.primary_retain(context, device);
   }
+  // The one for copies in this context, which is current.
+  cuda::CUresult stream_of(cuda::CUcontext context, cuda::CUstream* stream) const {
+    const std::lock_guard lock(mutex_);
+    cuda::CUstream& known = streams_[context];
+    const cuda::CUresult made = known != nullptr
+                                    ? cuda::kSuccess
+                                    : driver_.stream_create(&known, cuda::kStreamNonBlocking, 0);
+    *stream = known;
+    return made;
+  }
   Status failed(cuda::CUresult result, const char* what) const {
     const char* name = nullptr;
     (void)driver_.error_name(result, &name);
@@ -95,6 +115,8 @@ class LoadedCuda final : public DeviceMemory {
   }
 
   const cuda::Driver& driver_;
+  mutable std::mutex mutex_;
+  mutable std::map<cuda::CUcontext, cuda::CUstream> streams_;  // with mutex_
 };
 
 }  // namespace

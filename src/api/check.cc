@@ -3,6 +3,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "src/device/memory.h"
+
 namespace libcomm {
 
 Result<DataType> check_type(commDataType_t type) {
@@ -54,7 +56,10 @@ Status check_op(commRedOp_t op, const Communicator& communicator, Operation* ope
       operation->op = ReduceOp::kSum;
       operation->premultiply = true;
       operation->scalar = made->scalar;
-      if (made->deferred != nullptr)
+      if (made->deferred == nullptr) break;
+      if (is_gpu_memory(made->deferred))
+        operation->gpu_scalar = made->deferred;
+      else
         std::memcpy(operation->scalar.data(), made->deferred, size_of(made->type));
     }
   }
@@ -62,6 +67,12 @@ Status check_op(commRedOp_t op, const Communicator& communicator, Operation* ope
     return error(Code::kInvalidArgument, "op {} works on integers only, but the type is {}",
                  name_of(operation->op), name_of(operation->type));
   return Status::ok();
+}
+
+bool is_gpu_memory(const void* address) {
+  const cuda::Driver* driver = cuda::Driver::find();
+  return driver != nullptr &&
+         cuda::place_of(*driver, address).kind != cuda::MemoryPlace::Kind::kHost;
 }
 
 Status check_root(int root, const Communicator& communicator, const char* name) {

@@ -6,32 +6,56 @@
 #include "src/api/errors.h"
 #include "src/api/group.h"
 #include "src/api/handle.h"
-#include "src/api/streams.h"
+#include "src/api/placement.h"
 #include "src/base/log.h"
+#include "src/device/scopes.h"
 #include "src/execute/p2p.h"
+#include "src/execute/staging.h"
 
 namespace libcomm {
 namespace {
 
+// What a group of one does with it: nothing but a copy.
+bool is_plain_copy(const Operation& operation) {
+  return !operation.premultiply && operation.collective != Collective::kSendRecv;
+}
+
+// On the GPU, without memory of ours: nothing waits for anybody, in a group either.
+Status copy_alone(const Operation& operation, const Placement& placement) {
+  const cuda::Driver& driver = *cuda::Driver::found();
+  const cuda::ContextScope scope(driver, placement.gpu.context);
+  COMM_TRY(scope.status());
+  const StagedCopy copy = lone_copy(operation);
+  if (copy.bytes == 0 || copy.to == copy.from) return Status::ok();
+  return driver.check(driver.copy_async(cuda::number_of(copy.to), cuda::number_of(copy.from),
+                                        copy.bytes, placement.cuda_stream),
+                      "copying sendbuff to recvbuff");
+}
+
 // Runs, queues or gathers a checked operation.
 Status issue(comm* handle, Operation&& operation, cudaStream_t stream) {
-  std::shared_ptr<HostStream> host_stream;
-  if (stream != nullptr) {
-    COMM_ASSIGN(host_stream, find_stream(stream));
-  }
   Communicator& communicator = *handle->communicator;
+  COMM_ASSIGN(Placement placement, place(communicator, &operation, stream));
   COMM_TRY(communicator.check_usable());
   if (log_wants(LogLevel::kTrace, Subsys::kCall))  // describing it costs more than a small call
-    log_trace(Subsys::kCall, "rank {}: {} of {} into {}{}{}", communicator.rank(),
+    log_trace(Subsys::kCall, "rank {}: {} of {} into {}{}{}{}", communicator.rank(),
               describe(signature_of(operation, 0)), operation.in, operation.out,
-              stream == nullptr ? "" : ", on a stream", in_group() ? ", in a group" : "");
+              operation.on_gpu ? ", GPU memory" : "", stream == nullptr ? "" : ", on a stream",
+              in_group() ? ", in a group" : "");
+  if (communicator.nranks() == 1 && operation.on_gpu && is_plain_copy(operation))
+    return copy_alone(operation, placement);
   if (in_group()) {
-    return add_to_group(handle, std::move(operation), std::move(host_stream));
+    return add_to_group(handle, std::move(operation), std::move(placement));
   }
   COMM_TRY(check_self_messages(communicator.rank(), {&operation, 1}));
-  if (!host_stream && handle->blocking) return communicator.run(operation);
+  if (placement.on_cuda) {
+    COMM_ASSIGN(const auto work,
+                communicator.prepare({&operation, 1}, placement.gpu, {placement.cuda_stream}));
+    return GpuWork::enqueue({&work, 1});
+  }
+  if (!placement.host_stream && handle->blocking) return communicator.run(operation);
   HostStreams streams;
-  if (host_stream) streams.push_back(std::move(host_stream));
+  if (placement.host_stream) streams.push_back(std::move(placement.host_stream));
   std::vector<Operation> operations;
   operations.push_back(std::move(operation));
   COMM_TRY(communicator.submit(std::move(operations), StreamTurns::take(std::move(streams))));
@@ -49,6 +73,7 @@ bool quick(comm_t handle, const QuickKey& key, const void* in, void* out, cudaSt
   Communicator& communicator = *handle->communicator;
   const QuickCall* call = communicator.find_quick(key);
   if (call == nullptr || !call->accepts(in, out, communicator.checks_buffers())) return false;
+  if (!communicator.is_host_memory(in, out)) return false;
   *result = guarded(handle, [&] { return communicator.run_quick(*call, in, out); });
   return true;
 }

@@ -406,9 +406,9 @@ commResult_t commUserRank(const comm_t comm, int* rank) {
 }
 
 commResult_t commCuDevice(const comm_t comm, int* device) {
-  return with_handle(comm, [&](HandleUse&) -> Status {
+  return with_handle(comm, [&](HandleUse& use) -> Status {
     if (device == nullptr) return Status(Code::kInvalidArgument, "device is NULL");
-    *device = -1;
+    *device = use.communicator().gpu();
     return Status::ok();
   });
 }

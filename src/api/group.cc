@@ -24,6 +24,8 @@ struct PendingWork {
   std::vector<Operation> operations;
   HostStreams streams;  // each once
   bool waits = false;   // an operation without a stream: the group's end waits for it
+  std::vector<cuda::CUstream> cuda_streams;  // each once; not empty: all of it goes to the GPU's
+  GpuPlace gpu;
 };
 
 struct Creation {
@@ -170,19 +172,50 @@ Status run_here(const std::vector<PendingWork*>& here) {
   return first;
 }
 
+// Puts what is for GPUs on its streams: of all communicators side by side, since they may share
+// streams.
+Status enqueue_on_gpus(const std::vector<PendingWork*>& works) {
+  if (works.empty()) return Status::ok();
+  std::vector<std::shared_ptr<GpuWork>> prepared;
+  for (PendingWork* work : works) {
+    Communicator& communicator = *work->handle->communicator;
+    Result<std::shared_ptr<GpuWork>> made =
+        work->streams.empty()
+            ? communicator.prepare(work->operations, work->gpu, work->cuda_streams)
+            : error(
+                  Code::kInvalidUsage,
+                  "the calls of one group for one communicator are on a host stream and on a CUDA "
+                  "stream (or on GPU memory); put them into two groups");
+    if (!made) {
+      for (const auto& other : prepared) other->give_up(made.status());
+      return std::move(made).status();
+    }
+    prepared.push_back(*std::move(made));
+  }
+  COMM_TRY(GpuWork::enqueue(prepared));
+  for (PendingWork* work : works)
+    if (work->waits) COMM_TRY(work->handle->communicator->drain());
+  return Status::ok();
+}
+
 Status run_work(std::span<PendingWork> all) {
   // What is wrong here alone is found before anything starts: a communicator that has started would
   // fail on all ranks.
   for (const PendingWork& work : all)
     COMM_TRY(check_self_messages(work.handle->communicator->rank(), work.operations));
-  if (all.size() == 1 && all.front().streams.empty() && all.front().handle->blocking)
+  if (all.size() == 1 && all.front().streams.empty() && all.front().cuda_streams.empty() &&
+      all.front().handle->blocking)
     return all.front().handle->communicator->run(all.front().operations);
   Status first;
   const auto note = [&](Status status) { keep_first(std::move(status), &first); };
   // What has a stream, or must not block, goes to the engines; they work side by side.
-  std::vector<PendingWork*> here, queued, queued_and_awaited;
+  std::vector<PendingWork*> here, queued, queued_and_awaited, on_gpus;
   std::vector<HostStreams> streams;
   for (PendingWork& work : all) {
+    if (!work.cuda_streams.empty()) {
+      on_gpus.push_back(&work);
+      continue;
+    }
     const bool asynchronous = !work.streams.empty() || !work.handle->blocking;
     if (!asynchronous) {
       here.push_back(&work);
@@ -191,6 +224,7 @@ Status run_work(std::span<PendingWork> all) {
     queued.push_back(&work);
     streams.push_back(work.streams);
   }
+  note(enqueue_on_gpus(on_gpus));
   auto turns = StreamTurns::take(std::move(streams));
   for (size_t i = 0; i < queued.size(); ++i) {
     PendingWork& work = *queued[i];
@@ -231,6 +265,12 @@ Status run_group(GroupState& group) {
   return done ? created : done;
 }
 
+template <typename T>
+void add_once(T item, std::vector<T>* items) {
+  if (std::find(items->begin(), items->end(), item) == items->end())
+    items->push_back(std::move(item));
+}
+
 }  // namespace
 
 void keep_cause(Status status, Status* cause) {
@@ -252,7 +292,7 @@ bool group_uses(const comm* handle) {
   return t_group != nullptr && t_group->work_of(handle) != nullptr;
 }
 
-Status add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream) {
+Status add_to_group(comm* handle, Operation&& operation, Placement&& placement) {
   PendingWork* it = thread_group().work_of(handle);
   if (it == nullptr) {
     it = &thread_group().add_work(handle);
@@ -261,11 +301,18 @@ Status add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStr
       return status;
     }
   }
+  if (placement.on_cuda && it->gpu.context != nullptr && it->gpu.context != placement.gpu.context)
+    return error(Code::kInvalidArgument,
+                 "the calls of one group for one communicator are on GPU {} and on GPU {}",
+                 it->gpu.ordinal, placement.gpu.ordinal);
   it->operations.push_back(std::move(operation));
-  if (!stream) {
+  if (placement.on_cuda) {
+    it->gpu = placement.gpu;
+    add_once(placement.cuda_stream, &it->cuda_streams);
+  } else if (!placement.host_stream) {
     it->waits = true;
-  } else if (std::find(it->streams.begin(), it->streams.end(), stream) == it->streams.end()) {
-    it->streams.push_back(std::move(stream));
+  } else {
+    add_once(std::move(placement.host_stream), &it->streams);
   }
   return Status::ok();
 }

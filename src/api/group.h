@@ -8,7 +8,7 @@
 #include "comm.h"
 #include "src/api/errors.h"
 #include "src/api/handle.h"
-#include "src/communicator/host_stream.h"
+#include "src/api/placement.h"
 
 namespace libcomm {
 
@@ -22,7 +22,7 @@ void note_group_failure(const Status& status);
 bool group_uses(const comm* handle);
 // Adds an operation of a checked communicator.
 // The failure of its use when another thread is ending it.
-Status add_to_group(comm* handle, Operation&& operation, std::shared_ptr<HostStream> stream);
+Status add_to_group(comm* handle, Operation&& operation, Placement&& placement);
 // Of several failures the one that may be the cause: one that is no echo of a peer's, and a failure
 // rather than kInProgress.
 void keep_cause(Status status, Status* cause);

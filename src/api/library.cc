@@ -263,6 +263,7 @@ commResult_t commGetMemStats(comm_t comm, commMemStats_t* stats) {
     commMemStats_t full{};
     full.size = stats->size;
     full.hostBytes = held.host_bytes;
+    full.pinnedBytes = held.pinned_bytes;
     full.channels = held.channels;
     full.sockets = held.sockets;
     full.threads = held.threads;

@@ -44,19 +44,19 @@ class StreamTable {
 
 }  // namespace
 
-Result<std::shared_ptr<HostStream>> find_stream(cudaStream_t stream) {
-  if (stream == nullptr) return std::shared_ptr<HostStream>();
+std::shared_ptr<HostStream> find_host_stream(cudaStream_t stream) {
   StreamTable& table = StreamTable::instance();
   std::lock_guard lock(table.mutex);
   const Streams& streams = table.streams();
   const auto it = streams.find(stream);
-  if (it == streams.end())
-    return error(
-        Code::kInvalidArgument,
-        "stream {} is neither NULL nor a live stream from commHostStreamCreate; this library "
-        "works on host memory only",
-        static_cast<const void*>(stream));
-  return it->second;
+  return it == streams.end() ? nullptr : it->second;
+}
+
+Status unknown_stream(cudaStream_t stream) {
+  return error(Code::kInvalidArgument,
+               "stream {} is neither NULL nor a live stream from commHostStreamCreate, and this "
+               "process uses no GPU: it has not loaded CUDA's driver (libcuda.so.1)",
+               static_cast<const void*>(stream));
 }
 
 namespace {
@@ -64,7 +64,11 @@ namespace {
 // The stream must be there: NULL is no stream to wait for.
 Result<std::shared_ptr<HostStream>> need_stream(cudaStream_t stream) {
   if (stream == nullptr) return Status(Code::kInvalidArgument, "the stream is NULL");
-  return find_stream(stream);
+  auto found = find_host_stream(stream);
+  if (!found)
+    return error(Code::kInvalidArgument, "stream {} is no live stream from commHostStreamCreate",
+                 static_cast<const void*>(stream));
+  return found;
 }
 
 }  // namespace

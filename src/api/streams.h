@@ -9,8 +9,9 @@
 
 namespace libcomm {
 
-// The stream behind a handle: null for NULL. kInvalidArgument when commHostStreamCreate did not
-// make it.
-Result<std::shared_ptr<HostStream>> find_stream(cudaStream_t stream);
+// The stream behind a handle; null when commHostStreamCreate did not make it.
+std::shared_ptr<HostStream> find_host_stream(cudaStream_t stream);
+// kInvalidArgument: what a stream is that is not one of these, in a process without CUDA.
+Status unknown_stream(cudaStream_t stream);
 
 }  // namespace libcomm

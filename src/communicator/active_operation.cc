@@ -1,10 +1,12 @@
 #include "src/communicator/active_operation.h"
 
+#include <algorithm>
 #include <cstring>
 #include <numeric>
 
 #include "src/base/log.h"
 #include "src/communicator/communicator.h"
+#include "src/execute/staging.h"
 
 namespace libcomm {
 namespace {
@@ -17,30 +19,18 @@ bool is_empty(const Operation& operation) {
   return operation.count + total(operation.in_table()) + total(operation.out_table()) == 0;
 }
 
-// A group of one: at most a copy.
-void run_alone(const Operation& operation) {
-  if (operation.collective == Collective::kBarrier) return;
-  const size_t element = size_of(operation.type);
-  const auto place = [&](const BlockTable& table) {
-    return table.displs.empty() ? size_t{0} : table.displs[0] * element;
-  };
-  const size_t count = !operation.out_table().empty()  ? operation.out_table().counts[0]
-                       : !operation.in_table().empty() ? operation.in_table().counts[0]
-                                                       : operation.count;
-  const auto* from = static_cast<const std::byte*>(operation.in) + place(operation.in_table());
-  auto* to = static_cast<std::byte*>(operation.out) + place(operation.out_table());
-  if (from != to) std::memcpy(to, from, count * element);
-}
-
 }  // namespace
 
 // The input multiplied by the operator's scalar, in memory of our own.
 Status ActiveOperation::scale_input(const Operation& operation, int nranks) {
   size_t count = operation.count;
   if (operation.collective == Collective::kReduceScatter) count *= static_cast<size_t>(nranks);
-  if (!operation.in_table().empty())
-    count = std::accumulate(operation.in_table().counts.begin(), operation.in_table().counts.end(),
-                            size_t{0});
+  const BlockTable& table = operation.in_table();
+  if (!table.empty()) {
+    count = 0;  // up to the end of the last block
+    for (size_t i = 0; i < table.counts.size(); ++i)
+      if (table.counts[i] > 0) count = std::max(count, table.displs[i] + table.counts[i]);
+  }
   COMM_TRY(scaled_.reserve(count * size_of(operation.type)));
   scale_elements(scaled_.data(), operation.in, count, operation.type, operation.scalar.data());
   own_ = operation;
@@ -56,7 +46,8 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   if (operation.premultiply && !empty) COMM_TRY(scale_input(operation, communicator.nranks_));
   if (communicator.nranks_ == 1) {
     if (empty) return Status::ok();
-    run_alone(*operation_);
+    const StagedCopy copy = lone_copy(*operation_);
+    if (copy.to != copy.from) std::memcpy(copy.to, copy.from, copy.bytes);
     return Status::ok();
   }
   if (operation.collective == Collective::kBarrier) {

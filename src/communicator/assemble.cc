@@ -120,12 +120,17 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
   shape.nranks = nranks;
   shape.host_of.assign(static_cast<size_t>(nranks), 0);
 
+  int gpu = -1;
+  const std::array<uint64_t, 2> gpu_uuid = current_gpu(&gpu);
+  self.gpu_.store(gpu, std::memory_order_relaxed);
+
   if (nranks > 1) {
     // Who is where: facts first, since a rank's place depends on how many share its host.
     Introduction mine;
     mine.facts = gather_facts(rank, *self.knobs_);
     mine.min_lanes = options.min_lanes;
     mine.max_lanes = options.max_lanes;
+    mine.gpu = gpu_uuid;
     std::vector<PeerFacts> first(static_cast<size_t>(nranks));
     if (!self.knobs_->get_string(Knob::kCpuAffinity).empty()) mine.facts.flags |= 1;
     first[static_cast<size_t>(rank)] = mine.facts;
@@ -157,6 +162,7 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
     if (!differing.empty())
       log_warn("rank {}: {} differ from rank 0's; rank 0's values are used by all ranks", rank,
                differing);
+    if (!self.knobs_->get_bool(Knob::kMultiRankGpu)) COMM_TRY(check_gpus_differ(all));
     self.options_.min_lanes = all[0].min_lanes;
     self.options_.max_lanes = all[0].max_lanes;
     shape.ring_order = order_ring(all, shape.host_of);
@@ -192,6 +198,8 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
       } else if (self.rdma_ && self.rdma_->reaches(self.facts_[static_cast<size_t>(rank)],
                                                    self.facts_[static_cast<size_t>(peer)])) {
         transport = self.rdma_.get();
+        self.rdma_peers_.resize(static_cast<size_t>(nranks));
+        self.rdma_peers_[static_cast<size_t>(peer)] = 1;
       } else {
         needs_sockets = true;
       }

@@ -6,6 +6,8 @@
 #include "src/base/log.h"
 #include "src/communicator/active_operation.h"
 #include "src/communicator/batch.h"
+#include "src/device/scopes.h"
+#include "transports/facts.h"
 
 namespace libcomm {
 namespace {
@@ -28,7 +30,9 @@ Status left_early(int peer) {
 }  // namespace
 
 Communicator::~Communicator() {
+  if (gpu_queue_) gpu_queue_->close();
   engine_.reset();
+  gpu_queue_.reset();
   channels_.reset();
   if (bootstrap_) bootstrap_->leave();
   rdma_.reset();
@@ -97,12 +101,15 @@ Status Communicator::check_departures(const Execution& execution) {
   const std::vector<int>& group_of = shm_.group_of;
   std::vector<int> peers;
   execution.awaited_peers(&peers);
-  for (const int peer : peers) {
-    if (group_of[static_cast<size_t>(peer)] == group_of[static_cast<size_t>(rank_)] &&
-        bootstrap_->has_left(peer))
-      return left_early(peer);
-  }
-  return Status::ok();
+  const auto gone = std::find_if(peers.begin(), peers.end(), [&](int peer) {
+    return group_of[static_cast<size_t>(peer)] == group_of[static_cast<size_t>(rank_)] &&
+           bootstrap_->has_left(peer);
+  });
+  if (gone == peers.end()) return Status::ok();
+  // It must have been among those counted above, of whom the caller has looked since: one that left
+  // this very moment may have done its part just before.
+  if (bootstrap_->departures() != departures) return Status::ok();
+  return left_early(*gone);
 }
 
 Status Communicator::check_usable() const {
@@ -116,7 +123,7 @@ Status Communicator::check_usable() const {
 
 Status Communicator::state() const {
   if (failure_.failed() && !revoked()) return failure_.reason();
-  if (has_engine_.load(std::memory_order_acquire) && !options_.blocking && engine_->busy())
+  if (!options_.blocking && queued_.load(std::memory_order_acquire) > 0)
     return Status(Code::kInProgress, "operations are still running");
   return Status::ok();
 }
@@ -193,15 +200,68 @@ Status Communicator::drain() {
 
 Status Communicator::submit(std::vector<Operation> operations, std::shared_ptr<StreamTurns> turns) {
   COMM_TRY(check_usable());
-  if (!engine_) {
-    COMM_ASSIGN(engine_, Engine::start());
-    has_engine_.store(true, std::memory_order_release);
-  }
+  COMM_TRY(start_engine());
+  queued_.fetch_add(1, std::memory_order_relaxed);
   engine_->submit([this, operations = std::move(operations), turns = std::move(turns)]() {
     turns->await([this] { return failure_.failed(); });
     turns->set_outcome(run_queued(operations));
+    queued_.fetch_sub(1, std::memory_order_release);
   });
   return Status::ok();
+}
+
+Status Communicator::start_engine() {
+  if (engine_) return Status::ok();
+  COMM_ASSIGN(engine_, Engine::start());
+  has_engine_.store(true, std::memory_order_release);
+  return Status::ok();
+}
+
+// ---- GPUs ------------------------------------------------------------------------------------
+
+Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation> operations,
+                                                       const GpuPlace& gpu,
+                                                       std::vector<cuda::CUstream> streams) {
+  COMM_TRY(check_usable());
+  const cuda::Driver& driver = *cuda::Driver::found();
+  if (!gpu_queue_) {
+    const size_t slot =
+        std::max(knobs_->get_size(Knob::kGpuStaging) / 2, least_slot_bytes(nranks_));
+    const cuda::ContextScope scope(driver, gpu.context);
+    COMM_TRY(scope.status());
+    COMM_ASSIGN(gpu_queue_, GpuQueue::create(driver, gpu, slot));
+    gpu_.store(gpu.ordinal, std::memory_order_relaxed);
+    gpu_pinned_bytes_.store(gpu_queue_->pinned_bytes(), std::memory_order_relaxed);
+    log_info(Subsys::kAlloc, "rank {}: {} bytes of pinned memory for operations on GPU {}", rank_,
+             gpu_queue_->pinned_bytes(), gpu.ordinal);
+  } else if (gpu_queue_->gpu().context != gpu.context) {
+    return error(
+        Code::kInvalidArgument,
+        "rank {}: this call is on GPU {}, earlier ones of the communicator were on GPU {}{}; "
+        "a communicator stays with one GPU and one context",
+        rank_, gpu.ordinal, gpu_queue_->gpu().ordinal,
+        gpu.ordinal == gpu_queue_->gpu().ordinal ? " in another CUDA context" : "");
+  }
+  COMM_TRY(start_engine());
+  return GpuWork::create(*this, *engine_, gpu_queue_, operations, std::move(streams));
+}
+
+bool Communicator::shares_process() const {
+  for (size_t r = 0; r < facts_.size(); ++r)
+    if (static_cast<int>(r) != rank_ && same_process(facts_[r], facts_[static_cast<size_t>(rank_)]))
+      return true;
+  return false;
+}
+
+bool Communicator::look_for_host_memory(const void* in, const void* out) {
+  host_in_ = in;
+  host_out_ = out;
+  const cuda::Driver* driver = cuda::Driver::find();
+  if (driver == nullptr) return true;
+  const auto on_host = [&](const void* address) {
+    return cuda::place_of(*driver, address).kind == cuda::MemoryPlace::Kind::kHost;
+  };
+  return on_host(in) && (in == out || on_host(out));
 }
 
 Status Communicator::run_queued(std::span<const Operation> operations) {
@@ -380,6 +440,7 @@ Status Communicator::agree_on_window(size_t size, SetupTurn turn) {
 MemoryStats Communicator::stats() const {
   MemoryStats result;
   result.host_bytes = scratch_size_.load(std::memory_order_relaxed);
+  result.pinned_bytes = gpu_pinned_bytes_.load(std::memory_order_relaxed);
   result.channels = channels_ ? channels_->count() : 0;
   for (const Transport* transport : {shm_.transport.get(), rdma_.get(), tcp_.get()}) {
     if (transport == nullptr) continue;

@@ -20,6 +20,7 @@
 #include "src/bootstrap/bootstrap.h"
 #include "src/communicator/channel_table.h"
 #include "src/communicator/engine.h"
+#include "src/communicator/gpu_work.h"
 #include "src/communicator/host_stream.h"
 #include "src/communicator/lent_memory.h"
 #include "src/communicator/merged_calls.h"
@@ -46,6 +47,7 @@ struct CommOptions {
 
 struct MemoryStats {
   size_t host_bytes = 0;
+  size_t pinned_bytes = 0;  // for GPUs
   int channels = 0;
   int sockets = 0;
   int threads = 0;
@@ -108,6 +110,21 @@ class Communicator {
   // Queues operations on the engine thread, to be run in their turns.
   Status submit(std::vector<Operation> operations, std::shared_ptr<StreamTurns> turns);
 
+  // Operations on GPU memory, or in the order of CUDA streams, as a work to be enqueued.
+  // kInvalidArgument: an earlier one was on another GPU.
+  Result<std::shared_ptr<GpuWork>> prepare(std::span<const Operation> operations,
+                                           const GpuPlace& gpu,
+                                           std::vector<cuda::CUstream> streams);
+  // Whether another rank of it is in this process.
+  bool shares_process() const;
+  // The GPU of its operations, or the one that was current when it was made; -1: none.
+  int gpu() const { return gpu_.load(std::memory_order_relaxed); }
+  // Neither buffer is GPU memory. Cheap for the buffers of the call before.
+  bool is_host_memory(const void* in, const void* out) {
+    if (cuda::Driver::found() == nullptr && in == host_in_ && out == host_out_) return true;
+    return look_for_host_memory(in, out);
+  }
+
   // What this rank's waits need; for driving several communicators' batches from one thread.
   WaitContext wait_context() const;
   // An operation failed here: decides on the first reason, tells the other ranks, returns it.
@@ -152,7 +169,10 @@ class Communicator {
  private:
   friend class ActiveOperation;
   friend class Batch;
+  friend class GpuWork;
   Communicator() = default;
+  Status start_engine();
+  bool look_for_host_memory(const void* in, const void* out);
   // Everything after the group has met: facts, transports, planner.
   static Result<std::shared_ptr<Communicator>> assemble(std::shared_ptr<Communicator> communicator,
                                                         const CommOptions& options);
@@ -185,6 +205,7 @@ class Communicator {
   ShmGroup shm_;
   std::unique_ptr<Transport> tcp_;
   std::unique_ptr<Transport> rdma_;
+  std::vector<char> rdma_peers_;             // by rank: whether it is reached so
   std::shared_ptr<LentMemory> lent_memory_;  // with rdma_
   std::unique_ptr<ChannelTable> channels_;
   std::unique_ptr<Planner> planner_;
@@ -208,8 +229,15 @@ class Communicator {
   std::atomic<size_t> scratch_size_{0};
   std::vector<PreMulOp> ops_;
 
+  const void* host_in_ = nullptr;  // of the last quick call, in a process without CUDA
+  const void* host_out_ = nullptr;
+  std::atomic<int> gpu_{-1};
+  std::shared_ptr<GpuQueue> gpu_queue_;
+  std::atomic<size_t> gpu_pinned_bytes_{0};
+
   std::unique_ptr<Engine> engine_;
   std::atomic<bool> has_engine_{false};
+  std::atomic<int> queued_{0};  // works on host memory that the engine has still to do
 };
 
 // Drives several executions, each with its communicator, until all are done; the first failure ends

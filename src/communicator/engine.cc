@@ -33,11 +33,6 @@ void Engine::drain() {
   changed_.wait(lock, [&] { return queue_.empty() && !running_; });
 }
 
-bool Engine::busy() const {
-  std::lock_guard lock(mutex_);
-  return running_ || !queue_.empty();
-}
-
 void Engine::loop() {
   std::unique_lock lock(mutex_);
   for (;;) {

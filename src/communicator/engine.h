@@ -22,12 +22,11 @@ class Engine {
   void submit(std::function<void()> work);
   // Returns when everything queued so far is done.
   void drain();
-  bool busy() const;
 
  private:
   Engine() = default;
   void loop();
-  mutable std::mutex mutex_;
+  std::mutex mutex_;
   std::condition_variable changed_;
   std::deque<std::function<void()>> queue_;
   bool running_ = false;

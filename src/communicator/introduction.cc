@@ -4,6 +4,8 @@
 
 #include <cstring>
 
+#include "src/device/driver.h"
+
 namespace libcomm {
 
 std::string write_introduction(const Introduction& introduction, const std::string& knobs) {
@@ -23,6 +25,32 @@ Status read_introduction(std::string_view text, int rank, Introduction* introduc
                  rank, version, kIntroductionVersion);
   std::memcpy(introduction, text.data(), sizeof *introduction);
   *knobs = std::string(text.substr(sizeof *introduction));
+  return Status::ok();
+}
+
+std::array<uint64_t, 2> current_gpu(int* ordinal) {
+  *ordinal = -1;
+  const cuda::Driver* driver = cuda::Driver::find();
+  cuda::CUcontext context = nullptr;
+  cuda::CUdevice device = 0;
+  std::array<uint64_t, 2> uuid{};
+  static_assert(sizeof uuid == 16);
+  if (driver == nullptr || driver->context_current(&context) != cuda::kSuccess ||
+      context == nullptr || driver->context_device(&device) != cuda::kSuccess ||
+      driver->device_uuid(uuid.data(), device) != cuda::kSuccess)
+    return {};
+  *ordinal = device;
+  return uuid;
+}
+
+Status check_gpus_differ(std::span<const Introduction> all) {
+  for (size_t i = 0; i < all.size(); ++i)
+    for (size_t j = i + 1; j < all.size(); ++j)
+      if (all[i].gpu == all[j].gpu && all[i].gpu != std::array<uint64_t, 2>{})
+        return error(Code::kInvalidUsage,
+                     "ranks {} and {} use the same GPU, which COMM_MULTI_RANK_GPU=0 forbids; give "
+                     "each rank a GPU of its own (cudaSetDevice), or take the setting back",
+                     i, j);
   return Status::ok();
 }
 

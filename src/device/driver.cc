@@ -55,20 +55,21 @@ const Driver* open_loaded() {
   return nullptr;
 }
 
-std::atomic<const Driver*> g_driver{nullptr};
 std::atomic<unsigned long long> g_looked_at{0};  // libraries_loaded() when none was found last
 ForkMutex& g_opening = *new ForkMutex;           // calls at process exit find it
 
 }  // namespace
 
+constinit std::atomic<const Driver*> Driver::found_{nullptr};
+
 const Driver* Driver::find() {
-  if (const Driver* known = g_driver.load(std::memory_order_acquire)) return known;
+  if (const Driver* known = found()) return known;
   const unsigned long long loaded = libraries_loaded();
   if (g_looked_at.load(std::memory_order_acquire) == loaded) return nullptr;
   std::lock_guard lock(g_opening);
-  if (const Driver* known = g_driver.load(std::memory_order_relaxed)) return known;
+  if (const Driver* known = found()) return known;
   const Driver* opened = open_loaded();
-  g_driver.store(opened, std::memory_order_release);
+  found_.store(opened, std::memory_order_release);
   g_looked_at.store(loaded, std::memory_order_release);
   return opened;
 }

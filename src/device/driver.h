@@ -9,6 +9,7 @@
 // values are part of the driver's ABI (CUDA Driver API reference).
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 
@@ -73,9 +74,14 @@ struct Driver {
   // or initialises it. Any thread; a table that was returned stays valid for ever. Costs some ten
   // nanoseconds while no new library has been loaded into the process.
   static const Driver* find();
+  // What find() has found so far.
+  static const Driver* found() { return found_.load(std::memory_order_acquire); }
 
   // OK for kSuccess; else kUnhandledCuda with `what`, the driver's name of the error and its text.
   Status check(CUresult result, const char* what) const;
+
+ private:
+  static std::atomic<const Driver*> found_;
 };
 
 }  // namespace libcomm::cuda

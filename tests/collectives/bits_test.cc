@@ -56,8 +56,12 @@ std::vector<uint64_t> results_of(const World& world, bool shared) {
     for (const commDataType_t type : kTypes) {
       const size_t size = elements::size_of(type);
       for (const size_t count : kCounts) {
-        unsigned char* in = arena.region(shared, 0, n * count * size + 64) + 3 * size;
-        unsigned char* out = arena.region(shared, 1, n * count * size + 64) + size;
+        unsigned char* in =
+            arena.region(shared ? Memory::kShared : Memory::kPlain, 0, n * count * size + 64) +
+            3 * size;
+        unsigned char* out =
+            arena.region(shared ? Memory::kShared : Memory::kPlain, 1, n * count * size + 64) +
+            size;
         for (size_t i = 0; i < n * count; ++i) {
           const uint64_t bits = random_bits(type, rank.rank, i);
           std::memcpy(in + i * size, &bits, size);

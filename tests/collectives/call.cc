@@ -199,12 +199,12 @@ commRedOp_t op_value(Op op) {
 }
 
 commResult_t pass_on(const void* in, size_t count, void* out, commDataType_t type,
-                     const world::Rank& rank) {
+                     const world::Rank& rank, cudaStream_t stream) {
   const int next = (rank.rank + 1) % rank.nranks;
   const int previous = (rank.rank + rank.nranks - 1) % rank.nranks;
   commResult_t result = commGroupStart();
-  if (result == commSuccess) result = commSend(in, count, type, next, rank.comm, nullptr);
-  if (result == commSuccess) result = commRecv(out, count, type, previous, rank.comm, nullptr);
+  if (result == commSuccess) result = commSend(in, count, type, next, rank.comm, stream);
+  if (result == commSuccess) result = commRecv(out, count, type, previous, rank.comm, stream);
   const commResult_t ended = commGroupEnd();
   return result == commSuccess ? ended : result;
 }
@@ -216,42 +216,42 @@ commResult_t invoke(const world::Rank& rank, const Call& call, commRedOp_t op, c
   const size_t count = call.count;
   switch (call.collective) {
     case Collective::kAllReduce:
-      return commAllReduce(in, out, count, type, op, comm, nullptr);
+      return commAllReduce(in, out, count, type, op, comm, call.stream);
     case Collective::kReduceScatter:
-      return commReduceScatter(in, out, count, type, op, comm, nullptr);
+      return commReduceScatter(in, out, count, type, op, comm, call.stream);
     case Collective::kAllGather:
-      return commAllGather(in, out, count, type, comm, nullptr);
+      return commAllGather(in, out, count, type, comm, call.stream);
     case Collective::kBroadcast:
       return commBroadcast(rank.rank == call.root ? in : nullptr, out, count, type, call.root, comm,
-                           nullptr);
+                           call.stream);
     case Collective::kBcast:
-      return commBcast(out, count, type, call.root, comm, nullptr);
+      return commBcast(out, count, type, call.root, comm, call.stream);
     case Collective::kReduce:
       return commReduce(in, rank.rank == call.root ? out : nullptr, count, type, op, call.root,
-                        comm, nullptr);
+                        comm, call.stream);
     case Collective::kAllToAll:
-      return commAlltoAll(in, out, count, type, comm, nullptr);
+      return commAlltoAll(in, out, count, type, comm, call.stream);
     case Collective::kGather:
       return commGather(in, rank.rank == call.root ? out : nullptr, count, type, call.root, comm,
-                        nullptr);
+                        call.stream);
     case Collective::kScatter:
       return commScatter(rank.rank == call.root ? in : nullptr, out, count, type, call.root, comm,
-                         nullptr);
+                         call.stream);
     case Collective::kAllGatherV: {
       const Counts counts = blocks_of(call, rank.nranks);
       return commAllGatherv(in, counts[static_cast<size_t>(rank.rank)], out, counts.data(),
-                            backwards(counts).data(), type, comm, nullptr);
+                            backwards(counts).data(), type, comm, call.stream);
     }
     case Collective::kReduceScatterV:
       return commReduceScatterv(in, out, blocks_of(call, rank.nranks).data(), type, op, comm,
-                                nullptr);
+                                call.stream);
     case Collective::kAllToAllV: {
       const PairTables t(call, rank.rank, rank.nranks);
       return commAlltoAllv(in, t.send.data(), t.send_displs.data(), out, t.recv.data(),
-                           t.recv_displs.data(), type, comm, nullptr);
+                           t.recv_displs.data(), type, comm, call.stream);
     }
     case Collective::kRing:
-      return pass_on(in, count, out, type, rank);
+      return pass_on(in, count, out, type, rank, call.stream);
   }
   return commInternalError;
 }
@@ -265,11 +265,11 @@ uint64_t load(const unsigned char* buffer, size_t index, size_t size) {
 // A buffer in a region: guard, elements, guard.
 class Buffer {
  public:
-  Buffer(Arena& arena, bool shared, int which, size_t count, size_t size)
+  Buffer(Arena& arena, Memory kind, int which, size_t count, size_t size)
       : count_(count), size_(size) {
     const size_t before = (kGuardBytes / size + kFirstElement) * size;
     bytes_ = before + count * size + kGuardBytes;
-    region_ = arena.region(shared, which, bytes_);
+    region_ = arena.region(kind, which, bytes_);
     data_ = region_ + before;
     std::memset(region_, kGuard, bytes_);
   }
@@ -378,7 +378,7 @@ std::string Call::to_string() const {
   std::string text = std::string(name_of(collective)) + " of " + std::to_string(count) + " " +
                      elements::name_of(type);
   if (reduces(collective)) text += std::string(" ") + elements::name_of(op);
-  constexpr const char* kMemory[] = {"plain", "shared", "plain to shared"};
+  constexpr const char* kMemory[] = {"plain", "shared", "plain to shared", "GPU"};
   return text + " root " + std::to_string(root) + (in_place ? " in place" : "") + ", " +
          kMemory[static_cast<int>(memory)] + " memory, seed " + std::to_string(seed);
 }
@@ -388,11 +388,14 @@ Arena::~Arena() {
   for (const Region& region : shared_) (void)commMemFree(region.data);
 }
 
-unsigned char* Arena::region(bool shared, int which, size_t bytes) {
-  Region& region = (shared ? shared_ : plain_)[which];
+unsigned char* Arena::region(Memory kind, int which, size_t bytes) {
+  const bool shared = kind == Memory::kShared;
+  Region& region = (kind == Memory::kGpu ? gpu_ : shared ? shared_ : plain_)[which];
   if (region.bytes >= bytes) return region.data;
   bytes += bytes / 2 + 4096;
-  if (shared) {
+  if (kind == Memory::kGpu) {
+    region.data = gpu->allocate(bytes);
+  } else if (shared) {
     (void)commMemFree(region.data);
     void* data = nullptr;
     if (commMemAlloc(&data, bytes) != commSuccess) throw world::Failed(commGetLastError(nullptr));
@@ -410,22 +413,29 @@ void perform(world::Rank& rank, Arena& arena, const Call& call) {
   const Shape shape = shape_of(call, rank.rank, rank.nranks);
   const size_t size = size_of(call.type);
   const Operator op(rank, call);
-  const bool shared_out = call.memory != Memory::kPlain;
+  const bool mixed = call.memory == Memory::kMixed;
+  const Memory out_memory = mixed ? Memory::kShared : call.memory;
   const bool always_in_place = call.collective == Collective::kBcast;
+  const auto make = [&](unsigned char* in, unsigned char* out) {
+    const bool on_gpu = call.memory == Memory::kGpu;
+    if (on_gpu) arena.gpu->upload(call.stream);
+    check_result(rank, call,
+                 invoke(rank, call, op.value, on_gpu ? arena.gpu->on_gpu(in) : in,
+                        on_gpu ? arena.gpu->on_gpu(out) : out));
+    if (on_gpu) arena.gpu->download(call.stream);
+  };
   if ((call.in_place && shape.can_be_in_place) || always_in_place) {
-    const Buffer buffer(arena, shared_out, 0, std::max(shape.in, shape.out), size);
+    const Buffer buffer(arena, out_memory, 0, std::max(shape.in, shape.out), size);
     fill(buffer.at(shape.in_offset), shape.in, call, rank.rank);
-    check_result(
-        rank, call,
-        invoke(rank, call, op.value, buffer.at(shape.in_offset), buffer.at(shape.out_offset)));
+    make(buffer.at(shape.in_offset), buffer.at(shape.out_offset));
     check_pieces(rank, call, shape, buffer.at(shape.out_offset));
     rank.expect(buffer.guards_are_whole(), call.to_string() + ": wrote outside the buffer");
     return;
   }
-  const Buffer in(arena, call.memory == Memory::kShared, 1, shape.in, size);
-  const Buffer out(arena, shared_out, 0, shape.out, size);
+  const Buffer in(arena, mixed ? Memory::kPlain : call.memory, 1, shape.in, size);
+  const Buffer out(arena, out_memory, 0, shape.out, size);
   fill(in.data(), shape.in, call, rank.rank);
-  check_result(rank, call, invoke(rank, call, op.value, in.data(), out.data()));
+  make(in.data(), out.data());
   check_pieces(rank, call, shape, out.data());
   rank.expect(out.guards_are_whole(), call.to_string() + ": wrote outside the receive buffer");
   rank.expect(gaps_are_untouched(out, shape), call.to_string() + ": wrote between the blocks");

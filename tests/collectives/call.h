@@ -32,8 +32,8 @@ const char* name_of(Collective collective);
 bool reduces(Collective collective);
 
 // Where buffers are: kShared from commMemAlloc, kMixed sends from plain and receives into shared
-// memory.
-enum class Memory { kPlain, kShared, kMixed };
+// memory, kGpu in memory of the GPU that is current.
+enum class Memory { kPlain, kShared, kMixed, kGpu };
 
 struct Call {
   Collective collective = Collective::kAllReduce;
@@ -44,8 +44,22 @@ struct Call {
   bool in_place = false;
   Memory memory = Memory::kPlain;
   uint64_t seed = 0;  // names the call; its data follows from it
+  // For kGpu: what is there before is put on the stream, then the call, then what takes the result.
+  cudaStream_t stream = nullptr;
 
   std::string to_string() const;
+};
+
+// GPU memory and the ordinary memory that it is filled from and read into.
+class GpuMemory {
+ public:
+  virtual ~GpuMemory() = default;
+  // Ordinary memory with as much of the GPU's behind it; lives as long as this object.
+  virtual unsigned char* allocate(size_t bytes) = 0;
+  virtual unsigned char* on_gpu(unsigned char* ordinary) = 0;
+  // Put copies of everything on the stream; the second waits for it.
+  virtual void upload(cudaStream_t stream) = 0;
+  virtual void download(cudaStream_t stream) = 0;
 };
 
 // Memory of one rank that calls reuse: regions in plain and in commMemAlloc memory.
@@ -56,14 +70,15 @@ class Arena {
   Arena(const Arena&) = delete;
   Arena& operator=(const Arena&) = delete;
   // At least `bytes` bytes; `which` tells regions apart. Throws world::Failed.
-  unsigned char* region(bool shared, int which, size_t bytes);
+  unsigned char* region(Memory kind, int which, size_t bytes);
+  std::unique_ptr<GpuMemory> gpu;  // set by tests with kGpu
 
  private:
   struct Region {
     unsigned char* data = nullptr;
     size_t bytes = 0;
   };
-  Region plain_[2], shared_[2];
+  Region plain_[2], shared_[2], gpu_[2];
 };
 
 // Makes the call on this rank and checks the result, the guards round the buffers and the send

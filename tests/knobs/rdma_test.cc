@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "tests/gpu/gpu.h"
 #include "tests/knobs/looking.h"
 #include "tests/transports/cuda_double.h"
 
@@ -272,21 +273,28 @@ GpuLook gpu_message(const Environment& settings) {
   const size_t bytes = size_t{2} << 20;
   GpuLook seen;
   seen.log = look_at(all, 2, [&](Rank& rank) {
+               gpu::use(0);
+               const gpu::Stream stream = gpu::create_stream();
                std::byte* memory = cuda.alloc(bytes);
                const std::vector<std::byte> mine(bytes, std::byte{7});
                void* handle = nullptr;
                COMM_OK(rank, commRegister(rank.comm, memory, bytes, &handle));
                if (rank.rank == 0) {
                  cuda.write(memory, mine.data(), bytes);
-                 COMM_OK(rank, commSend(memory, bytes, commInt8, 1, rank.comm, nullptr));
+                 COMM_OK(rank, commSend(memory, bytes, commInt8, 1, rank.comm,
+                                        static_cast<cudaStream_t>(stream)));
+                 gpu::synchronise(stream);
                } else {
-                 COMM_OK(rank, commRecv(memory, bytes, commInt8, 0, rank.comm, nullptr));
+                 COMM_OK(rank, commRecv(memory, bytes, commInt8, 0, rank.comm,
+                                        static_cast<cudaStream_t>(stream)));
+                 gpu::synchronise(stream);
                  std::vector<std::byte> got(bytes);
                  cuda.read(got.data(), memory, bytes);
                  rank.expect(got == mine, "other bytes came");
                }
                COMM_OK(rank, commDeregister(rank.comm, handle));
                cuda.free(memory);
+               gpu::destroy(stream);
              }).log;
   seen.copies = cuda.copies() - before;
   return seen;

@@ -29,7 +29,11 @@ class CudaDouble {
   void set(const char* what, int value) const {
     call<void (*)(const char*, int)>("cuda_double_set")(what, value);
   }
-  uint64_t copies() const { return call<uint64_t (*)()>("cuda_double_copies")(); }
+  // Between GPU and host memory.
+  uint64_t copies() const {
+    const auto count = call<uint64_t (*)(const char*)>("cuda_double_count");
+    return count("d2h") + count("h2d");
+  }
 
  private:
   void* find(const char* name) const { return ::dlsym(library_, name); }

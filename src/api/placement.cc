@@ -1,0 +1,94 @@
+#include "src/api/placement.h"
+
+#include "src/api/streams.h"
+#include "src/device/memory.h"
+#include "src/device/scopes.h"
+#include "src/execute/staging.h"
+
+namespace libcomm {
+namespace {
+
+using cuda::Driver;
+using cuda::MemoryPlace;
+
+struct Buffer {
+  const char* name;
+  const void* address;
+  size_t bytes;
+  MemoryPlace place{};
+
+  bool on_gpu() const { return bytes > 0 && place.kind != MemoryPlace::Kind::kHost; }
+};
+
+Status look(const Driver& driver, Buffer* buffer) {
+  if (buffer->bytes == 0) return Status::ok();
+  buffer->place = place_of(driver, buffer->address);
+  if (buffer->place.known || cuda::can_read(buffer->address)) return Status::ok();
+  return error(Code::kInvalidArgument,
+               "{} {} is neither memory of this process nor of a GPU that CUDA knows; has it been "
+               "freed?",
+               buffer->name, buffer->address);
+}
+
+const char* kind_of(const Buffer& buffer) { return buffer.on_gpu() ? "GPU memory" : "host memory"; }
+
+// The context in which the call runs: the stream's; for the default stream the current one, or that
+// of the memory.
+Result<GpuPlace> gpu_of(const Driver& driver, cuda::CUstream stream, const Buffer* memory) {
+  GpuPlace gpu;
+  if (stream != nullptr) {
+    COMM_TRY(driver.check(driver.stream_context(stream, &gpu.context),
+                          "looking for the GPU of the stream"));
+  } else if (driver.context_current(&gpu.context) != cuda::kSuccess || gpu.context == nullptr) {
+    if (memory == nullptr)
+      return error(Code::kInvalidUsage,
+                   "no GPU is current in this thread; call cudaSetDevice before the call");
+    COMM_ASSIGN(gpu.context, cuda::context_of(driver, memory->address));
+  }
+  const cuda::ContextScope scope(driver, gpu.context);
+  COMM_TRY(scope.status());
+  COMM_TRY(driver.check(driver.context_device(&gpu.ordinal), "cuCtxGetDevice"));
+  return gpu;
+}
+
+}  // namespace
+
+Result<Placement> place(const Communicator& communicator, Operation* operation,
+                        cudaStream_t stream) {
+  Placement placement;
+  const Driver* driver = Driver::find();
+  if (stream != nullptr) placement.host_stream = find_host_stream(stream);
+  if (driver == nullptr) {
+    if (stream != nullptr && !placement.host_stream) return unknown_stream(stream);
+    return placement;
+  }
+  const Reach reach = reach_of(*operation, communicator.rank(), communicator.nranks());
+  Buffer in{"sendbuff", operation->in, reach.in};
+  Buffer out{"recvbuff", operation->out, reach.out};
+  COMM_TRY(look(*driver, &in));
+  COMM_TRY(look(*driver, &out));
+  if (in.bytes > 0 && out.bytes > 0 && in.on_gpu() != out.on_gpu())
+    return error(Code::kInvalidArgument,
+                 "sendbuff {} is {}, recvbuff {} is {}; both must be of one kind", in.address,
+                 kind_of(in), out.address, kind_of(out));
+  operation->on_gpu = in.on_gpu() || out.on_gpu();
+  placement.on_cuda = operation->on_gpu || operation->gpu_scalar != nullptr ||
+                      (stream != nullptr && !placement.host_stream);
+  if (!placement.on_cuda) return placement;
+  if (placement.host_stream)
+    return error(Code::kInvalidArgument,
+                 "stream {} is one of commHostStreamCreate, which is for host memory; GPU memory "
+                 "needs a CUDA stream",
+                 static_cast<const void*>(stream));
+  placement.cuda_stream = stream;
+  const Buffer* memory = in.on_gpu() ? &in : out.on_gpu() ? &out : nullptr;
+  COMM_ASSIGN(placement.gpu, gpu_of(*driver, stream, memory));
+  for (const Buffer* buffer : {&in, &out})
+    if (buffer->on_gpu() && buffer->place.kind == MemoryPlace::Kind::kGpu &&
+        buffer->place.ordinal != placement.gpu.ordinal)
+      return error(Code::kInvalidArgument, "{} {} is memory of GPU {}, but the call runs on GPU {}",
+                   buffer->name, buffer->address, buffer->place.ordinal, placement.gpu.ordinal);
+  return placement;
+}
+
+}  // namespace libcomm

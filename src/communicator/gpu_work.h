@@ -1,0 +1,145 @@
+// GpuWork: operations on GPU memory, or on host memory in the order of a CUDA stream.
+//
+// On the caller's stream a stage (src/execute/staging.h) is: copies into pinned memory; a host
+// function that tells the engine "begin"; a wait until the engine has written "done" into a word of
+// pinned memory; copies out of it. The engine, which knows the works of its communicator in the
+// order of the calls, runs each stage's operations on host memory when it may begin. So
+//  - a call returns when this is in the stream, before anything has happened;
+//  - the order of operations on a communicator is that of the calls, whatever the streams do;
+//  - no kernel runs and nothing spins while ranks wait for each other, so that any number of ranks,
+//    as threads or processes, can share a GPU. Ranks that are threads may even share the legacy
+//    default stream: there it is the calling thread that waits, not the stream;
+//  - the same commands can be captured into a graph: its work has staging memory of its own, and
+//    the engine does it whenever the graph reaches it. It goes before a work whose stream has not
+//    come to it, since that stream may be waiting for the graph. A program that launches graphs
+//    orders them with its other operations of the communicator, by streams or events.
+//
+// Every wait of a stream ends: when the communicator has failed, the engine writes "done" for all
+// that it will not do any more. What is in the outputs then is undefined.
+#pragma once
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "src/base/status.h"
+#include "src/device/memory.h"
+#include "src/execute/staging.h"
+
+namespace libcomm {
+
+class Communicator;
+class Engine;
+class GpuWork;
+
+// A GPU of this process, as a call has found it.
+struct GpuPlace {
+  cuda::CUcontext context = nullptr;
+  int ordinal = -1;
+};
+
+// What the GPU works of one communicator share. Outlives the communicator where a graph still has
+// work of it.
+class GpuQueue {
+ public:
+  // Allocates pinned memory: two slots of at least slot_bytes. With `context` current.
+  // kUnhandledCuda.
+  static Result<std::shared_ptr<GpuQueue>> create(const cuda::Driver& driver, const GpuPlace& gpu,
+                                                  size_t slot_bytes);
+  // Waits until streams have taken what is in the slots, or leaves them to the process when they
+  // will not.
+  ~GpuQueue();
+
+  const GpuPlace& gpu() const { return gpu_; }
+  size_t pinned_bytes() const { return pinned_.size(); }
+  // The communicator ends, after its engine: graphs that are launched later do nothing.
+  void close();
+
+ private:
+  friend class GpuWork;
+  GpuQueue(const cuda::Driver& driver, const GpuPlace& gpu, size_t slot_bytes)
+      : driver_(driver), gpu_(gpu), slot_bytes_(slot_bytes) {}
+
+  Result<cuda::PinnedBuffer> pinned_for_graph();
+
+  const cuda::Driver& driver_;
+  const GpuPlace gpu_;
+  const size_t slot_bytes_;
+  cuda::PinnedBuffer pinned_;  // the word, a line; then the slots
+  cuda::Event used_;           // recorded after the last use of the slots
+  cuda::Event joint_;          // joins the streams of a group
+  uint32_t issued_ = 0;        // stages of works in the slots
+  std::mutex mutex_;
+  std::condition_variable changed_;
+  // With mutex_:
+  bool closed_ = false;
+  std::deque<std::shared_ptr<GpuWork>> graphs_;  // works of graphs that may begin
+  std::vector<cuda::PinnedBuffer> spare_;        // of graphs that are gone
+};
+
+// What one group has for one communicator.
+class GpuWork : public std::enable_shared_from_this<GpuWork> {
+ public:
+  // Cuts `operations` into stages, to be put on streams.front() when the other streams have come as
+  // far. The calls of one communicator are made one after the other.
+  static Result<std::shared_ptr<GpuWork>> create(Communicator& communicator, Engine& engine,
+                                                 std::shared_ptr<GpuQueue> queue,
+                                                 std::span<const Operation> operations,
+                                                 std::vector<cuda::CUstream> streams);
+  // Puts the works of a group on their streams, stage by stage of all of them, so that they may
+  // share a stream. On failure the communicators of all have failed.
+  static Status enqueue(std::span<const std::shared_ptr<GpuWork>> works);
+  // Instead, when another part of its group cannot be: its communicator has failed.
+  void give_up(const Status& why);
+
+ private:
+  struct Start {
+    std::shared_ptr<GpuWork> work;  // null: the graph keeps it
+    GpuWork* raw;
+    size_t stage;
+  };
+  GpuWork(Communicator& communicator, Engine& engine, std::shared_ptr<GpuQueue> queue)
+      : communicator_(communicator), engine_(engine), queue_(std::move(queue)) {}
+
+  Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams);
+  Status give_to_graph(cuda::CUgraph graph);
+  // The three below put commands on the stream.
+  Status join_streams();
+  Status begin_stage(size_t index);
+  Status end_stage(size_t index);
+  Status finish();
+  Status copy(std::span<const StagedCopy> copies);
+
+  // Called by the GPU's stream.
+  static void on_start(void* argument) noexcept;
+  void start(size_t stage) noexcept;
+  void begin_again() noexcept;
+  // On the engine's thread.
+  void run() noexcept;
+  Status run_stage(Stage& stage);
+  Status await_start(size_t stage);
+  static void run_next_graph(GpuQueue& queue);
+  void write_word(uint32_t value) noexcept;
+  void await_word(uint32_t value);
+  uint32_t done_value(size_t stage) const { return first_ + static_cast<uint32_t>(stage) + 1; }
+
+  Communicator& communicator_;
+  Engine& engine_;
+  const std::shared_ptr<GpuQueue> queue_;
+  std::vector<cuda::CUstream> streams_;
+  std::vector<Stage> stages_;
+  bool captured_ = false;
+  bool waits_here_ = false;        // the calling thread waits for the engine
+  cuda::PinnedBuffer own_pinned_;  // of a captured work
+  std::vector<Start> starts_;      // of a captured work
+  uint32_t* word_ = nullptr;
+  uint32_t first_ = 0;  // the word's value before the first stage
+
+  size_t started_ = 0;  // stages that may begin; with the queue's mutex
+};
+
+}  // namespace libcomm

@@ -1,0 +1,68 @@
+// Staging: how operations on GPU memory become operations on host memory.
+//
+// The operations of a group are cut into stages. A stage copies pieces of the inputs into a slot of
+// pinned memory, runs operations on these, and copies the results back. Stages follow each other on
+// the GPU's stream with two slots, so that the copies of one overlap with the exchange of another.
+//
+// What is cut where is the same on all ranks, whose stages must match:
+//  - a collective that fits goes whole, together with its neighbours; a larger one is cut into
+//    windows, each a range of every block;
+//  - messages come after the collectives, as in a group on host memory. In each round a pair of
+//    ranks exchanges the next bytes of each direction, as many as kMessageBytes(slot) says: whole
+//    messages, or a piece of one. AllToAllV is such messages too, since no rank knows all counts.
+//    A peer whose transport takes GPU memory itself exchanges everything in one round, from and to
+//    the memory where it is.
+#pragma once
+
+#include <cstddef>
+#include <span>
+#include <vector>
+
+#include "src/execute/operation.h"
+
+namespace libcomm {
+
+struct StagedCopy {
+  void* to;
+  const void* from;
+  size_t bytes;
+};
+
+struct Stage {
+  std::vector<StagedCopy> in;  // into the slot
+  std::vector<Operation>
+      operations;  // on the slot's memory, or on the caller's where it is the host's
+  // Where operations read their scalars, once `in` is done.
+  struct Scalar {
+    size_t operation;
+    const void* at;
+  };
+  std::vector<Scalar> scalars;
+  std::vector<StagedCopy> out;  // out of the slot
+  size_t bytes = 0;             // of the slot
+};
+
+// What a slot must have at least for a group of so many ranks.
+size_t least_slot_bytes(int nranks);
+
+struct StagingPlace {
+  int rank = 0;
+  int nranks = 1;
+  std::byte* slots[2] = {};  // stage i uses slot i % 2
+  size_t slot_bytes = 0;     // at least least_slot_bytes(nranks)
+  // By rank: its transport takes GPU memory, and thinks the same of this rank. Empty: none.
+  std::span<const char> takes_gpu_memory;
+};
+std::vector<Stage> plan_stages(std::span<const Operation> operations, const StagingPlace& place);
+
+// What a collective of one rank does.
+StagedCopy lone_copy(const Operation& operation);
+
+// Bytes that an operation reads and writes at this rank: up to the end of the last block.
+struct Reach {
+  size_t in = 0;
+  size_t out = 0;
+};
+Reach reach_of(const Operation& operation, int rank, int nranks);
+
+}  // namespace libcomm

@@ -1,0 +1,203 @@
+// What goes wrong with GPU memory: wrong pointers and streams, ranks that die, aborted
+// communicators, a GPU that has failed. Every wait of a stream ends.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <chrono>
+#include <thread>
+
+#include "tests/faults/scene.h"
+#include "tests/gpu/gpu.h"
+#include "tests/gpu/memory.h"
+
+namespace {
+
+using gpu::Floats;
+using world::Kind;
+using world::Rank;
+
+#define NEED_GPU() \
+  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"
+#define NEED_DOUBLE() \
+  if (!gpu::is_double()) GTEST_SKIP() << "needs faults that only the double has"
+
+cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
+
+// One rank of two whose calls fail before anything is sent.
+class Arguments : public testing::Test {
+ protected:
+  void SetUp() override {
+    NEED_GPU();
+    gpu::use(0);
+    ASSERT_EQ(commInitAll(comms_, 2, nullptr), commSuccess) << commGetLastError(nullptr);
+    stream_ = gpu::create_stream();
+  }
+  void TearDown() override {
+    if (stream_ == nullptr) return;
+    gpu::destroy(stream_);
+    for (const comm_t comm : comms_) EXPECT_EQ(commDestroy(comm), commSuccess);
+  }
+  void fails(const void* in, void* out, cudaStream_t stream, commResult_t wanted,
+             const char* part) {
+    EXPECT_EQ(commAllReduce(in, out, 10, commFloat, commSum, comms_[0], stream), wanted);
+    const std::string text = commGetLastError(comms_[0]);
+    EXPECT_NE(text.find(part), std::string::npos) << text;
+  }
+
+  comm_t comms_[2] = {};
+  gpu::Stream stream_ = nullptr;
+};
+
+TEST_F(Arguments, OfTwoKindsOfMemoryAreRefused) {
+  Floats data(10);
+  float host[10] = {};
+  fails(host, data.on_gpu(), of(stream_), commInvalidArgument, "host memory");
+  fails(data.on_gpu(), host, of(stream_), commInvalidArgument, "GPU memory");
+}
+
+TEST_F(Arguments, OnAHostStreamAreRefused) {
+  Floats data(10);
+  cudaStream_t stream = nullptr;
+  ASSERT_EQ(commHostStreamCreate(&stream), commSuccess);
+  fails(data.on_gpu(), data.on_gpu(), stream, commInvalidArgument, "commHostStreamCreate");
+  EXPECT_EQ(commHostStreamDestroy(stream), commSuccess);
+}
+
+TEST_F(Arguments, OfAnotherGpuAreRefused) {
+  if (gpu::count() < 2) GTEST_SKIP() << "only one GPU here";
+  gpu::use(1);
+  float* other = static_cast<float*>(gpu::allocate(40));
+  gpu::use(0);
+  fails(other, other, of(stream_), commInvalidArgument, "memory of GPU 1");
+  gpu::use(1);
+  gpu::free(other);
+  gpu::use(0);
+}
+
+TEST_F(Arguments, InFreedMemoryAreRefused) {
+  void* freed = gpu::allocate(40);
+  gpu::free(freed);
+  fails(freed, freed, of(stream_), commInvalidArgument, "freed");
+}
+
+void end_after_failure(Rank& rank, Floats& data, gpu::Stream stream) {
+  data.take(stream);
+  gpu::synchronise(stream);  // the point: it comes back
+  commResult_t state = commSuccess;
+  for (int i = 0; i < 2000 && state == commSuccess; ++i) {
+    COMM_OK(rank, commGetAsyncError(rank.comm, &state));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  rank.expect(state != commSuccess, "no failure is reported");
+}
+
+TEST(DeadPeer, EndsTheWaitsOfStreams) {
+  NEED_DOUBLE();
+  faults::Scene& scene = faults::Scene::make();
+  world::run({.nranks = 3, .kind = Kind::kProcesses, .victims = {1}}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    Floats data(1000);
+    data.set(1, stream);
+    const auto sum = [&] {
+      return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
+                           rank.comm, of(stream));
+    };
+    COMM_OK(rank, sum());
+    gpu::synchronise(stream);
+    ++scene.done;
+    faults::await([&] { return scene.done == 3; }, "the first operation did not end everywhere");
+    if (rank.rank == 1) faults::die();
+    for (int i = 0; i < 3; ++i)
+      if (sum() != commSuccess) break;
+    end_after_failure(rank, data, stream);
+    const std::string text = commGetLastError(rank.comm);
+    rank.expect(text.find("rank 1") != std::string::npos, "rank 1 is not named: " + text);
+    (void)commAbort(std::exchange(rank.comm, nullptr));
+    _exit(rank.failures.empty() ? 0 : 1);
+  });
+}
+
+TEST(Abort, EndsTheWaitsOfStreams) {
+  NEED_GPU();
+  std::atomic<bool> looked{false};
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(1000);
+      data.set(1, stream);
+      // Rank 1 does not come.
+      if (rank.rank == 0) {
+        COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
+                                    rank.comm, of(stream)));
+        std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        rank.expect(!gpu::is_idle(stream), "an operation ended without rank 1");
+        looked = true;
+      }
+      while (!looked) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+      gpu::synchronise(stream);
+    }
+    gpu::destroy(stream);
+  });
+}
+
+// An earlier kernel of the application has failed: the stream never comes to the operation.
+TEST(BrokenGpu, IsNoticedByItsOwnRank) {
+  NEED_DOUBLE();
+  world::run({.nranks = 2, .kind = Kind::kProcesses}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    Floats data(1000);
+    data.set(1, stream);
+    gpu::synchronise(stream);
+    constexpr int kLaunchFailed = 719;
+    gpu::control<void(void*)>("cuda_double_pause")(stream);
+    COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
+                                rank.comm, of(stream)));
+    if (rank.rank == 0) {
+      gpu::control<void(int, int)>("cuda_double_break")(0, kLaunchFailed);
+    } else {
+      gpu::control<void(void*)>("cuda_double_resume")(stream);
+    }
+    commResult_t state = commSuccess;
+    for (int i = 0; i < 10000 && state == commSuccess; ++i) {
+      COMM_OK(rank, commGetAsyncError(rank.comm, &state));
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    }
+    const std::string text = commGetLastError(rank.comm);
+    rank.expect(state == (rank.rank == 0 ? commUnhandledCudaError : commRemoteError) ||
+                    state == commUnhandledCudaError,
+                "the state is " + std::to_string(state) + ": " + text);
+    rank.expect(text.find("rank 0") != std::string::npos &&
+                    text.find("CUDA_ERROR_LAUNCH_FAILED") != std::string::npos,
+                "the text does not tell what has failed where: " + text);
+    (void)commAbort(std::exchange(rank.comm, nullptr));
+    _exit(rank.failures.empty() ? 0 : 1);
+  });
+}
+
+TEST(FailedCall, OfTheDriverIsNamed) {
+  NEED_DOUBLE();
+  world::run({.nranks = 2, .kind = Kind::kProcesses}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    Floats data(1000);
+    if (rank.rank == 0)
+      gpu::control<void(const char*, int, int)>("cuda_double_fail")("cuLaunchHostFunc", 1, 2);
+    const commResult_t result = commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat,
+                                              commSum, rank.comm, of(stream));
+    if (rank.rank == 0) {
+      rank.expect_error(result, commUnhandledCudaError,
+                        {"cuLaunchHostFunc", "CUDA_ERROR_OUT_OF_MEMORY"}, "commAllReduce",
+                        rank.comm);
+    } else {
+      end_after_failure(rank, data, stream);
+    }
+    (void)commAbort(std::exchange(rank.comm, nullptr));
+    _exit(rank.failures.empty() ? 0 : 1);
+  });
+}
+
+}  // namespace

@@ -1,0 +1,96 @@
+// Operations captured into CUDA graphs, and launched again and again.
+#include <gtest/gtest.h>
+
+#include "tests/gpu/gpu.h"
+#include "tests/gpu/memory.h"
+
+namespace {
+
+using gpu::Floats;
+using world::Rank;
+
+#define NEED_GPU() \
+  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"
+
+cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
+
+commResult_t sum(Floats& data, comm_t comm, gpu::Stream stream) {
+  return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum, comm,
+                       of(stream));
+}
+
+TEST(Graph, DoesItsOperationsAtEachLaunch) {
+  NEED_GPU();
+  world::run({.nranks = 3, .environment = {{"COMM_GPU_STAGING", "1M"}}}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats small(100), large(1 << 20);
+      const gpu::Graph graph(stream, [&] {
+        COMM_OK(rank, sum(small, rank.comm, stream));
+        COMM_OK(rank, commGroupStart());
+        COMM_OK(rank, sum(large, rank.comm, stream));
+        COMM_OK(rank, sum(small, rank.comm, stream));
+        COMM_OK(rank, commGroupEnd());
+      });
+      for (int launch = 1; launch <= 6; ++launch) {
+        small.set(static_cast<float>(launch), stream);
+        large.set(static_cast<float>(rank.rank * launch), stream);
+        graph.launch(stream);
+        if (launch % 2 == 0) graph.launch(stream);  // at once again
+        small.take(stream);
+        large.take(stream);
+        // Others, outside of the graph, between its launches.
+        COMM_OK(rank, sum(large, rank.comm, stream));
+        gpu::synchronise(stream);
+        const float times = launch % 2 == 0 ? 81 : 9;
+        rank.expect(small.all(times * static_cast<float>(launch)), "a wrong small sum");
+        rank.expect(large.all(static_cast<float>(launch * (launch % 2 == 0 ? 9 : 3))),
+                    "a wrong large sum");
+      }
+    }
+    gpu::destroy(stream);
+  });
+}
+
+TEST(Graph, ThatIsNeverLaunchedLeavesNothing) {
+  NEED_GPU();
+  world::run({.nranks = 2}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(100);
+      {
+        const gpu::Graph graph(stream, [&] { COMM_OK(rank, sum(data, rank.comm, stream)); });
+      }
+      data.set(1, stream);
+      COMM_OK(rank, sum(data, rank.comm, stream));
+      data.take(stream);
+      gpu::synchronise(stream);
+      rank.expect(data.all(2), "a wrong sum");
+    }
+    gpu::destroy(stream);
+  });
+}
+
+// Its streams go on; what it would have done is not done.
+TEST(Graph, OfACommunicatorThatHasEndedDoesNotHang) {
+  NEED_GPU();
+  world::run({.nranks = 2}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(100);
+      const gpu::Graph graph(stream, [&] { COMM_OK(rank, sum(data, rank.comm, stream)); });
+      data.set(1, stream);
+      graph.launch(stream);
+      gpu::synchronise(stream);
+      COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+      graph.launch(stream);
+      gpu::synchronise(stream);
+    }
+    gpu::destroy(stream);
+  });
+}
+
+}  // namespace

@@ -1,0 +1,183 @@
+// Operations on GPU memory in the order of streams: a call returns before anything has happened,
+// the order on a communicator is that of the calls, ranks may share a stream.
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <thread>
+
+#include "tests/gpu/gpu.h"
+#include "tests/gpu/memory.h"
+
+namespace {
+
+using gpu::Floats;
+using world::Kind;
+using world::Rank;
+using world::World;
+
+#define NEED_DOUBLE() \
+  if (!gpu::is_double()) GTEST_SKIP() << "holds a stream back, which only the double can"
+
+cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
+
+void pause(gpu::Stream stream) { gpu::control<void(void*)>("cuda_double_pause")(stream); }
+void resume(gpu::Stream stream) { gpu::control<void(void*)>("cuda_double_resume")(stream); }
+
+commResult_t sum(Floats& data, const Rank& rank, gpu::Stream stream) {
+  return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum, rank.comm,
+                       of(stream));
+}
+
+TEST(Call, ReturnsBeforeItsStreamHasComeToIt) {
+  NEED_DOUBLE();
+  for (const size_t count : {size_t{10}, size_t{3} << 20}) {
+    world::run({.nranks = 2}, [&](Rank& rank) {
+      gpu::use(0);
+      const gpu::Stream stream = gpu::create_stream();
+      {
+        Floats data(count);
+        data.set(static_cast<float>(rank.rank + 1), stream);
+        gpu::synchronise(stream);
+        pause(stream);
+        data.set(10, stream);
+        COMM_OK(rank, sum(data, rank, stream));
+        COMM_OK(rank, sum(data, rank, stream));
+        data.take(stream);
+        rank.expect(!gpu::is_idle(stream), "a paused stream is idle");
+        resume(stream);
+        gpu::synchronise(stream);
+        rank.expect(data.all(40), "two sums of what was set before are wrong");
+      }
+      gpu::destroy(stream);
+    });
+  }
+}
+
+// Rank 0's first operation is held back, the second is not: both ranks do the first one first.
+TEST(Order, OfACommunicatorIsThatOfTheCalls) {
+  NEED_DOUBLE();
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream first = gpu::create_stream();
+    const gpu::Stream second = gpu::create_stream();
+    {
+      Floats a(1000), b(1000);
+      a.set(1, first);
+      b.set(2, second);
+      if (rank.rank == 0) pause(first);
+      COMM_OK(rank, sum(a, rank, first));
+      COMM_OK(rank, commBroadcast(b.on_gpu(), b.on_gpu(), b.count(), commFloat, 1, rank.comm,
+                                  of(second)));
+      std::this_thread::sleep_for(std::chrono::milliseconds(30));
+      if (rank.rank == 0) resume(first);
+      a.take(first);
+      b.take(second);
+      gpu::synchronise(first);
+      gpu::synchronise(second);
+      rank.expect(a.all(2) && b.all(2), "wrong results");
+    }
+    gpu::destroy(first);
+    gpu::destroy(second);
+  });
+}
+
+// What one group has on two streams: the result is there for whoever waits for either.
+TEST(Group, OfTwoStreamsIsOrderedInBoth) {
+  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  world::run({.nranks = 3}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream first = gpu::create_stream();
+    const gpu::Stream second = gpu::create_stream();
+    {
+      Floats a(70000), b(50);
+      for (int round = 1; round < 20; ++round) {
+        a.set(static_cast<float>(round), first);
+        b.set(static_cast<float>(2 * round), second);
+        COMM_OK(rank, commGroupStart());
+        COMM_OK(rank, sum(a, rank, first));
+        COMM_OK(rank, sum(b, rank, second));
+        COMM_OK(rank, commGroupEnd());
+        a.take(second);
+        b.take(first);
+        gpu::synchronise(first);
+        gpu::synchronise(second);
+        rank.expect(a.all(3.0F * static_cast<float>(round)), "wrong values on the first stream");
+        rank.expect(b.all(6.0F * static_cast<float>(round)), "wrong values on the second stream");
+      }
+    }
+    gpu::destroy(first);
+    gpu::destroy(second);
+  });
+}
+
+// One thread, several ranks, one stream: in a group none of them stands in the others' way.
+TEST(Group, OfSeveralRanksMayShareAStream) {
+  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  constexpr int kRanks = 3;
+  gpu::use(0);
+  std::vector<comm_t> comms(kRanks);
+  ASSERT_EQ(commInitAll(comms.data(), kRanks, nullptr), commSuccess) << commGetLastError(nullptr);
+  for (const gpu::Stream stream : {gpu::kDefaultStream, gpu::kPerThreadStream}) {
+    for (const size_t count : {size_t{5}, size_t{5} << 20}) {
+      std::vector<std::unique_ptr<Floats>> data;
+      for (int r = 0; r < kRanks; ++r) {
+        data.push_back(std::make_unique<Floats>(count));
+        data.back()->set(static_cast<float>(r + 1), stream);
+      }
+      ASSERT_EQ(commGroupStart(), commSuccess);
+      for (size_t r = 0; r < kRanks; ++r)
+        EXPECT_EQ(commAllReduce(data[r]->on_gpu(), data[r]->on_gpu(), count, commFloat, commSum,
+                                comms[r], of(stream)),
+                  commSuccess);
+      ASSERT_EQ(commGroupEnd(), commSuccess) << commGetLastError(nullptr);
+      for (const auto& each : data) each->take(stream);
+      gpu::synchronise(stream);
+      for (const auto& each : data) EXPECT_TRUE(each->all(6));
+    }
+  }
+  for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
+}
+
+// Host memory, which operations use where it is, in the order of a CUDA stream.
+TEST(HostMemory, IsUsedInTheOrderOfTheStream) {
+  NEED_DOUBLE();
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    auto* data = static_cast<float*>(gpu::allocate_pinned(sizeof(float)));
+    *data = 1;
+    pause(stream);
+    COMM_OK(rank, commAllReduce(data, data, 1, commFloat, commSum, rank.comm, of(stream)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    rank.expect(*data == 1, "the sum is there before its stream has come to it");
+    *data = 5;
+    resume(stream);
+    gpu::synchronise(stream);
+    rank.expect(*data == 10, "a wrong sum");
+    gpu::free_pinned(data);
+    gpu::destroy(stream);
+  });
+}
+
+// A call on host memory without a stream comes after those on GPU memory before it.
+TEST(HostMemory, WithoutAStreamWaitsForOperationsOnTheGpu) {
+  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(2 << 20);
+      data.set(1, stream);
+      COMM_OK(rank, sum(data, rank, stream));
+      float one = 1;
+      COMM_OK(rank, commAllReduce(&one, &one, 1, commFloat, commSum, rank.comm, nullptr));
+      rank.expect(one == 2, "a wrong sum");
+      data.take(stream);
+      gpu::synchronise(stream);
+      rank.expect(data.all(2), "a wrong sum on the GPU");
+    }
+    gpu::destroy(stream);
+  });
+}
+
+}  // namespace

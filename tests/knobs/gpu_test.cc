@@ -1,0 +1,53 @@
+// Knobs of GPU memory, seen on the double of the CUDA driver.
+#include "tests/gpu/gpu.h"
+
+#include <gtest/gtest.h>
+
+#include "tests/gpu/memory.h"
+#include "tests/knobs/looking.h"
+
+namespace knobs {
+namespace {
+
+TEST(GPU_STAGING, IsThePinnedMemoryOfACommunicator) {
+  ASSERT_TRUE(gpu::is_double());
+  for (const size_t kib : {size_t{256}, size_t{4096}}) {
+    (void)look_at({{"COMM_GPU_STAGING", std::to_string(kib) + "K"}}, 2, [&](Rank& rank) {
+      gpu::use(0);
+      rank.expect(stats_of(rank).pinnedBytes == 0, "pinned memory before the first operation");
+      gpu::Floats data(1000000);
+      data.set(1, gpu::kPerThreadStream);
+      COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
+                                  rank.comm, static_cast<cudaStream_t>(gpu::kPerThreadStream)));
+      data.take(gpu::kPerThreadStream);
+      gpu::synchronise(gpu::kPerThreadStream);
+      rank.expect(data.all(2), "a wrong sum");
+      const size_t pinned = stats_of(rank).pinnedBytes;
+      rank.expect(pinned >= kib << 10 && pinned < (kib << 10) + 4096,
+                  "pinned bytes: " + std::to_string(pinned));
+    });
+  }
+}
+
+TEST(MULTI_RANK_GPU, ForbidsRanksOnOneGpu) {
+  ASSERT_TRUE(gpu::is_double());
+  for (const bool same : {false, true}) {
+    Launch start;
+    start.settings = [&](int rank) {
+      gpu::use(same ? 0 : rank);
+      return Environment{{"COMM_MULTI_RANK_GPU", "0"}};
+    };
+    start.init = [&](Rank& rank, commResult_t result) {
+      if (!same) {
+        rank.expect(result == commSuccess, "two GPUs are taken for one");
+        return;
+      }
+      rank.expect_error(result, commInvalidUsage, {"ranks 0 and 1", "COMM_MULTI_RANK_GPU"},
+                        "commInitFromLauncher");
+    };
+    launch(start, [](Rank&) {});
+  }
+}
+
+}  // namespace
+}  // namespace knobs
