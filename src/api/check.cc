@@ -57,7 +57,7 @@ Status check_op(commRedOp_t op, const Communicator& communicator, Operation* ope
       operation->premultiply = true;
       operation->scalar = made->scalar;
       if (made->deferred == nullptr) break;
-      if (is_gpu_memory(made->deferred))
+      if (is_known_to_cuda(made->deferred))
         operation->gpu_scalar = made->deferred;
       else
         std::memcpy(operation->scalar.data(), made->deferred, size_of(made->type));
@@ -69,10 +69,9 @@ Status check_op(commRedOp_t op, const Communicator& communicator, Operation* ope
   return Status::ok();
 }
 
-bool is_gpu_memory(const void* address) {
+bool is_known_to_cuda(const void* address) {
   const cuda::Driver* driver = cuda::Driver::find();
-  return driver != nullptr &&
-         cuda::place_of(*driver, address).kind != cuda::MemoryPlace::Kind::kHost;
+  return driver != nullptr && cuda::place_of(*driver, address).known;
 }
 
 Status check_root(int root, const Communicator& communicator, const char* name) {

@@ -12,8 +12,8 @@ namespace libcomm {
 Result<DataType> check_type(commDataType_t type);
 // Sets op, average, premultiply and scalar of the operation, whose type is set.
 Status check_op(commRedOp_t op, const Communicator& communicator, Operation* operation);
-// Managed memory too. False in a process without CUDA.
-bool is_gpu_memory(const void* address);
+// GPU memory, managed and pinned memory. False in a process without CUDA.
+bool is_known_to_cuda(const void* address);
 Status check_root(int root, const Communicator& communicator, const char* name);
 // count * blocks elements must be addressable.
 Status check_count(size_t count, size_t blocks, DataType type, const char* name);

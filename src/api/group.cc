@@ -186,10 +186,12 @@ Status enqueue_on_gpus(const std::vector<PendingWork*>& works) {
                   Code::kInvalidUsage,
                   "the calls of one group for one communicator are on a host stream and on a CUDA "
                   "stream (or on GPU memory); put them into two groups");
-    if (!made) {
-      for (const auto& other : prepared) other->give_up(made.status());
-      return std::move(made).status();
-    }
+    if (!made) return std::move(made).status();
+    if ((*made)->is_captured() && work->waits)
+      return error(
+          Code::kInvalidUsage,
+          "a group that is captured into a graph has an operation on host memory without a "
+          "stream, which cannot be captured; give it the stream");
     prepared.push_back(*std::move(made));
   }
   COMM_TRY(GpuWork::enqueue(prepared));
@@ -216,7 +218,8 @@ Status run_work(std::span<PendingWork> all) {
       on_gpus.push_back(&work);
       continue;
     }
-    const bool asynchronous = !work.streams.empty() || !work.handle->blocking;
+    const bool asynchronous =
+        !work.streams.empty() || !work.handle->blocking || work.handle->communicator->has_graphs();
     if (!asynchronous) {
       here.push_back(&work);
       continue;

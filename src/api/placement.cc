@@ -1,5 +1,8 @@
 #include "src/api/placement.h"
 
+#include <algorithm>
+#include <cstring>
+
 #include "src/api/streams.h"
 #include "src/device/memory.h"
 #include "src/device/scopes.h"
@@ -51,6 +54,14 @@ Result<GpuPlace> gpu_of(const Driver& driver, cuda::CUstream stream, const Buffe
   return gpu;
 }
 
+// Of a call that is in no stream's order.
+void read_pinned_scalar(const Driver& driver, Operation* operation) {
+  const void* scalar = operation->gpu_scalar;
+  if (scalar == nullptr || place_of(driver, scalar).kind != MemoryPlace::Kind::kHost) return;
+  std::memcpy(operation->scalar.data(), scalar, size_of(operation->type));
+  operation->gpu_scalar = nullptr;
+}
+
 }  // namespace
 
 Result<Placement> place(const Communicator& communicator, Operation* operation,
@@ -63,8 +74,13 @@ Result<Placement> place(const Communicator& communicator, Operation* operation,
     return placement;
   }
   const Reach reach = reach_of(*operation, communicator.rank(), communicator.nranks());
-  Buffer in{"sendbuff", operation->in, reach.in};
-  Buffer out{"recvbuff", operation->out, reach.out};
+  // All ranks must think the same of an all-to-all-v, those too that have nothing to send.
+  const bool look_anyway = operation->collective == Collective::kAllToAllV;
+  const auto bytes = [&](const void* address, size_t reached) {
+    return look_anyway && address != nullptr ? std::max<size_t>(reached, 1) : reached;
+  };
+  Buffer in{"sendbuff", operation->in, bytes(operation->in, reach.in)};
+  Buffer out{"recvbuff", operation->out, bytes(operation->out, reach.out)};
   COMM_TRY(look(*driver, &in));
   COMM_TRY(look(*driver, &out));
   if (in.bytes > 0 && out.bytes > 0 && in.on_gpu() != out.on_gpu())
@@ -72,8 +88,9 @@ Result<Placement> place(const Communicator& communicator, Operation* operation,
                  "sendbuff {} is {}, recvbuff {} is {}; both must be of one kind", in.address,
                  kind_of(in), out.address, kind_of(out));
   operation->on_gpu = in.on_gpu() || out.on_gpu();
-  placement.on_cuda = operation->on_gpu || operation->gpu_scalar != nullptr ||
-                      (stream != nullptr && !placement.host_stream);
+  const bool on_cuda_stream = stream != nullptr && !placement.host_stream;
+  if (!operation->on_gpu && !on_cuda_stream) read_pinned_scalar(*driver, operation);
+  placement.on_cuda = operation->on_gpu || operation->gpu_scalar != nullptr || on_cuda_stream;
   if (!placement.on_cuda) return placement;
   if (placement.host_stream)
     return error(Code::kInvalidArgument,

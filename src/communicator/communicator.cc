@@ -32,7 +32,7 @@ Status left_early(int peer) {
 Communicator::~Communicator() {
   if (gpu_queue_) gpu_queue_->close();
   engine_.reset();
-  gpu_queue_.reset();
+  end_gpu_queue();
   channels_.reset();
   if (bootstrap_) bootstrap_->leave();
   rdma_.reset();
@@ -160,6 +160,7 @@ Status Communicator::drive(Execution& execution) {
 
 Status Communicator::run(const Operation& operation) {
   COMM_TRY(check_usable());
+  if (has_graphs()) return run_on_engine({&operation, 1});
   if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
   if (operation.collective == Collective::kSendRecv) {
     Batch work(*this, {&operation, 1});
@@ -187,7 +188,14 @@ Status Communicator::run_quick(const QuickCall& quick, const void* in, void* out
   return drive(exchange);
 }
 
+// One thread does everything, where the engine may get work of a graph at any time.
+Status Communicator::run_on_engine(std::span<const Operation> operations) {
+  COMM_TRY(submit({operations.begin(), operations.end()}, StreamTurns::take(HostStreams())));
+  return drain();
+}
+
 Status Communicator::run(std::span<const Operation> operations) {
+  if (has_graphs()) return run_on_engine(operations);
   COMM_TRY(drain());
   Batch work(*this, operations);
   return drive(work);
@@ -246,11 +254,24 @@ Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation
   return GpuWork::create(*this, *engine_, gpu_queue_, operations, std::move(streams));
 }
 
-bool Communicator::shares_process() const {
-  for (size_t r = 0; r < facts_.size(); ++r)
-    if (static_cast<int>(r) != rank_ && same_process(facts_[r], facts_[static_cast<size_t>(rank_)]))
-      return true;
-  return false;
+void Communicator::end_gpu_queue() {
+  if (!gpu_queue_) return;
+  // A stream may have its last look at it just now. One that is held up, or a graph, has it longer:
+  // then it ends with a later call.
+  const double patience = failure_.failed() || has_graphs() ? 0 : 1;
+  const std::weak_ptr<GpuQueue> left = std::exchange(gpu_queue_, nullptr);
+  const Deadline until = Deadline::after(Seconds(patience));
+  while (!left.expired() && !until.passed())
+    std::this_thread::sleep_for(std::chrono::microseconds(50));
+  GpuQueue::end_unused(patience);
+}
+
+int Communicator::ranks_in_process() const {
+  if (facts_.empty()) return 1;
+  const PeerFacts& mine = facts_[static_cast<size_t>(rank_)];
+  return static_cast<int>(std::count_if(facts_.begin(), facts_.end(), [&](const PeerFacts& each) {
+    return same_process(each, mine);
+  }));
 }
 
 bool Communicator::look_for_host_memory(const void* in, const void* out) {

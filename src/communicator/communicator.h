@@ -115,8 +115,10 @@ class Communicator {
   Result<std::shared_ptr<GpuWork>> prepare(std::span<const Operation> operations,
                                            const GpuPlace& gpu,
                                            std::vector<cuda::CUstream> streams);
-  // Whether another rank of it is in this process.
-  bool shares_process() const;
+  // How many of its ranks are in this process.
+  int ranks_in_process() const;
+  // A graph has operations of it: whenever it is launched, the engine gets work.
+  bool has_graphs() const { return gpu_queue_ && gpu_queue_->has_graphs(); }
   // The GPU of its operations, or the one that was current when it was made; -1: none.
   int gpu() const { return gpu_.load(std::memory_order_relaxed); }
   // Neither buffer is GPU memory. Cheap for the buffers of the call before.
@@ -172,6 +174,8 @@ class Communicator {
   friend class GpuWork;
   Communicator() = default;
   Status start_engine();
+  Status run_on_engine(std::span<const Operation> operations);
+  void end_gpu_queue();
   bool look_for_host_memory(const void* in, const void* out);
   // Everything after the group has met: facts, transports, planner.
   static Result<std::shared_ptr<Communicator>> assemble(std::shared_ptr<Communicator> communicator,

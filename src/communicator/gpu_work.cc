@@ -23,22 +23,17 @@ constexpr int kLooksPerQuery = 40;
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
-// Queues of communicators that have ended, given up by the last graph in a thread in which the
-// driver must not be called.
-ForkMutex& g_burying = *new ForkMutex;
-std::vector<std::shared_ptr<GpuQueue>>& g_buried = *new std::vector<std::shared_ptr<GpuQueue>>;
+// Ranks of one process that may wait in streams of their own: each wait holds a hardware queue, of
+// which a context has few (CUDA_DEVICE_MAX_CONNECTIONS, 8 where it is not set).
+constexpr int kMostWaitingStreams = 4;
 
-void bury(std::shared_ptr<GpuQueue> queue) {
-  const std::lock_guard lock(g_burying);
-  g_buried.push_back(std::move(queue));
-}
+// Queues that nobody has any more.
+ForkMutex& g_unused_mutex = *new ForkMutex;
+std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
 
-void free_buried() {
-  std::vector<std::shared_ptr<GpuQueue>> buried;
-  {
-    const std::lock_guard lock(g_burying);
-    buried.swap(g_buried);
-  }
+void put_aside(GpuQueue* queue) {
+  const std::lock_guard lock(g_unused_mutex);
+  g_unused.push_back(queue);
 }
 
 }  // namespace
@@ -47,48 +42,61 @@ void free_buried() {
 
 Result<std::shared_ptr<GpuQueue>> GpuQueue::create(const Driver& driver, const GpuPlace& gpu,
                                                    size_t slot_bytes) {
+  end_unused(0);
   const OutsideCapture outside(driver);
-  free_buried();
-  std::shared_ptr<GpuQueue> queue(new GpuQueue(driver, gpu, round_up(slot_bytes, kWordBytes)));
-  COMM_ASSIGN(queue->pinned_, PinnedBuffer::allocate(driver, kWordBytes + 2 * queue->slot_bytes_));
+  std::shared_ptr<GpuQueue> queue(new GpuQueue(driver, gpu, round_up(slot_bytes, kWordBytes)),
+                                  put_aside);
+  COMM_ASSIGN(queue->pinned_,
+              PinnedBuffer::take(driver, gpu.context, kWordBytes + 2 * queue->slot_bytes_));
   std::memset(queue->pinned_.data(), 0, kWordBytes);
   COMM_ASSIGN(queue->used_, Event::create(driver));
   COMM_ASSIGN(queue->joint_, Event::create(driver));
   return queue;
 }
 
-GpuQueue::~GpuQueue() {
+bool GpuQueue::is_over() const {
   const ContextScope scope(driver_, gpu_.context);
   const OutsideCapture outside(driver_);
-  // The engine has written all its words: a stream that is not stuck in work of the application's
-  // is through in no time.
-  CUresult state = kNotReady;
-  const auto until = Clock::now() + std::chrono::seconds(2);
-  while (scope.status() && used_.get() != nullptr &&
-         (state = driver_.event_query(used_.get())) == kNotReady && Clock::now() < until)
+  return !lost_ && scope.status() &&
+         (used_.get() == nullptr || driver_.event_query(used_.get()) == kSuccess);
+}
+
+void GpuQueue::end() {
+  const ContextScope scope(driver_, gpu_.context);
+  const OutsideCapture outside(driver_);
+  used_.end();
+  joint_.end();
+  pinned_.spare();
+  delete this;
+}
+
+void GpuQueue::end_unused(double seconds) {
+  const Driver* driver = Driver::found();
+  const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(seconds));
+  for (;;) {
+    std::vector<GpuQueue*> unused;
+    {
+      const std::lock_guard lock(g_unused_mutex);
+      unused.swap(g_unused);
+    }
+    bool waiting = false;
+    for (GpuQueue* queue : unused) {
+      if (queue->is_over()) {
+        queue->end();
+      } else {
+        waiting = waiting || !queue->lost_;
+        put_aside(queue);
+      }
+    }
+    if (driver != nullptr) PinnedBuffer::free_spare(*driver);
+    if (!waiting || Clock::now() >= until) return;
     std::this_thread::sleep_for(std::chrono::microseconds(200));
-  if (used_.get() == nullptr || state == kSuccess) return;
-  log_info(Subsys::kAlloc, "{} bytes of pinned memory stay with the process: the GPU may use them",
-           pinned_.size());
-  pinned_.leak();
+  }
 }
 
 void GpuQueue::close() {
   const std::lock_guard lock(mutex_);
   closed_ = true;
-}
-
-// That of a graph that is gone, or new: freeing waits for the GPU, which a call must not.
-Result<PinnedBuffer> GpuQueue::pinned_for_graph() {
-  {
-    const std::lock_guard lock(mutex_);
-    if (!spare_.empty()) {
-      PinnedBuffer buffer = std::move(spare_.back());
-      spare_.pop_back();
-      return buffer;
-    }
-  }
-  return PinnedBuffer::allocate(driver_, pinned_.size());
 }
 
 // ---- a work: on the caller's thread ----------------------------------------------------------
@@ -102,47 +110,76 @@ Result<std::shared_ptr<GpuWork>> GpuWork::create(Communicator& communicator, Eng
   return work;
 }
 
+Status GpuWork::look_at_streams(CUgraph* graph) {
+  const Driver& driver = queue_->driver_;
+  uint64_t first_id = 0;
+  bool may_hold_up = false;  // what waits on one of them holds up other ranks' streams
+  for (size_t i = 0; i < streams_.size(); ++i) {
+    int capturing = kNotCapturing;
+    uint64_t id = 0;
+    const void* nodes = nullptr;
+    size_t count = 0;
+    CUgraph its_graph = nullptr;
+    COMM_TRY(driver.check(
+        driver.stream_capture_info(streams_[i], &capturing, &id, &its_graph, &nodes, &count),
+        "looking whether the stream captures a graph"));
+    if (capturing == kCaptureIsInvalid)
+      return error(Code::kInvalidUsage,
+                   "the stream's capture was made invalid by an earlier call; end it "
+                   "(cudaStreamEndCapture) and begin again");
+    if (capturing != kCapturing) id = 0;
+    if (i == 0) {
+      first_id = id;
+      *graph = its_graph;
+      captured_ = capturing == kCapturing;
+    } else if (id != first_id) {
+      return error(Code::kInvalidUsage,
+                   "the streams of one group do not capture the same graph; let those that are not "
+                   "captured wait for an event of the one that is, or use two groups");
+    }
+    unsigned flags = 0;
+    if (!captured_)
+      COMM_TRY(driver.check(driver.stream_flags(streams_[i], &flags), "cuStreamGetFlags"));
+    may_hold_up = may_hold_up || (flags & kStreamNonBlocking) == 0;
+  }
+  const int together = communicator_.ranks_in_process();
+  waits_here_ = !captured_ && together > 1 && (may_hold_up || together > kMostWaitingStreams);
+  return Status::ok();
+}
+
 Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstream> streams) {
   const Driver& driver = queue_->driver_;
   streams_ = std::move(streams);
   const ContextScope scope(driver, queue_->gpu_.context);
   COMM_TRY(scope.status());
-  int capturing = kNotCapturing;
   CUgraph graph = nullptr;
-  uint64_t id = 0;
-  const void* nodes = nullptr;
-  size_t count = 0;
-  COMM_TRY(driver.check(
-      driver.stream_capture_info(streams_.front(), &capturing, &id, &graph, &nodes, &count),
-      "looking whether the stream captures a graph"));
-  if (capturing == kCaptureIsInvalid)
-    return error(Code::kInvalidUsage,
-                 "the stream's capture was made invalid by an earlier call; end it "
-                 "(cudaStreamEndCapture) and begin again");
-  captured_ = capturing == kCapturing;
-  // What waits on this stream holds up all ranks of the process that use it.
-  const bool is_legacy = streams_.front() == nullptr || streams_.front() == kLegacyStream;
-  waits_here_ = !captured_ && is_legacy && communicator_.shares_process();
+  COMM_TRY(look_at_streams(&graph));
+  StagingPlace place;
+  place.rank = communicator_.rank();
+  place.nranks = communicator_.nranks();
+  place.slot_bytes = queue_->slot_bytes_;
+  place.takes_gpu_memory = communicator_.rdma_peers_;
   std::byte* base = queue_->pinned_.data();
+  size_t slot = queue_->slot_bytes_;
   if (captured_) {
+    // No more than it needs, since it keeps it.
+    const std::vector<Stage> stages = plan_stages(operations, place);
+    slot = kWordBytes;
+    for (const Stage& stage : stages) slot = std::max(slot, round_up(stage.bytes, kWordBytes));
     const OutsideCapture outside(driver);
-    COMM_ASSIGN(own_pinned_, queue_->pinned_for_graph());
+    COMM_ASSIGN(own_pinned_,
+                PinnedBuffer::take(driver, queue_->gpu_.context,
+                                   kWordBytes + std::min<size_t>(stages.size(), 2) * slot));
     base = own_pinned_.data();
     std::memset(base, 0, kWordBytes);
   }
   word_ = reinterpret_cast<uint32_t*>(base);
-  StagingPlace place;
-  place.rank = communicator_.rank();
-  place.nranks = communicator_.nranks();
   place.slots[0] = base + kWordBytes;
-  place.slots[1] = place.slots[0] + queue_->slot_bytes_;
-  place.slot_bytes = queue_->slot_bytes_;
-  place.takes_gpu_memory = communicator_.rdma_peers_;
+  place.slots[1] = place.slots[0] + slot;
   stages_ = plan_stages(operations, place);
   if (captured_) return give_to_graph(graph);
   first_ = queue_->issued_;
   queue_->issued_ += static_cast<uint32_t>(stages_.size());
-  engine_.submit([self = shared_from_this()] { self->run(); });
   return Status::ok();
 }
 
@@ -150,39 +187,53 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
 Status GpuWork::give_to_graph(CUgraph graph) {
   const Driver& driver = queue_->driver_;
   for (size_t i = 0; i < stages_.size(); ++i) starts_.push_back({nullptr, this, i});
-  const auto drop = [](void* kept) {
-    // In a thread in which the driver must not be called: the pinned memory is freed elsewhere.
-    std::unique_ptr<std::shared_ptr<GpuWork>> work(static_cast<std::shared_ptr<GpuWork>*>(kept));
-    std::shared_ptr<GpuQueue> queue = (*work)->queue_;
-    {
-      const std::lock_guard lock(queue->mutex_);
-      queue->spare_.push_back(std::move((*work)->own_pinned_));
-      if (!queue->closed_) return;
-    }
-    work.reset();
-    bury(std::move(queue));
-  };
+  // In a thread in which the driver must not be called; nothing that a work has calls it.
+  const auto drop = [](void* kept) { delete static_cast<std::shared_ptr<GpuWork>*>(kept); };
   auto kept = std::make_unique<std::shared_ptr<GpuWork>>(shared_from_this());
   CUuserObject object = nullptr;
   COMM_TRY(driver.check(driver.user_object_create(&object, kept.get(), drop, 1, kNoDestructorSync),
                         "cuUserObjectCreate"));
   (void)kept.release();
+  queue_->has_graphs_ = true;
   return driver.check(driver.graph_retain(graph, object, 1, kMoveReference),
                       "cuGraphRetainUserObject");
 }
 
+void GpuWork::begin() {
+  PendingWork::begin();
+  engine_.submit([self = shared_from_this()] {
+    self->run();
+    PendingWork::end();
+  });
+}
+
 Status GpuWork::enqueue(std::span<const std::shared_ptr<GpuWork>> works) {
+  Status status;
+  try {
+    for (const auto& work : works)
+      if (!work->captured_) work->begin();
+    status = put_on_streams(works);
+  } catch (const std::exception& problem) {
+    status = error(Code::kSystem, "cannot put an operation on its stream: {}", problem.what());
+  }
+  if (status) return status;
+  // The other ranks wait for this one, and the engines for the streams. Nobody waits for a graph.
+  for (const auto& work : works) {
+    if (work->captured_) continue;
+    work->queue_->lost_ = true;
+    status = work->communicator_.fail(status);
+  }
+  return status;
+}
+
+Status GpuWork::put_on_streams(std::span<const std::shared_ptr<GpuWork>> works) {
   size_t most = 0;
   for (const auto& work : works) most = std::max(most, work->stages_.size());
   const auto all = [&](auto&& each) -> Status {
     for (const auto& work : works) {
       const ContextScope scope(work->queue_->driver_, work->queue_->gpu_.context);
-      Status status = scope.status();
-      if (status) status = each(*work);
-      if (status) continue;
-      // The others wait for this rank, and the engine for the stream.
-      for (const auto& other : works) status = other->communicator_.fail(status);
-      return status;
+      COMM_TRY(scope.status());
+      COMM_TRY(each(*work));
     }
     return Status::ok();
   };
@@ -201,8 +252,6 @@ Status GpuWork::enqueue(std::span<const std::shared_ptr<GpuWork>> works) {
   if (most > 0) COMM_TRY(end(most - 1));
   return all([](GpuWork& work) { return work.finish(); });
 }
-
-void GpuWork::give_up(const Status& why) { (void)communicator_.fail(why); }
 
 Status GpuWork::join_streams() {
   const Driver& driver = queue_->driver_;
@@ -294,6 +343,7 @@ void GpuWork::begin_again() noexcept {
     } else {
       queue_->graphs_.push_back(shared_from_this());
       engine_.submit([queue = queue_] { run_next_graph(*queue); });
+      PendingWork::begin_in_host_function();
       return;
     }
   } catch (const std::exception&) {
@@ -332,10 +382,12 @@ Status GpuWork::await_start(size_t stage) {
     queue_->changed_.wait_for(lock, kLookAround);
     if (communicator_.failure_.failed()) return communicator_.failure_.reason();
     if (look % kLooksPerQuery != 0) continue;
+    lock.unlock();  // host functions take it, and the driver may wait for them
     const ContextScope scope(driver, queue_->gpu_.context);
     COMM_TRY(scope.status());
     const OutsideCapture outside(driver);
     const CUresult state = driver.event_query(queue_->used_.get());
+    lock.lock();
     if (state != kSuccess && state != kNotReady)
       return driver.check(
           state,
@@ -354,6 +406,7 @@ void GpuWork::run_next_graph(GpuQueue& queue) {
     queue.graphs_.pop_front();
   }
   work->run();
+  PendingWork::end();
 }
 
 Status GpuWork::run_stage(Stage& stage) {

@@ -52,19 +52,28 @@ class GpuQueue {
                                                   size_t slot_bytes);
   // Waits until streams have taken what is in the slots, or leaves them to the process when they
   // will not.
-  ~GpuQueue();
+  GpuQueue(const GpuQueue&) = delete;
+  GpuQueue& operator=(const GpuQueue&) = delete;
+  // Ends queues that nobody has any more, once their streams have taken what is in the slots. Waits
+  // so long for that at most. The last reference may be given up anywhere, also where the driver
+  // must not be called; this is for calls.
+  static void end_unused(double seconds);
 
   const GpuPlace& gpu() const { return gpu_; }
   size_t pinned_bytes() const { return pinned_.size(); }
-  // The communicator ends, after its engine: graphs that are launched later do nothing.
+  // The communicator ends, before its engine: graphs that are launched later do nothing.
   void close();
+  // Some call was captured: the engine may get work at any time.
+  bool has_graphs() const { return has_graphs_; }
 
  private:
   friend class GpuWork;
   GpuQueue(const cuda::Driver& driver, const GpuPlace& gpu, size_t slot_bytes)
       : driver_(driver), gpu_(gpu), slot_bytes_(slot_bytes) {}
 
-  Result<cuda::PinnedBuffer> pinned_for_graph();
+  ~GpuQueue() = default;
+  bool is_over() const;  // no stream uses its memory
+  void end();
 
   const cuda::Driver& driver_;
   const GpuPlace gpu_;
@@ -73,19 +82,22 @@ class GpuQueue {
   cuda::Event used_;           // recorded after the last use of the slots
   cuda::Event joint_;          // joins the streams of a group
   uint32_t issued_ = 0;        // stages of works in the slots
+  bool has_graphs_ = false;
+  bool lost_ = false;  // a stream may use the slots after what used_ tells
   std::mutex mutex_;
   std::condition_variable changed_;
   // With mutex_:
   bool closed_ = false;
   std::deque<std::shared_ptr<GpuWork>> graphs_;  // works of graphs that may begin
-  std::vector<cuda::PinnedBuffer> spare_;        // of graphs that are gone
 };
 
 // What one group has for one communicator.
 class GpuWork : public std::enable_shared_from_this<GpuWork> {
  public:
   // Cuts `operations` into stages, to be put on streams.front() when the other streams have come as
-  // far. The calls of one communicator are made one after the other.
+  // far. Nothing has happened when it fails, or when the work is not enqueued. The calls of one
+  // communicator are made one after the other. kInvalidUsage: some of the streams capture a graph
+  // and others do not, or another.
   static Result<std::shared_ptr<GpuWork>> create(Communicator& communicator, Engine& engine,
                                                  std::shared_ptr<GpuQueue> queue,
                                                  std::span<const Operation> operations,
@@ -93,8 +105,8 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   // Puts the works of a group on their streams, stage by stage of all of them, so that they may
   // share a stream. On failure the communicators of all have failed.
   static Status enqueue(std::span<const std::shared_ptr<GpuWork>> works);
-  // Instead, when another part of its group cannot be: its communicator has failed.
-  void give_up(const Status& why);
+  // Calls without a stream cannot be in a graph.
+  bool is_captured() const { return captured_; }
 
  private:
   struct Start {
@@ -105,8 +117,11 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   GpuWork(Communicator& communicator, Engine& engine, std::shared_ptr<GpuQueue> queue)
       : communicator_(communicator), engine_(engine), queue_(std::move(queue)) {}
 
+  Status look_at_streams(cuda::CUgraph* graph);
   Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams);
   Status give_to_graph(cuda::CUgraph graph);
+  void begin();
+  static Status put_on_streams(std::span<const std::shared_ptr<GpuWork>> works);
   // The three below put commands on the stream.
   Status join_streams();
   Status begin_stage(size_t index);

@@ -3,7 +3,29 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <mutex>
+#include <vector>
+
+#include "src/base/fork_mutex.h"
+#include "src/device/scopes.h"
+
 namespace libcomm::cuda {
+namespace {
+
+struct Spare {
+  CUcontext context;
+  void* data;
+  size_t bytes;
+};
+ForkMutex& g_spare_mutex = *new ForkMutex;
+std::vector<Spare>& g_spare = *new std::vector<Spare>;
+std::mutex& g_begin_mutex = *new std::mutex;  // held while the GPU is waited for: no ForkMutex
+std::atomic<int> g_pending{0};
+
+}  // namespace
 
 MemoryPlace place_of(const Driver& driver, const void* address) {
   MemoryPlace place;
@@ -26,7 +48,8 @@ bool can_read(const void* address) {
   char byte = 0;
   const iovec to{&byte, 1};
   const iovec from{const_cast<void*>(address), 1};
-  return ::process_vm_readv(::getpid(), &to, 1, &from, 1, 0) == 1;
+  // Where the call is not allowed, nothing is known.
+  return ::process_vm_readv(::getpid(), &to, 1, &from, 1, 0) == 1 || errno != EFAULT;
 }
 
 Result<CUcontext> context_of(const Driver& driver, const void* address) {
@@ -42,19 +65,64 @@ Result<CUcontext> context_of(const Driver& driver, const void* address) {
   return context;
 }
 
-Result<PinnedBuffer> PinnedBuffer::allocate(const Driver& driver, size_t bytes) {
+Result<PinnedBuffer> PinnedBuffer::take(const Driver& driver, CUcontext context, size_t bytes) {
   PinnedBuffer buffer;
-  if (CUresult made = driver.host_alloc(&buffer.data_, bytes, kPortable | kDeviceMap);
-      made != kSuccess)
-    return driver.check(made, "cannot allocate pinned host memory");
-  buffer.driver_ = &driver;
+  buffer.context_ = context;
+  {
+    const std::lock_guard lock(g_spare_mutex);
+    const auto fits = [&](const Spare& spare) {
+      return spare.context == context && spare.bytes >= bytes && spare.bytes <= 2 * bytes;
+    };
+    const auto found = std::find_if(g_spare.begin(), g_spare.end(), fits);
+    if (found != g_spare.end()) {
+      buffer.data_ = found->data;
+      buffer.bytes_ = found->bytes;
+      g_spare.erase(found);
+      return buffer;
+    }
+  }
+  COMM_TRY(driver.check(driver.host_alloc(&buffer.data_, bytes, kPortable | kDeviceMap),
+                        "cannot allocate pinned host memory (cuMemHostAlloc)"));
   buffer.bytes_ = bytes;
   return buffer;
 }
 
-void PinnedBuffer::free() {
-  if (data_ != nullptr) (void)driver_->host_free(std::exchange(data_, nullptr));
+void PinnedBuffer::spare() noexcept {
+  if (data_ == nullptr) return;
+  try {
+    const std::lock_guard lock(g_spare_mutex);
+    g_spare.push_back({context_, data_, bytes_});
+  } catch (const std::exception&) {
+    // Out of memory: this stays pinned.
+  }
+  data_ = nullptr;
 }
+
+void PinnedBuffer::free_spare(const Driver& driver) {
+  const std::lock_guard nobody_begins(g_begin_mutex);
+  if (g_pending.load(std::memory_order_acquire) != 0) return;
+  std::vector<Spare> spare;
+  {
+    const std::lock_guard lock(g_spare_mutex);
+    spare.swap(g_spare);
+  }
+  const OutsideCapture outside(driver);
+  for (const Spare& each : spare) {
+    const ContextScope scope(driver, each.context);
+    if (scope.status()) (void)driver.host_free(each.data);
+  }
+}
+
+void PendingWork::begin() {
+  const std::lock_guard lock(g_begin_mutex);
+  begin_in_host_function();
+}
+
+void PendingWork::begin_in_host_function() noexcept {
+  g_pending.fetch_add(1, std::memory_order_acq_rel);
+}
+
+void PendingWork::end() noexcept { g_pending.fetch_sub(1, std::memory_order_acq_rel); }
 
 Result<Event> Event::create(const Driver& driver) {
   Event event;

@@ -18,42 +18,57 @@ struct MemoryPlace {
 };
 MemoryPlace place_of(const Driver& driver, const void* address);
 
-// Whether this process can read the byte there. A system call; for addresses that the driver does
-// not know, such as freed GPU memory, which has the look of host memory.
+// False when this process cannot read the byte there. A system call; for addresses that the driver
+// does not know, such as freed GPU memory, which has the look of host memory.
 bool can_read(const void* address);
 
 // The context that owns the memory, or the primary one of its GPU.
 Result<CUcontext> context_of(const Driver& driver, const void* address);
 
-// Pinned host memory that every GPU reaches at the same address. Made and freed with a context
-// current.
+// Pinned host memory that every GPU reaches at the same address. When it ends it goes to what the
+// process has to spare, which calls nothing: freeing it waits for all that the GPU does, and the
+// GPU may be waiting for another rank of this thread.
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
   PinnedBuffer(PinnedBuffer&& from) noexcept { *this = std::move(from); }
   PinnedBuffer& operator=(PinnedBuffer&& from) noexcept {
-    std::swap(driver_, from.driver_);
+    std::swap(context_, from.context_);
     std::swap(data_, from.data_);
     std::swap(bytes_, from.bytes_);
     return *this;
   }
-  ~PinnedBuffer() { free(); }
-  // kUnhandledCuda: no memory.
-  static Result<PinnedBuffer> allocate(const Driver& driver, size_t bytes);
-  void free();
+  ~PinnedBuffer() { spare(); }
+  // At least so many bytes; with `context` current. kUnhandledCuda: no memory.
+  static Result<PinnedBuffer> take(const Driver& driver, CUcontext context, size_t bytes);
   // Leaves the memory to the process: the GPU may still use it.
   void leak() { data_ = nullptr; }
+  // Any thread, a host function's too.
+  void spare() noexcept;
 
   std::byte* data() const { return static_cast<std::byte*>(data_); }
   size_t size() const { return bytes_; }
 
+  // Frees what is to spare, unless some rank of the process waits for others in a stream.
+  static void free_spare(const Driver& driver);
+
  private:
-  const Driver* driver_ = nullptr;
+  CUcontext context_ = nullptr;
   void* data_ = nullptr;
   size_t bytes_ = 0;
 };
 
-// An event without timing.
+// Counts what waits for other ranks in streams of this process.
+class PendingWork {
+ public:
+  // Not while spare memory is being freed.
+  static void begin();
+  // The same in a host function, which must not wait.
+  static void begin_in_host_function() noexcept;
+  static void end() noexcept;
+};
+
+// An event without timing. Ended with its context current.
 class Event {
  public:
   Event() = default;
@@ -63,11 +78,12 @@ class Event {
     std::swap(event_, from.event_);
     return *this;
   }
-  ~Event() {
-    if (event_ != nullptr) (void)driver_->event_destroy(event_);
-  }
+  ~Event() { end(); }
   static Result<Event> create(const Driver& driver);
   CUevent get() const { return event_; }
+  void end() {
+    if (event_ != nullptr) (void)driver_->event_destroy(std::exchange(event_, nullptr));
+  }
 
  private:
   const Driver* driver_ = nullptr;

@@ -38,7 +38,8 @@ struct Operation {
   const void* in = nullptr;
   void* out = nullptr;
   std::array<unsigned char, 8> scalar{};  // one element of `type`
-  // Where the scalar is in GPU memory: read when the operation starts, instead of `scalar`.
+  // Where the scalar is in GPU or pinned memory: read when the stream comes to the operation,
+  // instead of `scalar`.
   const void* gpu_scalar = nullptr;
   bool on_gpu = false;  // its buffers are GPU memory, which the host must not touch
   // Of the v-variants; null for the others, which are many and small and must be cheap to make.

@@ -321,21 +321,23 @@ class Planner {
       }
       at->messages.push_back(message);
     };
+    // Collectives first, as everywhere in a group: the order of the calls may differ between ranks.
     for (const Operation& operation : operations) {
-      if (operation.collective == Collective::kSendRecv) {
-        const void* base = operation.is_send ? operation.in : operation.out;
-        add(operation.root, operation.is_send,
-            {&operation, static_cast<std::byte*>(const_cast<void*>(base)), operation.count});
-      } else if (operation.collective == Collective::kAllToAllV) {
-        for (const bool is_send : {true, false}) {
-          const Blocks blocks = is_send ? of_table(operation.in, operation.in_table())
-                                        : of_table(operation.out, operation.out_table());
-          for (size_t peer = 0; peer < blocks.counts.size(); ++peer)
-            add(static_cast<int>(peer), is_send,
-                {&operation, blocks.base + blocks.displs[peer] * size_of(operation.type),
-                 blocks.counts[peer]});
-        }
+      if (operation.collective != Collective::kAllToAllV) continue;
+      for (const bool is_send : {true, false}) {
+        const Blocks blocks = is_send ? of_table(operation.in, operation.in_table())
+                                      : of_table(operation.out, operation.out_table());
+        for (size_t peer = 0; peer < blocks.counts.size(); ++peer)
+          add(static_cast<int>(peer), is_send,
+              {&operation, blocks.base + blocks.displs[peer] * size_of(operation.type),
+               blocks.counts[peer]});
       }
+    }
+    for (const Operation& operation : operations) {
+      if (operation.collective != Collective::kSendRecv) continue;
+      const void* base = operation.is_send ? operation.in : operation.out;
+      add(operation.root, operation.is_send,
+          {&operation, static_cast<std::byte*>(const_cast<void*>(base)), operation.count});
     }
     return flows;
   }

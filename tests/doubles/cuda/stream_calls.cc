@@ -59,6 +59,16 @@ CUresult cuStreamGetCtx(CUstream handle, CUcontext* out) {
   });
 }
 
+CUresult cuStreamGetFlags(CUstream handle, unsigned* out) {
+  return call(__func__, Needs::kContext, [&](State& state, Lock&, Context* context) -> CUresult {
+    if (out == nullptr) return kInvalidValue;
+    const StreamRef stream = stream_of(state, *context, handle);
+    if (stream == nullptr) return kInvalidHandle;
+    *out = stream->kind() == Stream::Kind::kNonBlocking ? kStreamNonBlocking : 0;
+    return kSuccess;
+  });
+}
+
 CUresult cuStreamQuery(CUstream handle) {
   return call(__func__, Needs::kContext, [&](State& state, Lock&, Context* context) -> CUresult {
     const StreamRef stream = stream_of(state, *context, handle);
