@@ -6,6 +6,7 @@
 #include "src/api/errors.h"
 #include "src/api/group.h"
 #include "src/api/handle.h"
+#include "src/device/allocations.h"
 #include "transports/shm/memory.h"
 
 using namespace libcomm;  // NOLINT: the C API's definitions live in the global namespace
@@ -118,14 +119,21 @@ commResult_t commMemAlloc(void** ptr, size_t size) {
     if (ptr == nullptr) return Status(Code::kInvalidArgument, "ptr is NULL");
     *ptr = nullptr;
     if (size == 0) return Status(Code::kInvalidArgument, "size is 0");
+    if (const cuda::Driver* driver = cuda::Driver::find()) {
+      COMM_ASSIGN(*ptr, cuda::alloc_on_current_gpu(*driver, size));
+      if (*ptr != nullptr) return Status::ok();
+    }
     COMM_ASSIGN(*ptr, segment_alloc(size));
     return Status::ok();
   });
 }
 
 commResult_t commMemFree(void* ptr) {
-  return guarded(nullptr,
-                 [&]() -> Status { return ptr == nullptr ? Status::ok() : segment_free(ptr); });
+  return guarded(nullptr, [&]() -> Status {
+    if (ptr == nullptr) return Status::ok();
+    COMM_ASSIGN(const bool was_on_gpu, cuda::free_allocation(ptr));
+    return was_on_gpu ? Status::ok() : segment_free(ptr);
+  });
 }
 
 commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** handle) {

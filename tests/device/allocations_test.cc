@@ -1,0 +1,91 @@
+// GPU memory of commMemAlloc, on the double: where it begins, which context it is of, what is
+// freed.
+#include "src/device/allocations.h"
+
+#include <gtest/gtest.h>
+
+#include <thread>
+
+#include "tests/doubles/cuda_double_test/program.h"
+
+namespace libcomm::cuda::test {
+namespace {
+
+using Allocations = Program;
+
+void* allocated(const Driver& driver, size_t bytes) {
+  auto made = alloc_on_current_gpu(driver, bytes);
+  EXPECT_TRUE(made) << made.status().message();
+  return made ? *made : nullptr;
+}
+
+void expect_freed(void* pointer, bool wanted) {
+  const auto freed = free_allocation(pointer);
+  ASSERT_TRUE(freed) << freed.status().message();
+  EXPECT_EQ(*freed, wanted);
+}
+
+TEST_F(Allocations, AreOfTheGpuThatIsCurrent) {
+  CUDA_OK(a.context_set(contexts[1]));
+  void* const memory = allocated(d, kBytes);
+  int ordinal = -1;
+  CUDA_OK(d.pointer_get(&ordinal, kAttributeOrdinal, number_of(memory)));
+  EXPECT_EQ(ordinal, 1);
+  // Freed where nothing is current.
+  std::thread([&] { expect_freed(memory, true); }).join();
+  expect_freed(memory, false);
+  CUDA_OK(a.context_set(nullptr));
+  EXPECT_EQ(allocated(d, kBytes), nullptr);
+}
+
+TEST_F(Allocations, AreToldFromOtherMemory) {
+  const CUdeviceptr other = device_memory();
+  void* const memory = allocated(d, kBytes);
+  expect_freed(pointer_of(other), false);
+  expect_freed(static_cast<char*>(memory) + 1, false);
+  expect_freed(memory, true);
+  CUDA_OK(d.memory_free(other));
+}
+
+// A GPU places small allocations more closely than the double does.
+TEST_F(Allocations, BeginAtAPageWhereverTheDriverPlacesThem) {
+  static const Driver& real = d;
+  Driver close = d;
+  close.memory_alloc = [](CUdeviceptr* out, size_t bytes) {
+    const CUresult result = real.memory_alloc(out, bytes + 512);
+    *out += 512;
+    return result;
+  };
+  close.memory_free = [](CUdeviceptr base) { return real.memory_free(base - 512); };
+  void* const memory = allocated(close, kBytes);
+  EXPECT_EQ(number_of(memory) % kAllocationAlignment, 0u);
+  CUdeviceptr base = 0;
+  size_t bytes = 0;
+  CUDA_OK(d.address_range(&base, &bytes, number_of(memory)));
+  EXPECT_LE(number_of(memory) + kBytes, base + bytes) << "the end is not in the allocation";
+  expect_freed(memory, true);
+}
+
+TEST_F(Allocations, ThatCannotBeHadAreFailuresOfCuda) {
+  cuda_double_set("memory_kib", 1);
+  const auto made = alloc_on_current_gpu(d, kBytes);
+  cuda_double_set("memory_kib", -1);
+  ASSERT_FALSE(made);
+  EXPECT_EQ(made.status().code(), Code::kUnhandledCuda);
+  EXPECT_EQ(made.status().message().find("commMemAlloc of 6000 bytes on GPU 0: CUDA_ERROR_OUT_OF"),
+            0u)
+      << made.status().message();
+}
+
+TEST_F(Allocations, CanBeMadeAndFreedWhileAStreamIsCaptured) {
+  const CUstream captured = stream();
+  CUDA_OK(a.begin_capture(captured, kCaptureGlobal));
+  expect_freed(allocated(d, kBytes), true);
+  CUgraph graph = nullptr;
+  CUDA_OK(a.end_capture(captured, &graph));
+  CUDA_OK(a.graph_destroy(graph));
+  CUDA_OK(d.stream_destroy(captured));
+}
+
+}  // namespace
+}  // namespace libcomm::cuda::test
