@@ -7,18 +7,25 @@
  * Threads.  One communicator is used by one thread at a time, and all its ranks make the same
  *   collective calls in the same order. Different communicators may be used by different threads at
  *   once. Exceptions, callable from any thread at any time: commAbort, commRevoke,
- *   commGetAsyncError, commGetLastError, commGetMemStats and the
- *   calls that take no communicator. Groups (commGroupStart/End) and the text of
- * commGetLastError(NULL) belong to the calling thread. Fork.  A forked child inherits no
- * communicator: its handles answer commInvalidUsage there, the library's descriptors are closed in
- * it, and the parent is not disturbed. A child may create communicators of its own. Memory. Buffers
- * may be any host memory. Memory from commMemAlloc is read and written in place by ranks on the
- * same host; other memory is staged. Streams.  NULL: the call runs in the calling thread, after
- * everything queued earlier on this communicator, and returns when the result is there. A stream
- * from commHostStreamCreate: the call queues and returns at once; buffers stay in use until the
- * stream has been synchronised. Errors.  Every call returns a commResult_t; commGetLastError gives
- * one line that names the value, the rank and the remedy. After commRemoteError or commSystemError
- * from an operation, the communicator is broken: abort it. Output buffers are then undefined.
+ *   commGetAsyncError, commGetLastError, commGetMemStats and the calls that take no communicator.
+ *   Groups (commGroupStart/End) and commGetLastError(NULL)'s text belong to the calling thread.
+ *
+ * Fork.  A forked child inherits no communicator: its handles answer commInvalidUsage there, the
+ *   library's descriptors are closed in it, and the parent is not disturbed. A child may create
+ *   communicators of its own.
+ *
+ * Memory.  Buffers may be any host memory, or GPU memory (docs/gpu.md). Host memory from
+ *   commMemAlloc is read and written in place by ranks on the same host; other memory is staged.
+ *
+ * Streams.  NULL: the call runs in the calling thread, after everything queued earlier on this
+ *   communicator, and returns when the result is there; with GPU memory NULL is CUDA's default
+ *   stream. A CUDA stream: the call returns when its commands are in the stream. A stream from
+ *   commHostStreamCreate: the call queues and returns at once; buffers stay in use until the stream
+ *   has been synchronised.
+ *
+ * Errors.  Every call returns a commResult_t; commGetLastError gives one line that names the value,
+ *   the rank and the remedy. After commRemoteError or commSystemError from an operation, the
+ *   communicator is broken: abort it. Output buffers are then undefined.
  *
  * Results common to all calls that take a communicator:
  *   commInvalidArgument  a NULL, destroyed or foreign handle, or a bad value, which the text names
@@ -241,8 +248,11 @@ COMM_API commResult_t commInitRankConfig(comm_t* comm, int nranks, commUniqueId 
 COMM_API commResult_t commInitRankScalable(comm_t* newcomm, int nranks, int myrank, int nId,
                                            commUniqueId* commIds, commConfig_t* config);
 
-/* All ranks of a group in this process: comm[0..ndev-1]. On machines without CUDA devlist may be
- * NULL. One thread may drive all of them; their calls then go inside one commGroupStart/End. */
+/* All ranks of a group in this process: comm[0..ndev-1]. Rank i belongs to GPU devlist[i] (NULL: i)
+ * where this process uses CUDA and has that GPU, as commCuDevice then tells; other numbers mean
+ * nothing. A GPU may be listed several times, unless COMM_MULTI_RANK_GPU=0. One thread may drive
+ * all ranks; their calls then go inside one commGroupStart/End.
+ * commUnhandledCudaError: a GPU of the list cannot be used. */
 COMM_API commResult_t commInitAll(comm_t* comm, int ndev, const int* devlist);
 
 /* Waits for outstanding work and keeps the handle for commDestroy; no operation may follow. With
@@ -278,18 +288,22 @@ COMM_API commResult_t commGetAsyncError(comm_t comm, commResult_t* asyncError);
 
 COMM_API commResult_t commCount(const comm_t comm, int* count);
 COMM_API commResult_t commUserRank(const comm_t comm, int* rank);
-/* The CUDA device; -1 on a machine without CUDA. */
+/* The number of the communicator's GPU: that of its operations on GPU memory, before the first of
+ * them the one that was current in the thread that asked for the communicator; -1: none. */
 COMM_API commResult_t commCuDevice(const comm_t comm, int* device);
 
 /* ---- Memory -------------------------------------------------------------------------------- */
 
-/* Memory that ranks on the same host read and write in place. Zeroed, page-aligned. Free it with
- * commMemFree after the last operation on it has completed.
- * commSystemError: the memory cannot be had. */
+/* In a thread with a current CUDA context (after cudaSetDevice): memory of that GPU, not zeroed.
+ * Else host memory that ranks on the same host read and write in place, zeroed. Both begin at a
+ * multiple of 4096 bytes. Free it with commMemFree, in any thread, after the last operation on it
+ * has completed.
+ * commSystemError, commUnhandledCudaError: the memory cannot be had. */
 COMM_API commResult_t commMemAlloc(void** ptr, size_t size);
 COMM_API commResult_t commMemFree(void* ptr);
 
-/* Declares that [buff, buff + size) will be used often. Any memory is accepted. */
+/* Declares that [buff, buff + size) will be used often. Any memory is accepted, GPU memory too;
+ * none is touched. */
 COMM_API commResult_t commRegister(const comm_t comm, void* buff, size_t size, void** handle);
 COMM_API commResult_t commDeregister(const comm_t comm, void* handle);
 

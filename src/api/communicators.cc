@@ -4,6 +4,7 @@
 
 #include "src/api/check.h"
 #include "src/api/config.h"
+#include "src/api/current_gpu.h"
 #include "src/api/errors.h"
 #include "src/api/group.h"
 #include "src/api/handle.h"
@@ -50,14 +51,20 @@ void discard(comm* handle, comm_t* result) {
 
 // Creates a communicator now, in the background, or at the end of the group. *result is set at
 // once, except that a blocking creation that fails leaves it NULL. `parent`: what it derives from.
-Status begin_creation(comm_t* result, const CommOptions& options, Create create,
+Status begin_creation(comm_t* result, const CommOptions& options, Create create_it,
                       const Communicator* parent = nullptr) {
   COMM_ASSIGN(comm* const handle, new_handle());
+  // On another thread, or later in this one, the GPU is still that of the call.
+  const Create create = [context = current_context(),
+                         create_it = std::move(create_it)](const std::atomic<bool>* cancel) {
+    const CurrentGpu current(context);
+    return create_it(cancel);
+  };
   handle->blocking = options.blocking;
   handle->name = options.name;
   *result = handle;
   if (!options.blocking) {
-    auto start = [handle, result, create = std::move(create)]() -> Status {
+    auto start = [handle, result, create]() -> Status {
       auto thread =
           start_thread("comm-create", [handle, create] { (void)finish_creation(handle, create); });
       if (!thread) {
@@ -72,7 +79,7 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create,
     add_creation(parent, handle, start, [handle, result] { discard(handle, result); });
     return Status::ok();
   }
-  auto run = [handle, result, create = std::move(create)] {
+  auto run = [handle, result, create] {
     Status status = finish_creation(handle, create);
     if (!status) discard(handle, result);
     return status;
@@ -123,10 +130,17 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
   for (int i = 0; devlist != nullptr && i < ndev; ++i)
     if (devlist[i] < 0)
       return error(Code::kInvalidArgument, "devlist[{}] = {} is negative", i, devlist[i]);
+  std::fill_n(handles, ndev, nullptr);
+  // Before there are ranks that would wait for one whose GPU cannot be used.
+  std::vector<PrimaryContext> gpus;
+  for (int i = 0; i < ndev; ++i) {
+    auto gpu = PrimaryContext::of(devlist == nullptr ? i : devlist[i]);
+    if (!gpu) return std::move(gpu).status().at_rank(i);
+    gpus.push_back(*std::move(gpu));
+  }
   COMM_ASSIGN(const auto knobs, Knobs::load());
   COMM_ASSIGN(const UniqueIdBytes id, make_unique_id(*knobs));
   const Rendezvous rendezvous{{id}};
-  std::fill_n(handles, ndev, nullptr);
   Status first;
   for (int rank = 0; rank < ndev; ++rank) {
     auto handle = new_handle();
@@ -140,6 +154,7 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
   std::vector<Status> results(static_cast<size_t>(ndev));
   const auto create = [&](int rank) {
     auto& result = results[static_cast<size_t>(rank)];
+    const CurrentGpu current(gpus[static_cast<size_t>(rank)].get());
     result = finish_creation(handles[rank], [&](const std::atomic<bool>* cancel) {
       return Communicator::create(rendezvous, rank, ndev, CommOptions(), cancel);
     });
