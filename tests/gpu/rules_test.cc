@@ -30,13 +30,16 @@ commResult_t sum(Floats& data, comm_t comm, gpu::Stream stream) {
 // the driver must not be called, has the last of it.
 TEST(HeldBackStream, MayOutliveTheCommunicator) {
   NEED_DOUBLE();
-  world::run({.nranks = 2}, [](Rank& rank) {
+  std::atomic<int> called{0};
+  world::run({.nranks = 2}, [&](Rank& rank) {
     gpu::use(0);
     const gpu::Stream stream = gpu::create_stream();
     {
       Floats data(1000);
       gpu::control<void(void*)>("cuda_double_pause")(stream);
       COMM_OK(rank, sum(data, rank.comm, stream));
+      ++called;
+      while (called < 2) std::this_thread::sleep_for(std::chrono::milliseconds(1));
       COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
       gpu::control<void(void*)>("cuda_double_resume")(stream);
       gpu::synchronise(stream);
