@@ -36,17 +36,23 @@ Status look(const Driver& driver, Buffer* buffer) {
 const char* kind_of(const Buffer& buffer) { return buffer.on_gpu() ? "GPU memory" : "host memory"; }
 
 // The context in which the call runs: the stream's; for the default stream the current one, or that
-// of the memory.
+// of the memory where this is another GPU's or none is current.
 Result<GpuPlace> gpu_of(const Driver& driver, cuda::CUstream stream, const Buffer* memory) {
   GpuPlace gpu;
   if (stream != nullptr) {
     COMM_TRY(driver.check(driver.stream_context(stream, &gpu.context),
                           "looking for the GPU of the stream"));
-  } else if (driver.context_current(&gpu.context) != cuda::kSuccess || gpu.context == nullptr) {
-    if (memory == nullptr)
+  } else {
+    const int wanted = memory != nullptr ? memory->place.ordinal : -1;
+    const bool has_current = driver.context_current(&gpu.context) == cuda::kSuccess &&
+                             gpu.context != nullptr &&
+                             driver.context_device(&gpu.ordinal) == cuda::kSuccess;
+    if (!has_current && memory == nullptr)
       return error(Code::kInvalidUsage,
                    "no GPU is current in this thread; call cudaSetDevice before the call");
-    COMM_ASSIGN(gpu.context, cuda::context_of(driver, memory->address));
+    if (!has_current || (wanted >= 0 && wanted != gpu.ordinal)) {
+      COMM_ASSIGN(gpu.context, cuda::context_of(driver, memory->address));
+    }
   }
   const cuda::ContextScope scope(driver, gpu.context);
   COMM_TRY(scope.status());

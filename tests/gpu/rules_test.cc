@@ -3,7 +3,9 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <memory>
 #include <thread>
+#include <vector>
 
 #include "tests/gpu/gpu.h"
 #include "tests/gpu/memory.h"
@@ -193,6 +195,33 @@ TEST(Capture, OfAPartOfAGroupIsRefused) {
     gpu::destroy(first);
     gpu::destroy(second);
   });
+}
+
+// As NCCL takes the communicator's GPU, whichever is current in the thread.
+TEST(DefaultStream, IsThatOfTheMemorysGpu) {
+  if (gpu::count() < 2) GTEST_SKIP() << "needs two GPUs";
+  gpu::use(0);
+  comm_t comms[2] = {};
+  ASSERT_EQ(commInitAll(comms, 2, nullptr), commSuccess) << commGetLastError(nullptr);
+  std::vector<std::unique_ptr<Floats>> data;
+  for (int r = 0; r < 2; ++r) {
+    gpu::use(r);
+    data.push_back(std::make_unique<Floats>(100));
+    data.back()->set(1, gpu::kDefaultStream);
+  }
+  ASSERT_EQ(commGroupStart(), commSuccess);  // GPU 1 is current
+  for (size_t r = 0; r < 2; ++r)
+    EXPECT_EQ(sum(*data[r], comms[r], gpu::kDefaultStream), commSuccess)
+        << commGetLastError(comms[r]);
+  EXPECT_EQ(commGroupEnd(), commSuccess);
+  for (int r = 0; r < 2; ++r) {
+    gpu::use(r);
+    data[static_cast<size_t>(r)]->take(gpu::kDefaultStream);
+    gpu::synchronise(gpu::kDefaultStream);
+    EXPECT_TRUE(data[static_cast<size_t>(r)]->all(2));
+    data[static_cast<size_t>(r)] = nullptr;
+    EXPECT_EQ(commDestroy(comms[r]), commSuccess);
+  }
 }
 
 TEST(Scalar, InPinnedMemoryIsReadInTheOrderOfTheStream) {
