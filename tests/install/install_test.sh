@@ -107,12 +107,14 @@ for program in "$prefix"/bin/*; do
   [[ -f $page ]] || fail "no manual page for $name"
   if grep -q '^\.so ' "$page"; then page=$prefix/share/man/$(sed 's/^\.so //' "$page"); fi
   for flag in $("$program" --help | grep -o -- '--[a-z][a-z_-]*' | sort -u); do
-    sed 's/\\-/-/g' "$page" | grep -q -e "$flag" || fail "$name's manual page does not know $flag"
+    # Not through a pipe: grep -q ends at the first match, and the writer's SIGPIPE would count as a failure.
+    grep -q -e "$flag" <<<"$(sed 's/\\-/-/g' "$page")" || fail "$name's manual page does not know $flag"
   done
-  ldd "$program" | grep -q 'not found' && fail "$name lacks $(ldd "$program" | grep 'not found')"
-  ldd "$program" | grep 'libcomm\.so' | grep -qv "$prefix" && fail "$name uses another libcomm"
+  libraries=$(ldd "$program")
+  grep -q 'not found' <<<"$libraries" && fail "$name lacks $(grep 'not found' <<<"$libraries")"
+  grep -qv "$prefix" <<<"$(grep 'libcomm\.so' <<<"$libraries" || echo "$prefix")" && fail "$name uses another libcomm"
 done
-"$prefix/bin/comm-info" --version | grep -qx '[0-9.]*' || fail "the installed comm-info"
+grep -qx '[0-9.]*' <<<"$("$prefix/bin/comm-info" --version)" || fail "the installed comm-info"
 "$prefix/bin/all_reduce_perf" --procs 2 -b 8 -e 64K -f 8 -n 2 -w 1 >"$work/perf.log" 2>&1 || {
   cat "$work/perf.log"
   fail "the installed all_reduce_perf"

@@ -58,7 +58,8 @@ passed "it runs with LD_PRELOAD alone"
 if [[ -n $nvidia_library ]]; then
   cc "${strict[@]}" -isystem "$nvidia_include" "$program" "$nvidia_library" \
     "-Wl,-rpath,$(dirname "$nvidia_library")" -o "$work/nvidias"
-  ldd "$work/nvidias" | grep -q "libnccl.so.2 => $(dirname "$nvidia_library")" || fail "not linked with NVIDIA's"
+  # Not through a pipe: grep -q ends at the first match, and the writer's SIGPIPE would count as a failure.
+  [[ $(ldd "$work/nvidias") == *"libnccl.so.2 => $(dirname "$nvidia_library")"* ]] || fail "not linked with NVIDIA's"
   [[ $(LD_PRELOAD=$library timeout 120 "$work/nvidias") == ok ]] || fail "the program linked with NVIDIA's library"
   passed "a program made for NVIDIA's library runs on this one with LD_PRELOAD"
 else
