@@ -5,7 +5,7 @@
 #include <map>
 #include <mutex>
 
-#include "src/device/driver.h"
+#include "src/device/memory.h"
 
 namespace libcomm {
 namespace {
@@ -21,21 +21,18 @@ class LoadedCuda final : public DeviceMemory {
     for (const auto& [context, stream] : streams_) (void)driver_.stream_destroy(stream);
   }
 
+  // Managed memory may be anywhere, and the host may use it.
   bool on_device(const void* address) const override {
-    unsigned type = 0;
-    if (get(&type, cuda::kAttributeMemoryType, address) != cuda::kSuccess ||
-        type != cuda::kTypeDevice)
-      return false;
-    int managed = 0;  // such memory may be anywhere, and the host may use it
-    return get(&managed, cuda::kAttributeIsManaged, address) != cuda::kSuccess || managed == 0;
+    return place_of(driver_, address).kind == cuda::MemoryPlace::Kind::kGpu;
   }
 
   Place place(const void* address) const override {
     Place place;
-    place.on_device = on_device(address);
+    const cuda::MemoryPlace known = place_of(driver_, address);
+    place.on_device = known.kind == cuda::MemoryPlace::Kind::kGpu;
     if (!place.on_device) return place;
     cuda::CUdevice device = 0;
-    if (device_of(address, &device) != cuda::kSuccess) return place;
+    if (driver_.device_get(&device, known.ordinal) != cuda::kSuccess) return place;
     char pci[32] = "";
     if (driver_.device_pci(pci, sizeof pci, device) == cuda::kSuccess) place.pci = pci;
     std::transform(place.pci.begin(), place.pci.end(), place.pci.begin(),
@@ -62,7 +59,7 @@ class LoadedCuda final : public DeviceMemory {
 
   Status copy(void* dst, const void* src, size_t bytes) const override {
     cuda::CUcontext context = nullptr;
-    if (const cuda::CUresult found = context_of(on_device(dst) ? dst : src, &context);
+    if (const cuda::CUresult found = find_context(driver_, on_device(dst) ? dst : src, &context);
         found != cuda::kSuccess)
       return failed(found, "finding the CUDA context of a buffer");
     if (const cuda::CUresult pushed = driver_.context_push(context); pushed != cuda::kSuccess)
@@ -79,25 +76,6 @@ class LoadedCuda final : public DeviceMemory {
   }
 
  private:
-  cuda::CUresult get(void* out, int attribute, const void* address) const {
-    return driver_.pointer_get(out, attribute, cuda::number_of(address));
-  }
-  cuda::CUresult device_of(const void* address, cuda::CUdevice* device) const {
-    int ordinal = 0;
-    if (const cuda::CUresult found = get(&ordinal, cuda::kAttributeOrdinal, address);
-        found != cuda::kSuccess)
-      return found;
-    return driver_.device_get(device, ordinal);
-  }
-  // Memory of cuMemCreate and of pools has no context of its own: that of its GPU does.
-  cuda::CUresult context_of(const void* address, cuda::CUcontext* context) const {
-    if (get(context, cuda::kAttributeContext, address) == cuda::kSuccess && *context != nullptr)
-      return cuda::kSuccess;
-    cuda::CUdevice device = 0;
-    if (const cuda::CUresult found = device_of(address, &device); found != cuda::kSuccess)
-      return found;
-    return driver_.primary_retain(context, device);
-  }
   // The one for copies in this context, which is current.
   cuda::CUresult stream_of(cuda::CUcontext context, cuda::CUstream* stream) const {
     const std::lock_guard lock(mutex_);

@@ -2,15 +2,15 @@
 
 #include <string>
 
+#include "src/device/memory.h"
+
 namespace libcomm {
 
 using cuda::Driver;
 
 cuda::CUcontext current_context() {
   const Driver* driver = Driver::find();
-  cuda::CUcontext context = nullptr;
-  if (driver == nullptr || driver->context_current(&context) != cuda::kSuccess) return nullptr;
-  return context;
+  return driver == nullptr ? nullptr : cuda::current_context(*driver);
 }
 
 CurrentGpu::CurrentGpu(cuda::CUcontext context)

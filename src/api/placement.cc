@@ -44,15 +44,15 @@ Result<GpuPlace> gpu_of(const Driver& driver, cuda::CUstream stream, const Buffe
                           "looking for the GPU of the stream"));
   } else {
     const int wanted = memory != nullptr ? memory->place.ordinal : -1;
-    const bool has_current = driver.context_current(&gpu.context) == cuda::kSuccess &&
-                             gpu.context != nullptr &&
-                             driver.context_device(&gpu.ordinal) == cuda::kSuccess;
+    gpu.context = cuda::current_context(driver);
+    const bool has_current =
+        gpu.context != nullptr && driver.context_device(&gpu.ordinal) == cuda::kSuccess;
     if (!has_current && memory == nullptr)
       return error(Code::kInvalidUsage,
                    "no GPU is current in this thread; call cudaSetDevice before the call");
-    if (!has_current || (wanted >= 0 && wanted != gpu.ordinal)) {
-      COMM_ASSIGN(gpu.context, cuda::context_of(driver, memory->address));
-    }
+    if (!has_current || (wanted >= 0 && wanted != gpu.ordinal))
+      COMM_TRY(driver.check(cuda::find_context(driver, memory->address, &gpu.context),
+                            "finding the GPU of a buffer"));
   }
   const cuda::ContextScope scope(driver, gpu.context);
   COMM_TRY(scope.status());

@@ -4,7 +4,7 @@
 
 #include <cstring>
 
-#include "src/device/driver.h"
+#include "src/device/memory.h"
 
 namespace libcomm {
 
@@ -31,12 +31,11 @@ Status read_introduction(std::string_view text, int rank, Introduction* introduc
 std::array<uint64_t, 2> current_gpu(int* ordinal) {
   *ordinal = -1;
   const cuda::Driver* driver = cuda::Driver::find();
-  cuda::CUcontext context = nullptr;
   cuda::CUdevice device = 0;
   std::array<uint64_t, 2> uuid{};
   static_assert(sizeof uuid == 16);
-  if (driver == nullptr || driver->context_current(&context) != cuda::kSuccess ||
-      context == nullptr || driver->context_device(&device) != cuda::kSuccess ||
+  if (driver == nullptr || cuda::current_context(*driver) == nullptr ||
+      driver->context_device(&device) != cuda::kSuccess ||
       driver->device_uuid(uuid.data(), device) != cuda::kSuccess)
     return {};
   *ordinal = device;

@@ -4,6 +4,7 @@
 #include <mutex>
 
 #include "src/base/fork_mutex.h"
+#include "src/device/memory.h"
 #include "src/device/scopes.h"
 
 namespace libcomm::cuda {
@@ -28,8 +29,8 @@ Allocations& allocations() {
 }  // namespace
 
 Result<void*> alloc_on_current_gpu(const Driver& driver, size_t bytes) {
-  CUcontext context = nullptr;
-  if (driver.context_current(&context) != kSuccess || context == nullptr) return nullptr;
+  CUcontext const context = current_context(driver);
+  if (context == nullptr) return nullptr;
   const OutsideCapture outside(driver);
   const auto allocate = [&](size_t wanted, CUdeviceptr* base) -> Status {
     const CUresult result = driver.memory_alloc(base, wanted);

@@ -52,17 +52,19 @@ bool can_read(const void* address) {
   return ::process_vm_readv(::getpid(), &to, 1, &from, 1, 0) == 1 || errno != EFAULT;
 }
 
-Result<CUcontext> context_of(const Driver& driver, const void* address) {
+CUcontext current_context(const Driver& driver) {
   CUcontext context = nullptr;
-  if (driver.pointer_get(&context, kAttributeContext, number_of(address)) == kSuccess &&
-      context != nullptr)
-    return context;
+  return driver.context_current(&context) == kSuccess ? context : nullptr;
+}
+
+CUresult find_context(const Driver& driver, const void* address, CUcontext* context) {
+  if (driver.pointer_get(context, kAttributeContext, number_of(address)) == kSuccess &&
+      *context != nullptr)
+    return kSuccess;
   // Memory of cuMemCreate and of pools has no context of its own: that of its GPU does.
   CUdevice device = 0;
-  COMM_TRY(driver.check(driver.device_get(&device, place_of(driver, address).ordinal),
-                        "finding the GPU of a buffer"));
-  COMM_TRY(driver.check(driver.primary_retain(&context, device), "cuDevicePrimaryCtxRetain"));
-  return context;
+  const CUresult found = driver.device_get(&device, place_of(driver, address).ordinal);
+  return found == kSuccess ? driver.primary_retain(context, device) : found;
 }
 
 Result<PinnedBuffer> PinnedBuffer::take(const Driver& driver, CUcontext context, size_t bytes) {

@@ -22,8 +22,10 @@ MemoryPlace place_of(const Driver& driver, const void* address);
 // does not know, such as freed GPU memory, which has the look of host memory.
 bool can_read(const void* address);
 
+// The context that is current in this thread; null: none.
+CUcontext current_context(const Driver& driver);
 // The context that owns the memory, or the primary one of its GPU.
-Result<CUcontext> context_of(const Driver& driver, const void* address);
+CUresult find_context(const Driver& driver, const void* address, CUcontext* context);
 
 // Pinned host memory that every GPU reaches at the same address. When it ends it goes to what the
 // process has to spare, which calls nothing: freeing it waits for all that the GPU does, and the
@@ -41,8 +43,6 @@ class PinnedBuffer {
   ~PinnedBuffer() { spare(); }
   // At least so many bytes; with `context` current. kUnhandledCuda: no memory.
   static Result<PinnedBuffer> take(const Driver& driver, CUcontext context, size_t bytes);
-  // Leaves the memory to the process: the GPU may still use it.
-  void leak() { data_ = nullptr; }
   // Any thread, a host function's too.
   void spare() noexcept;
 

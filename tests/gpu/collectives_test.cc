@@ -14,10 +14,6 @@ using world::kSanitized;
 using world::Rank;
 using world::World;
 
-// What the driver of a machine without a GPU cannot do.
-#define NEED_GPU() \
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"
-
 void perform_on_gpus(const World& world, std::vector<Call> calls) {
   world::run(world, [&](Rank& rank) {
     gpu::use(rank.rank % gpu::count());

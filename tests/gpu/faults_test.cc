@@ -13,15 +13,12 @@
 namespace {
 
 using gpu::Floats;
+using gpu::of;
 using world::Kind;
 using world::Rank;
 
-#define NEED_GPU() \
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"
 #define NEED_DOUBLE() \
   if (!gpu::is_double()) GTEST_SKIP() << "needs faults that only the double has"
-
-cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
 
 // One rank of two whose calls fail before anything is sent.
 class Arguments : public testing::Test {

@@ -7,17 +7,9 @@
 namespace {
 
 using gpu::Floats;
+using gpu::of;
+using gpu::sum;
 using world::Rank;
-
-#define NEED_GPU() \
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"
-
-cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
-
-commResult_t sum(Floats& data, comm_t comm, gpu::Stream stream) {
-  return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum, comm,
-                       of(stream));
-}
 
 TEST(Graph, DoesItsOperationsAtEachLaunch) {
   NEED_GPU();

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "tests/collectives/call.h"
+#include "tests/gpu/gpu.h"
 
 namespace gpu {
 
@@ -33,4 +34,15 @@ class Floats {
   float* taken_;
 };
 
+inline cudaStream_t of(Stream stream) { return static_cast<cudaStream_t>(stream); }
+
+// An all-reduce in place.
+inline commResult_t sum(Floats& data, comm_t comm, Stream stream) {
+  return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum, comm,
+                       of(stream));
+}
+
 }  // namespace gpu
+
+#define NEED_GPU() \
+  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"

@@ -11,6 +11,8 @@
 namespace {
 
 using gpu::Floats;
+using gpu::of;
+using gpu::sum;
 using world::Kind;
 using world::Rank;
 using world::World;
@@ -18,15 +20,8 @@ using world::World;
 #define NEED_DOUBLE() \
   if (!gpu::is_double()) GTEST_SKIP() << "holds a stream back, which only the double can"
 
-cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
-
 void pause(gpu::Stream stream) { gpu::control<void(void*)>("cuda_double_pause")(stream); }
 void resume(gpu::Stream stream) { gpu::control<void(void*)>("cuda_double_resume")(stream); }
-
-commResult_t sum(Floats& data, const Rank& rank, gpu::Stream stream) {
-  return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum, rank.comm,
-                       of(stream));
-}
 
 TEST(Call, ReturnsBeforeItsStreamHasComeToIt) {
   NEED_DOUBLE();
@@ -40,8 +35,8 @@ TEST(Call, ReturnsBeforeItsStreamHasComeToIt) {
         gpu::synchronise(stream);
         pause(stream);
         data.set(10, stream);
-        COMM_OK(rank, sum(data, rank, stream));
-        COMM_OK(rank, sum(data, rank, stream));
+        COMM_OK(rank, sum(data, rank.comm, stream));
+        COMM_OK(rank, sum(data, rank.comm, stream));
         data.take(stream);
         rank.expect(!gpu::is_idle(stream), "a paused stream is idle");
         resume(stream);
@@ -65,7 +60,7 @@ TEST(Order, OfACommunicatorIsThatOfTheCalls) {
       a.set(1, first);
       b.set(2, second);
       if (rank.rank == 0) pause(first);
-      COMM_OK(rank, sum(a, rank, first));
+      COMM_OK(rank, sum(a, rank.comm, first));
       COMM_OK(rank, commBroadcast(b.on_gpu(), b.on_gpu(), b.count(), commFloat, 1, rank.comm,
                                   of(second)));
       std::this_thread::sleep_for(std::chrono::milliseconds(30));
@@ -83,7 +78,7 @@ TEST(Order, OfACommunicatorIsThatOfTheCalls) {
 
 // What one group has on two streams: the result is there for whoever waits for either.
 TEST(Group, OfTwoStreamsIsOrderedInBoth) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   world::run({.nranks = 3}, [&](Rank& rank) {
     gpu::use(0);
     const gpu::Stream first = gpu::create_stream();
@@ -94,8 +89,8 @@ TEST(Group, OfTwoStreamsIsOrderedInBoth) {
         a.set(static_cast<float>(round), first);
         b.set(static_cast<float>(2 * round), second);
         COMM_OK(rank, commGroupStart());
-        COMM_OK(rank, sum(a, rank, first));
-        COMM_OK(rank, sum(b, rank, second));
+        COMM_OK(rank, sum(a, rank.comm, first));
+        COMM_OK(rank, sum(b, rank.comm, second));
         COMM_OK(rank, commGroupEnd());
         a.take(second);
         b.take(first);
@@ -112,7 +107,7 @@ TEST(Group, OfTwoStreamsIsOrderedInBoth) {
 
 // One thread, several ranks, one stream: in a group none of them stands in the others' way.
 TEST(Group, OfSeveralRanksMayShareAStream) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   constexpr int kRanks = 3;
   gpu::use(0);
   std::vector<comm_t> comms(kRanks);
@@ -161,14 +156,14 @@ TEST(HostMemory, IsUsedInTheOrderOfTheStream) {
 
 // A call on host memory without a stream comes after those on GPU memory before it.
 TEST(HostMemory, WithoutAStreamWaitsForOperationsOnTheGpu) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   world::run({.nranks = 2}, [&](Rank& rank) {
     gpu::use(0);
     const gpu::Stream stream = gpu::create_stream();
     {
       Floats data(2 << 20);
       data.set(1, stream);
-      COMM_OK(rank, sum(data, rank, stream));
+      COMM_OK(rank, sum(data, rank.comm, stream));
       float one = 1;
       COMM_OK(rank, commAllReduce(&one, &one, 1, commFloat, commSum, rank.comm, nullptr));
       rank.expect(one == 2, "a wrong sum");

@@ -8,13 +8,12 @@
 namespace {
 
 using gpu::Floats;
+using gpu::of;
 using world::Kind;
 using world::Rank;
 
 #define NEED_DOUBLE() \
   if (!gpu::is_double()) GTEST_SKIP() << "asks the double what is live"
-
-cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
 
 uint64_t live(const char* what) {
   return gpu::control<uint64_t(const char*)>("cuda_double_count")(what);
@@ -68,7 +67,7 @@ TEST(OneRank, CopiesOnTheGpuWithoutMemoryOfTheLibrary) {
 }
 
 TEST(Scalar, OnTheGpuIsReadInTheOrderOfTheStream) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   for (const int nranks : {1, 2}) {
     world::run({.nranks = nranks}, [](Rank& rank) {
       gpu::use(0);
@@ -95,7 +94,7 @@ TEST(Scalar, OnTheGpuIsReadInTheOrderOfTheStream) {
 }
 
 TEST(ManagedMemory, GoesTheWayOfTheGpu) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   world::run({.nranks = 2}, [](Rank& rank) {
     gpu::use(0);
     const gpu::Stream stream = gpu::create_stream();
@@ -111,7 +110,7 @@ TEST(ManagedMemory, GoesTheWayOfTheGpu) {
 
 // The same key as a call on host memory before it, which is remembered.
 TEST(SmallCall, OnTheGpuIsToldFromTheSameOnTheHost) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   world::run({.nranks = 2}, [](Rank& rank) {
     float host = 0;
     for (int i = 0; i < 5; ++i) {
@@ -136,7 +135,7 @@ TEST(SmallCall, OnTheGpuIsToldFromTheSameOnTheHost) {
 }
 
 TEST(NonBlockingCommunicator, HasDoneItsCallWhenItReturns) {
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none";
+  NEED_GPU();
   commUniqueId id;
   ASSERT_EQ(commGetUniqueId(&id), commSuccess);
   world::run({.nranks = 2, .connected = false}, [&](Rank& rank) {

@@ -13,20 +13,13 @@
 namespace {
 
 using gpu::Floats;
+using gpu::of;
+using gpu::sum;
 using world::Kind;
 using world::Rank;
 
-#define NEED_GPU() \
-  if (gpu::count() == 0) GTEST_SKIP() << "no GPU here: cuInit finds none"
 #define NEED_DOUBLE() \
   if (!gpu::is_double()) GTEST_SKIP() << "holds a stream back, which only the double can"
-
-cudaStream_t of(gpu::Stream stream) { return static_cast<cudaStream_t>(stream); }
-
-commResult_t sum(Floats& data, comm_t comm, gpu::Stream stream) {
-  return commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum, comm,
-                       of(stream));
-}
 
 // The stream comes to the operation when the communicator is no more: the host function, in which
 // the driver must not be called, has the last of it.
