@@ -21,6 +21,8 @@ size_t to_size(int value) { return static_cast<size_t>(value); }
 
 // How long the connection of a rank that has left may still be under way.
 constexpr double kArrivalGrace = 0.5;
+// How long the news of why a rank closed its connection may still be under way.
+constexpr double kNewsGrace = 2;
 
 // A group of one: nobody to talk to.
 class SoloGroup final : public Bootstrap {
@@ -290,10 +292,8 @@ class Group final : public Bootstrap {
     auto blocks = tree_.exchange(kind, block_bytes, mine, limits);
     if (blocks) return blocks;
     // A closed edge is a symptom; the overlay knows the cause, or will in a moment.
-    if (blocks.status().code() == Code::kRemote) {
-      pollfd alarm = {monitor_->alarm(), POLLIN, 0};
-      (void)::poll(&alarm, 1, 500);
-    }
+    if (blocks.status().code() == Code::kRemote)
+      monitor_->await_news_of(blocks.status().peer(), Deadline::after(Seconds(kNewsGrace)));
     COMM_TRY(monitor_->failure());
     // A tree that stopped halfway cannot be used again, here or anywhere.
     tree_.close();

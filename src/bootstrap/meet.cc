@@ -195,10 +195,12 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
     if (read_id_file(path, &why) == id) (void)::unlink(path.c_str());
     return answer;
   }
+  // The file is looked at before the time: what is wrong with it can always be told.
   std::string last;
-  for (;; pause(0.02, limits)) {
+  for (bool first = true;; first = false) {
+    if (!first) pause(0.02, limits);
     if (limits.cancelled()) return cancelled();
-    if (limits.deadline.passed())
+    if (!first && limits.deadline.passed())
       return error(
           Code::kSystem,
           "COMM_ID=file://{}: rank 0 has not published where to meet ({}); is it running, and "

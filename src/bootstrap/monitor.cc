@@ -188,6 +188,12 @@ Status Monitor::await_links(const std::set<int>& peers, const WaitLimits& limits
   }
 }
 
+void Monitor::await_news_of(int peer, const Deadline& until) {
+  std::unique_lock lock(mutex_);
+  while (!failure_.has_value() && !leaving_ && !left_.contains(peer) && !until.passed())
+    changed_.wait_for(lock, std::chrono::milliseconds(until.poll_ms(1000)));
+}
+
 bool Monitor::linked(int peer) const {
   return std::any_of(links_.begin(), links_.end(),
                      [peer](const auto& entry) { return entry.second.peer == peer; });

@@ -60,6 +60,8 @@ class Monitor {
   void leave_roots();
   // Waits until each of `peers` has a link with this rank.
   Status await_links(const std::set<int>& peers, const WaitLimits& limits);
+  // Waits until the group has failed or `peer` is known to have left, at most until `until`.
+  void await_news_of(int peer, const Deadline& until);
 
   void watch_process(int peer, int64_t pid);
   void raise(News news, Status reason);

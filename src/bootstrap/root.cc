@@ -79,13 +79,13 @@ class Root {
         fail(missing_ranks());
       }
       // Only after that: a thread that was kept from its core may find both times over, and those
-      // who wait must be told.
-      if (idle_.passed()) return;
+      // who wait must be told. A rank whose report is still on its way is somebody.
+      if (idle_.passed() && visitors_.empty()) return;
       if (door_.shortage() != 0 && !failure_.has_value() && !all_answered_)
         fail(descriptor_error(door_.shortage(),
                               "the process that serves the unique id cannot accept the ranks"));
       epoll_event events[64];
-      int wait_ms = door_.expire(idle_.poll_ms(1000));
+      int wait_ms = door_.expire(visitors_.empty() ? idle_.poll_ms(1000) : 1000);
       wait_ms = assemble_by_.poll_ms(wait_ms);
       wait_ms = tell_until_.poll_ms(wait_ms);
       const int count = ::epoll_wait(epoll_.get(), events, 64, wait_ms);
@@ -196,6 +196,8 @@ class Root {
       forget(visitor);
       return;
     }
+    log_info(Subsys::kBootstrap, "rank {} of {} reported from {}", visitor.rank, report.nranks,
+             visitor.from.to_string());
     most_ranks_ = std::max(most_ranks_, report.nranks);
     if (failure_.has_value()) {
       send_failure(visitor);

@@ -70,7 +70,7 @@ int play_rank(const std::string& role) {
     joined->reset();
     return 0;
   }
-  const Status death = news.await(News::kDeath, role == "leaves" ? 1 : 20);
+  const Status death = news.await(News::kDeath, role == "leaves" ? 1 : 120);
   say(death ? "nothing" : fmt::format("death of {}: {}", death.peer(), death.message()));
   return 0;
 }
@@ -120,7 +120,7 @@ class RankProcess {
     size_t end;
     while ((end = text_.find('\n')) == std::string::npos) {
       pollfd ready = {out_.get(), POLLIN, 0};
-      if (::poll(&ready, 1, 30000) <= 0) return "";
+      if (::poll(&ready, 1, 60000) <= 0) return "";
       char piece[512];
       const ssize_t got = ::read(out_.get(), piece, sizeof piece);
       if (got <= 0) return "";

@@ -41,7 +41,7 @@ class NewsLog {
     };
   }
   // The first news of a kind; waits for it at most `seconds`. OK when none came.
-  Status await(News kind, double seconds = 20) {
+  Status await(News kind, double seconds = 60) {
     std::unique_lock lock(mutex_);
     Status found;
     changed_.wait_for(lock, std::chrono::duration<double>(seconds), [&] {
