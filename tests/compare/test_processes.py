@@ -26,7 +26,7 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(condition, seconds: float = 10.0) -> bool:
+def wait_until(condition, seconds: float = 60.0) -> bool:
     deadline = time.monotonic() + seconds
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -55,15 +55,15 @@ class RunnerTest(unittest.TestCase):
         self.assertIn("/no/such/program", finished.err)
 
     def test_output_before_a_hang_is_kept(self):
-        finished = self.runner.run(shell("echo early; exec sleep 600"), {}, 0.5)
+        finished = self.runner.run(shell("echo early; exec sleep 600"), {}, 5)
         self.assertTrue(finished.timed_out)
         self.assertEqual(finished.out, "early\n")
-        self.assertEqual(finished.complaint(0.5), "did not end within 0.5 s")
+        self.assertEqual(finished.complaint(5), "did not end within 5 s")
 
     def test_ranks_in_sessions_of_their_own_are_ended_too(self):
         # Deaf to SIGTERM, and no longer a child of the driver.
         text = "trap '' TERM; setsid sh -c 'trap \"\" TERM; echo $$; sleep 600; sleep 600' & wait"
-        finished = self.runner.run(shell(text), {}, 0.5)
+        finished = self.runner.run(shell(text), {}, 5)
         self.assertTrue(finished.timed_out)
         pid = int(finished.out)
         self.assertTrue(wait_until(lambda: not alive(pid)))
