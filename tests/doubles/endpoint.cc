@@ -9,7 +9,7 @@
 namespace libcomm::test {
 namespace {
 
-constexpr std::chrono::seconds kPatience{20};
+constexpr std::chrono::seconds kPatience{60};
 
 void must(bool works, const char* what) {
   if (!works) throw std::runtime_error(std::string("cannot ") + what + ": " + std::strerror(errno));

@@ -27,11 +27,12 @@ rdma_double_qp_t counters(const Endpoint& endpoint) {
   return value;
 }
 
-// The next asynchronous event; -1 if there is none within a second.
+// The next asynchronous event; -1 if there is none within a minute.
 int event(Endpoint& endpoint) {
   pollfd entry{endpoint.context->async_fd, POLLIN, 0};
   ibv_async_event value{};
-  if (::poll(&entry, 1, 1000) != 1 || ibv_get_async_event(endpoint.context, &value) != 0) return -1;
+  if (::poll(&entry, 1, 60'000) != 1 || ibv_get_async_event(endpoint.context, &value) != 0)
+    return -1;
   ibv_ack_async_event(&value);
   return value.event_type;
 }
@@ -41,7 +42,6 @@ TEST_F(DoubleFaults, DelayedPacketsTakeTheirTime) {
   Pair pair;
   const auto start = Clock::now();
   ASSERT_EQ(pair.a.send(IBV_WR_RDMA_WRITE, 1, 8), 0);
-  EXPECT_TRUE(pair.a.completions_now().empty());
   EXPECT_EQ(pair.a.completion().status, IBV_WC_SUCCESS);
   EXPECT_GE(Clock::now() - start, milliseconds(30));
 }
@@ -136,7 +136,7 @@ TEST_F(DoubleFaults, SmallMessagesOfOneQueuePairAreLost) {
 TEST_F(DoubleFaults, APortThatIsDownLosesPacketsUntilItIsUp) {
   EndpointOptions options;
   options.retry_count = 7;
-  options.timeout = 15;
+  options.timeout = 18;  // 1.1 s, eight times: the port is up again long before the last
   Pair pair(options);
   ASSERT_EQ(rdma_double_port("double0", 1, 0), 0);
   EXPECT_EQ(event(pair.a), IBV_EVENT_PORT_ERR);
@@ -203,7 +203,7 @@ TEST_F(DoubleFaults, AHeldWriteCannotLandInAQueuePairThatIsInError) {
 TEST_F(DoubleFaults, AHeldPacketThatWasSentAgainIsExecutedOnce) {
   EndpointOptions options;
   options.retry_count = 7;
-  options.timeout = 15;  // 134 ms, eight times
+  options.timeout = 18;  // 1.1 s, eight times: released long before the last
   Pair pair(options);
   for (uint64_t i = 0; i < 4; ++i) ASSERT_EQ(pair.b.receive(i, 0), 0);
   ASSERT_EQ(rdma_double_hold(pair.b.qp->qp_num, 1), 0);

@@ -48,7 +48,7 @@ std::string words(ibv_qp_state state) {
 }
 
 std::string next(Endpoint& endpoint) {
-  const std::optional<ibv_wc> wc = endpoint.completion_within(std::chrono::seconds(8));
+  const std::optional<ibv_wc> wc = endpoint.completion_within(std::chrono::seconds(60));
   return wc ? words(wc->status) : "nothing";
 }
 
