@@ -12,7 +12,7 @@
 namespace libcomm::rdma {
 namespace {
 
-constexpr Seconds kPatience{2};
+constexpr Seconds kPatience{20};
 constexpr uint32_t kSign = 0x2a;
 
 // Until queue pair 1 has heard `kSign`.
