@@ -51,6 +51,7 @@ TEST(Abort, LetsADestroyOfAnotherThreadGo) {
     COMM_OK(rank, commHostStreamCreate(&stream));
     Floats a(10, 1.0f);
     const comm_t comm = std::exchange(rank.comm, nullptr);
+    rank.meet();
     if (rank.rank == 1) {  // joins nothing
       commResult_t state = commSuccess;
       while (state == commSuccess) {
@@ -62,7 +63,9 @@ TEST(Abort, LetsADestroyOfAnotherThreadGo) {
       COMM_OK(rank, commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, comm, stream));
       commResult_t aborted = commSystemError;
       std::thread watchdog([&] {
-        nap(50);
+        // A communicator that is being ended takes no more calls.
+        for (int count = 0; commCount(comm, &count) == commSuccess;) nap(1);
+        nap(20);
         aborted = commAbort(comm);
       });
       COMM_OK(rank, commDestroy(comm));  // waits for what is queued
@@ -127,6 +130,7 @@ TEST(Abort, EndsTheCreationOfASplitThatTheOthersNeverJoin) {
 TEST(Abort, OfTheParentEndsTheCreationOfItsChild) {
   std::atomic<bool> over{false};
   world::run({.nranks = 3, .environment = {{"COMM_BOOTSTRAP_TIMEOUT", "3600"}}}, [&](Rank& rank) {
+    rank.meet();
     if (rank.rank == 0) {  // rank 1 never shrinks
       commConfig_t config = COMM_CONFIG_INITIALIZER;
       config.blocking = 0;
@@ -149,6 +153,7 @@ TEST(Abort, DoesNotWaitForAnotherCommunicatorOfTheSameStream) {
   world::run({.nranks = 2}, [&](Rank& rank) {
     comm_t other = nullptr;
     COMM_OK(rank, commSplit(rank.comm, 0, 0, &other, nullptr));
+    rank.meet();
     if (rank.rank == 0) {  // rank 1 joins neither operation
       cudaStream_t stream = nullptr;
       COMM_OK(rank, commHostStreamCreate(&stream));

@@ -39,7 +39,7 @@ void fork_beside(const std::function<bool()>& use, int children) {
   for (int i = 0; i < children && bad == 0; ++i) {
     const pid_t child = fork();
     if (child == 0) {
-      alarm(20);  // a child that hangs is killed
+      alarm(60);  // a child that hangs is killed
       _exit(use() ? 0 : 1);
     }
     int status = 0;

@@ -75,11 +75,8 @@ const Need kNeeds[] = {
 };
 
 void leave_before(const Need& need, const World& world, bool after_work) {
-  std::atomic<int> here{0};
   world::run(world, [&](Rank& rank) {
-    // Nobody fails while another is still in commInitRank.
-    ++here;
-    while (here < rank.nranks) nap(1);
+    rank.meet();  // nobody fails while another is still in commInitRank
     Floats data(1 << 16, 1.0f);
     if (after_work) COMM_OK(rank, sum(rank, data));
     if (rank.rank == kLeaver) return;
@@ -101,6 +98,7 @@ TEST(RankThatLeaves, IsKnownToRanksThatHaveNoLinkWithIt) {
   for (int waiter : {0, 4, 8}) {
     std::atomic<bool> told{false};
     world::run(over_shm(11), [&](Rank& rank) {
+      rank.meet();
       if (rank.rank == kLeaver) return;
       if (rank.rank == waiter) {
         Floats data(10);

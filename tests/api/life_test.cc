@@ -117,6 +117,7 @@ TEST(Revoke, EndsWhatRunsEverywhereAndThenShrinkWorks) {
   for (const World& world : worlds(3)) {
     world::run(world, [](Rank& rank) {
       Floats values(1000, 1.0f);
+      rank.meet();
       if (rank.rank == 0) {
         nap(50);
         COMM_OK(rank, commRevoke(rank.comm, COMM_REVOKE_DEFAULT));
@@ -147,6 +148,7 @@ TEST(Shrink, WithAbortFirstEndsWhatRuns) {
   world::run({.nranks = 3}, [](Rank& rank) {
     int list[] = {2};
     Floats values(1000, 1.0f);
+    rank.meet();
     if (rank.rank == 2) {
       COMM_FAILS(rank,
                  commAllReduce(values.data(), values.data(), values.size(), commFloat, commSum,
@@ -168,6 +170,7 @@ TEST(Abort, UnblocksEveryRankAndNamesTheAborter) {
       world::run(world, [&](Rank& rank) {
         Floats values(count, 1.0f);
         sum_is_right(rank, rank.comm, "the whole");
+        rank.meet();
         if (rank.rank == 1) {
           nap(50);
           COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
@@ -192,6 +195,7 @@ TEST(Abort, UnblocksReceiversAndSenders) {
   for (const World& world : worlds(3)) {
     world::run(world, [](Rank& rank) {
       Floats values(6 << 20, 1.0f);
+      rank.meet();
       if (rank.rank == 2) {
         nap(50);
         COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
@@ -207,28 +211,27 @@ TEST(Abort, UnblocksReceiversAndSenders) {
 }
 
 TEST(Abort, FromAnotherThreadEndsThisRanksOwnCall) {
-  world::run({.nranks = 2}, [](Rank& rank) {
-    Floats values(1000, 1.0f);
-    std::atomic<bool> called{false};
-    std::thread aborter;
+  std::atomic<bool> called{false};
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    Floats out(1000, 1.0f), in(1000);
     const comm_t comm = rank.comm;
     if (rank.rank == 0) {
-      // Rank 1 never makes this call.
-      aborter = std::thread([&] {
+      std::thread aborter([&] {
         while (!called) nap(1);
-        nap(20);
         (void)commAbort(comm);
       });
-      called = true;
-      COMM_FAILS(rank,
-                 commAllReduce(values.data(), values.data(), values.size(), commFloat, commSum,
-                               comm, nullptr),
-                 commRemoteError, "rank 0", "commAbort");
+      // Rank 1 receives, and so knows that this call has begun, but never sends.
+      COMM_OK(rank, commGroupStart());
+      COMM_OK(rank, commSend(out.data(), out.size(), commFloat, 1, comm, nullptr));
+      COMM_OK(rank, commRecv(in.data(), in.size(), commFloat, 1, comm, nullptr));
+      COMM_FAILS(rank, commGroupEnd(), commRemoteError, "rank 0", "commAbort");
       aborter.join();
       rank.comm = nullptr;
     } else {
+      COMM_OK(rank, commRecv(in.data(), in.size(), commFloat, 0, comm, nullptr));
+      called = true;
       commResult_t state = commSuccess;
-      for (int i = 0; i < 20000 && state == commSuccess; ++i) {
+      for (int i = 0; i < 60000 && state == commSuccess; ++i) {
         COMM_OK(rank, commGetAsyncError(comm, &state));
         nap(1);
       }
@@ -266,6 +269,7 @@ TEST(Abort, EndsQueuedWorkOfAStream) {
         COMM_OK(rank,
                 commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, rank.comm, stream));
     }
+    rank.meet();  // rank 1's abort, too, would end what is not queued yet
     nap(20);
     COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
     const commResult_t result = commHostStreamSynchronize(stream);
@@ -282,6 +286,7 @@ TEST(Death, OfAProcessIsNoticedByTheOthers) {
     world::run(world, [](Rank& rank) {
       Floats a(1000, 1.0f);
       sum_is_right(rank, rank.comm, "the whole");
+      rank.meet();
       if (rank.rank == 1) _exit(0);
       COMM_FAILS(
           rank, commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, rank.comm, nullptr),

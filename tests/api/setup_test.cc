@@ -130,8 +130,9 @@ TEST(Setup, AfterFinalizeIsRefused) {
 TEST(Setup, AWrongCallInAGroupIsToldAtItsEnd) {
   commUniqueId id{};
   ASSERT_EQ(commGetUniqueId(&id), commSuccess);
-  const world::ScopedEnvironment environment(world::Environment{{"COMM_BOOTSTRAP_TIMEOUT", "20"}});
   for (const int blocking : {1, 0}) {
+    const world::ScopedEnvironment environment(
+        world::Environment{{"COMM_BOOTSTRAP_TIMEOUT", "20"}});
     commConfig_t config = COMM_CONFIG_INITIALIZER;
     config.blocking = blocking;
     comm_t good = nullptr, bad = nullptr;
@@ -173,7 +174,7 @@ TEST(Setup, AGroupThatIsOpenDuringAForkIsNotTheChilds) {
   const pid_t child = fork();
   ASSERT_GE(child, 0);
   if (child == 0) {
-    alarm(20);
+    alarm(60);
     const bool refused = commGroupEnd() == commInvalidUsage &&
                          std::string(commGetLastError(nullptr)).find("fork") != std::string::npos;
     const bool usable = commGroupStart() == commSuccess && commGroupEnd() == commSuccess;

@@ -5,6 +5,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -12,9 +13,11 @@
 #include <algorithm>
 #include <array>
 #include <chrono>
+#include <climits>
 #include <cstdio>
 #include <cstdlib>
 #include <mutex>
+#include <new>
 #include <thread>
 
 #if defined(__SANITIZE_THREAD__)
@@ -53,6 +56,26 @@ struct Pipe {
   }
 };
 
+// What Rank::meet counts in: memory that ranks share as threads and as forked processes.
+class MeetingPlace {
+ public:
+  explicit MeetingPlace(int nranks)
+      : bytes_(static_cast<size_t>(nranks) * sizeof(std::atomic<int>)),
+        memory_(mmap(nullptr, bytes_, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0)) {
+    if (memory_ == MAP_FAILED) throw Failed("no memory to meet in");
+    counts_ = new (memory_) std::atomic<int>[static_cast<size_t>(nranks)]();
+  }
+  ~MeetingPlace() { munmap(memory_, bytes_); }
+  MeetingPlace(const MeetingPlace&) = delete;
+  MeetingPlace& operator=(const MeetingPlace&) = delete;
+  std::atomic<int>* counts() const { return counts_; }
+
+ private:
+  size_t bytes_;
+  void* memory_;
+  std::atomic<int>* counts_ = nullptr;
+};
+
 void write_all(int fd, const char* data, size_t bytes) {
   while (bytes > 0) {
     const ssize_t n = write(fd, data, bytes);
@@ -86,6 +109,7 @@ void live(const World& world, const Body& body, Rank* rank) {
     // The others must not wait for a rank that gave up.
     if (rank->comm != nullptr) (void)commAbort(std::exchange(rank->comm, nullptr));
   }
+  rank->meetings[rank->rank] = INT_MAX;
 }
 
 std::string describe(const World& world, int rank, const std::string& text) {
@@ -101,7 +125,7 @@ Environment host_environment(const World& world, int rank) {
   return {};
 }
 
-void run_threads(const World& world, const Body& body) {
+void run_threads(const World& world, const Body& body, const MeetingPlace& place) {
   commUniqueId id{};
   if (world.connected) {
     ASSERT_EQ(commGetUniqueId(&id), commSuccess) << commGetLastError(nullptr);
@@ -113,6 +137,7 @@ void run_threads(const World& world, const Body& body) {
     rank.rank = r;
     rank.nranks = world.nranks;
     rank.id = id;
+    rank.meetings = place.counts();
     threads.emplace_back([&world, &body, &rank] { live(world, body, &rank); });
   }
   for (std::thread& thread : threads) thread.join();
@@ -121,7 +146,7 @@ void run_threads(const World& world, const Body& body) {
 }
 
 // In the child. Rank 0 makes the id and gives it to the others through their pipes.
-[[noreturn]] void run_child(const World& world, const Body& body, int r,
+[[noreturn]] void run_child(const World& world, const Body& body, const MeetingPlace& place, int r,
                             std::vector<Pipe>& id_pipes, int report) {
   signal(SIGPIPE, SIG_IGN);
   // If rank 0 ends without an id, the others shall see the end of their pipes.
@@ -132,6 +157,7 @@ void run_threads(const World& world, const Body& body) {
   Rank rank;
   rank.rank = r;
   rank.nranks = world.nranks;
+  rank.meetings = place.counts();
   try {
     if (world.connected && r == 0) {
       COMM_OK(rank, commGetUniqueId(&rank.id));
@@ -144,6 +170,7 @@ void run_threads(const World& world, const Body& body) {
     live(world, body, &rank);
   } catch (const std::exception& e) {
     rank.failures.push_back(e.what());
+    rank.meetings[r] = INT_MAX;
   }
   for (const std::string& text : rank.failures) {
     const std::string line = text + '\0';
@@ -186,7 +213,7 @@ bool collect(std::vector<Child>& children, int timeout_seconds) {
   }
 }
 
-void run_processes(const World& world, const Body& body) {
+void run_processes(const World& world, const Body& body, const MeetingPlace& place) {
   std::vector<Pipe> id_pipes(static_cast<size_t>(world.nranks));
   std::vector<Child> children(static_cast<size_t>(world.nranks));
   for (int r = 0; r < world.nranks; ++r) {
@@ -197,7 +224,7 @@ void run_processes(const World& world, const Body& body) {
       // A report ends when its writer has gone, so no sibling may hold its writing end.
       for (Child& other : children)
         if (&other != &child) other.report.close_write();
-      run_child(world, body, r, id_pipes, child.report.write_end);
+      run_child(world, body, place, r, id_pipes, child.report.write_end);
     }
     child.report.close_write();
   }
@@ -238,6 +265,12 @@ std::string World::to_string() const {
     text += (i == 0 ? " on hosts of " : "+") + std::to_string(hosts[i]);
   for (const auto& [name, value] : environment) text += " " + name + "=" + value;
   return text;
+}
+
+void Rank::meet() {
+  const int mine = ++meetings[rank];
+  for (int r = 0; r < nranks; ++r)
+    while (meetings[r] < mine) std::this_thread::sleep_for(std::chrono::milliseconds(1));
 }
 
 void Rank::expect(bool good, const std::string& text) {
@@ -286,11 +319,12 @@ void run(const World& world, const Body& body) {
     return;
   }
   const ScopedEnvironment environment(world.environment);
+  const MeetingPlace place(world.nranks);
   if (world.kind == Kind::kThreads) {
     served_id = served_id || world.connected;
-    run_threads(world, body);
+    run_threads(world, body, place);
   } else {
-    run_processes(world, body);
+    run_processes(world, body, place);
   }
 }
 

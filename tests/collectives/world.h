@@ -6,6 +6,7 @@
 // Only comm.h is used: what is tested here is what a user links.
 #pragma once
 
+#include <atomic>
 #include <functional>
 #include <stdexcept>
 #include <string>
@@ -46,6 +47,10 @@ struct Rank {
   commUniqueId id{};
   comm_t comm = nullptr;  // a body that ends it sets it to null
 
+  // Returns when every rank has come here as often as this one, or has ended. What this rank then
+  // breaks (it aborts, revokes, dies) cannot be seen by what another did before: its commInitRank,
+  // say, which may return long after this rank's.
+  void meet();
   // Notes a failure and goes on.
   void expect(bool good, const std::string& text);
   // Throws Failed.
@@ -57,6 +62,7 @@ struct Rank {
                     const char* call, comm_t handle = nullptr);
 
   std::vector<std::string> failures;
+  std::atomic<int>* meetings = nullptr;  // how often each rank has come to meet(); in shared memory
 };
 
 #define COMM_OK(rank, call) (rank).succeed((call), #call)

@@ -81,7 +81,7 @@ void end_after_failure(Rank& rank, Floats& data, gpu::Stream stream) {
   data.take(stream);
   gpu::synchronise(stream);  // the point: it comes back
   commResult_t state = commSuccess;
-  for (int i = 0; i < 2000 && state == commSuccess; ++i) {
+  for (int i = 0; i < 60000 && state == commSuccess; ++i) {
     COMM_OK(rank, commGetAsyncError(rank.comm, &state));
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
@@ -124,6 +124,7 @@ TEST(Abort, EndsTheWaitsOfStreams) {
     {
       Floats data(1000);
       data.set(1, stream);
+      rank.meet();
       // Rank 1 does not come.
       if (rank.rank == 0) {
         COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
@@ -153,13 +154,14 @@ TEST(BrokenGpu, IsNoticedByItsOwnRank) {
     gpu::control<void(void*)>("cuda_double_pause")(stream);
     COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
                                 rank.comm, of(stream)));
+    rank.meet();  // a call that begins later would be refused
     if (rank.rank == 0) {
       gpu::control<void(int, int)>("cuda_double_break")(0, kLaunchFailed);
     } else {
       gpu::control<void(void*)>("cuda_double_resume")(stream);
     }
     commResult_t state = commSuccess;
-    for (int i = 0; i < 10000 && state == commSuccess; ++i) {
+    for (int i = 0; i < 60000 && state == commSuccess; ++i) {
       COMM_OK(rank, commGetAsyncError(rank.comm, &state));
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     }
@@ -181,6 +183,7 @@ TEST(FailedCall, OfTheDriverIsNamed) {
     gpu::use(0);
     const gpu::Stream stream = gpu::create_stream();
     Floats data(1000);
+    rank.meet();
     if (rank.rank == 0)
       gpu::control<void(const char*, int, int)>("cuda_double_fail")("cuLaunchHostFunc", 1, 2);
     const commResult_t result = commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat,

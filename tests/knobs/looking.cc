@@ -93,7 +93,6 @@ void launch(const Launch& launch, const world::Body& body) {
   world.environment = {{"COMM_ID", world::free_address()},
                        {"COMM_NRANKS", std::to_string(launch.nranks)},
                        {"COMM_SECRET", "of the knob tests"}};
-  world.timeout_seconds = 60;
   world::run(world, [&](Rank& rank) {
     setenv("COMM_RANK", std::to_string(rank.rank).c_str(), 1);
     if (launch.settings) {

@@ -294,6 +294,7 @@ TEST(WAIT, BlockingUsesFarLessProcessorTimeThanSpinning) {
 TEST(TIMEOUT, EndsAnOperationWithoutProgress) {
   look_at({{"COMM_TIMEOUT", "0.4"}}, 2, [](Rank& rank) {
     float one = 1;
+    rank.meet();
     if (rank.rank == 0) {
       rank.expect_error(commAllReduce(&one, &one, 1, commFloat32, commSum, rank.comm, nullptr),
                         commSystemError,

@@ -455,7 +455,7 @@ TEST(CuDevice, IsNoneInAThreadWithoutAGpu) {
 // The peer has not come: only the abort ends the wait of the stream.
 TEST(Abort, InAGroupEndsWorkOnTheGpu) {
   NEED_GPUS(1);
-  std::atomic<bool> queued{false}, aborted{false};
+  std::atomic<bool> here{false}, aborted{false};
   ncclUniqueId id;
   ASSERT_OK(ncclGetUniqueId(&id));
   const auto rank = [&](int me) {
@@ -473,10 +473,10 @@ TEST(Abort, InAGroupEndsWorkOnTheGpu) {
         while (!flag) std::this_thread::sleep_for(std::chrono::milliseconds(1));
       };
       if (me == 0) {
+        wait_for(here);  // an abort would end its ncclCommInitRank
         EXPECT_OK(sum());
         std::this_thread::sleep_for(std::chrono::milliseconds(10));
         EXPECT_FALSE(gpu::is_idle(stream)) << "the sum ended without its peer";
-        queued = true;
         ASSERT_OK(ncclGroupStart());
         EXPECT_OK(sum());
         EXPECT_OK(ncclCommAbort(comm));
@@ -484,14 +484,14 @@ TEST(Abort, InAGroupEndsWorkOnTheGpu) {
         gpu::synchronise(stream);
         aborted = true;
       } else {
-        wait_for(queued);
+        here = true;
         wait_for(aborted);
         // The abort is noticed by the call or by the work that it has queued.
         const ncclResult_t begun = sum();
         EXPECT_TRUE(begun == ncclSuccess || begun == ncclRemoteError);
         gpu::synchronise(stream);
         ncclResult_t state = ncclSuccess;
-        for (int i = 0; i < 10000 && state == ncclSuccess; ++i) {
+        for (int i = 0; i < 60000 && state == ncclSuccess; ++i) {
           EXPECT_OK(ncclCommGetAsyncError(comm, &state));
           std::this_thread::sleep_for(std::chrono::milliseconds(1));
         }
