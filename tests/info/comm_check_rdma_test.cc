@@ -9,6 +9,7 @@
 #include <cstdio>
 #include <string>
 
+#include "tests/base/held_port.h"
 #include "tools/rdma/pair_report.h"
 
 namespace libcomm {
@@ -59,8 +60,8 @@ TEST(CommCheckRdma, ListsThePortAndMeasuresEveryPairOfTheRanksThatItStarts) {
 }
 
 TEST(CommCheckRdma, WorksUnderALauncher) {
-  const std::string variables = "COMM_NRANKS=2 COMM_SECRET=check COMM_ID=127.0.0.1:" +
-                                std::to_string(20000 + ::getpid() % 10000);
+  const test::HeldPort port;
+  const std::string variables = "COMM_NRANKS=2 COMM_SECRET=check COMM_ID=" + port.address();
   const std::string arguments = "--count 2 --bytes 64K";
   const Ran ran = run("(" + check_rdma(variables + " COMM_RANK=1", arguments) + " >/dev/null & " +
                       check_rdma(variables + " COMM_RANK=0", arguments) + ")");
@@ -70,9 +71,9 @@ TEST(CommCheckRdma, WorksUnderALauncher) {
 }
 
 TEST(CommCheckRdma, RanksWhosePortsDifferInMtuUseTheSmaller) {
+  const test::HeldPort port;
   const std::string variables =
-      "COMM_NRANKS=2 COMM_SECRET=check COMM_DEBUG=INFO COMM_ID=127.0.0.1:" +
-      std::to_string(20000 + (::getpid() + 5000) % 10000);
+      "COMM_NRANKS=2 COMM_SECRET=check COMM_DEBUG=INFO COMM_ID=" + port.address();
   const std::string arguments = "--count 2 --bytes 64K";
   const Ran ran = run("(" + check_rdma(variables + " COMM_RANK=1 RDMA_DOUBLE_MTU=1024", arguments) +
                       " >/dev/null & " +
