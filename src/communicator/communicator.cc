@@ -13,7 +13,7 @@ namespace libcomm {
 namespace {
 
 // How long a broken connection waits for the monitor to say what really happened.
-constexpr int kNewsWaitMs = 500;
+constexpr Seconds kNewsGrace{2};
 // Looks before a quick call goes the way of all others: a few microseconds, or as many as ranks
 // that share a core may spend before they let others have it.
 constexpr int kQuickLooks = 400;
@@ -59,7 +59,8 @@ Status Communicator::fail(Status status) {
     const auto has_left = [&] {
       return status.peer() >= 0 && bootstrap_ && bootstrap_->has_left(status.peer());
     };
-    for (int i = 0; i < kNewsWaitMs && !failure_.failed() && !has_left(); ++i)
+    const Deadline deadline = Deadline::after(kNewsGrace);
+    while (!failure_.failed() && !has_left() && !deadline.passed())
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
     if (has_left()) status = left_early(status.peer());
   }

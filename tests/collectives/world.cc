@@ -1,12 +1,9 @@
 #include "tests/collectives/world.h"
 
-#include <arpa/inet.h>
 #include <gtest/gtest.h>
-#include <netinet/in.h>
 #include <poll.h>
 #include <signal.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -16,9 +13,12 @@
 #include <climits>
 #include <cstdio>
 #include <cstdlib>
+#include <list>
 #include <mutex>
 #include <new>
 #include <thread>
+
+#include "tests/base/held_port.h"
 
 #if defined(__SANITIZE_THREAD__)
 // A rank that is a process ends by _exit, past the destructors that join the library's last
@@ -301,15 +301,9 @@ void Rank::expect_error(commResult_t result, commResult_t wanted,
 }
 
 std::string free_address() {
-  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof address;
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  close(fd);
-  return "127.0.0.1:" + std::to_string(ntohs(address.sin_port));
+  // Held until the process ends: a rank may come back to it at any time.
+  static std::list<libcomm::test::HeldPort> held;
+  return held.emplace_back().address();
 }
 
 void run(const World& world, const Body& body) {

@@ -74,7 +74,7 @@ using Body = std::function<void(Rank&)>;
 // Runs `body` on every rank and waits for all of them.
 void run(const World& world, const Body& body);
 
-// "127.0.0.1:port", with a port that was free a moment ago.
+// "127.0.0.1:port", with a port that nobody else gets until this process ends (HeldPort).
 std::string free_address();
 
 // Environment variables for as long as this lives; no other thread may run at its ends.

@@ -57,7 +57,7 @@ commResult_t try_join(world::Rank& rank, Scene& scene) {
 void join(world::Rank& rank, Scene& scene) { COMM_OK(rank, try_join(rank, scene)); }
 
 void await(const std::function<bool()>& met, const char* what) {
-  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(20);
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (!met()) {
     if (std::chrono::steady_clock::now() > deadline) throw world::Failed(what);
     std::this_thread::sleep_for(std::chrono::milliseconds(2));
@@ -76,7 +76,7 @@ void end_clean(world::Rank& rank, const Holdings& before) {
   // ThreadSanitizer may have started a thread of its own.
   const int threads = before.threads + (world::kSanitized ? 1 : 0);
   Holdings after = Holdings::now();
-  for (int i = 0; i < 1000; ++i) {
+  for (int i = 0; i < 12000; ++i) {
     if (after.descriptors <= most && after.threads <= threads) return;
     std::this_thread::sleep_for(std::chrono::milliseconds(5));
     after = Holdings::now();

@@ -30,7 +30,7 @@ struct Scene {
 void join(world::Rank& rank, Scene& scene);
 commResult_t try_join(world::Rank& rank, Scene& scene);
 
-// Waits until `met`; throws world::Failed with `what` when that takes 20 s.
+// Waits until `met`; throws world::Failed with `what` when that takes 60 s.
 void await(const std::function<bool()>& met, const char* what);
 
 // What this process holds.
