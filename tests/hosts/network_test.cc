@@ -94,7 +94,7 @@ TEST(Networks, ARankWithAnotherSecretStaysOutside) {
   NEEDS(network);
   Team team(network, {0, 1});
   team.give_wrong_secret(1);
-  team.set("COMM_BOOTSTRAP_TIMEOUT", "3");
+  team.set("COMM_BOOTSTRAP_TIMEOUT", "6");  // rank 1 gives up after 3 s
   team.start({});
   team.wait();
   for (const int rank : {0, 1}) EXPECT_EQ(team.status(rank), 2) << team.all_said();

@@ -13,7 +13,7 @@ namespace libcomm::test {
 namespace {
 
 std::FILE* open_command(const std::string& variables, const std::string& command) {
-  return ::popen(("env " + variables + " timeout -k 5 60 " + command + " 2>&1").c_str(), "r");
+  return ::popen(("env " + variables + " timeout -k 5 120 " + command + " 2>&1").c_str(), "r");
 }
 
 Ran close_command(std::FILE* pipe, std::string out) {

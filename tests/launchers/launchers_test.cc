@@ -12,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "tests/base/held_port.h"
 #include "tests/base/temp_folder.h"
 #include "tests/launchers/jobs.h"
 
@@ -115,7 +116,7 @@ TEST_F(OpenMpi, LeavesNothingOfAJobWithAKilledRank) {
   EXPECT_NE(ran.status, 124) << "the job hung";
   // mpirun leaves its daemon's children to init, which reaps them soon.
   for (const pid_t pid : pids) {
-    int patience = 2000;
+    int patience = 12000;
     while (::kill(pid, 0) == 0 && --patience > 0)
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     EXPECT_GT(patience, 0) << "process " << pid << " is still there";
@@ -227,12 +228,10 @@ std::string own(int rank, int nranks, const std::string& id) {
          " COMM_ID=" + id + kSecret;
 }
 
-// A port that was free a moment ago.
-std::string free_port() { return std::to_string(Listener().port()); }
-
 TEST_F(OwnVariables, MeetByAddress) {
   for (const std::string& host : {"127.0.0.1:"s, "localhost:"s}) {
-    const std::string id = host + free_port();
+    const HeldPort port;
+    const std::string id = host + std::to_string(port.number());
     expect_good(run_ranks(3, kRun, [&](int rank) { return own(rank, 3, id); }));
   }
 }
@@ -252,21 +251,23 @@ TEST_F(OwnVariables, MeetByFileOnceMoreAfterAJobHasEnded) {
 
 TEST_F(OwnVariables, ComeBeforeALaunchers) {
   const Listener agent;
-  const std::string id = "127.0.0.1:" + free_port();
-  expect_good(run_ranks(
-      2, kRun, [&](int rank) { return own(rank, 2, id) + " " + torchrun(1 - rank, 2, agent); }));
+  const HeldPort port;
+  expect_good(run_ranks(2, kRun, [&](int rank) {
+    return own(rank, 2, port.address()) + " " + torchrun(1 - rank, 2, agent);
+  }));
 }
 
 TEST_F(OwnVariables, RanksWithDifferentIdsGiveUp) {
-  const std::string ids[] = {"127.0.0.1:" + free_port(), "127.0.0.1:" + free_port()};
-  expect_all_fail(run_ranks(
-      2, kRun, [&](int rank) { return own(rank, 2, ids[rank]) + " COMM_BOOTSTRAP_TIMEOUT=3"; }));
+  const HeldPort ports[2];
+  expect_all_fail(run_ranks(2, kRun, [&](int rank) {
+    return own(rank, 2, ports[rank].address()) + " COMM_BOOTSTRAP_TIMEOUT=3";
+  }));
 }
 
 TEST_F(OwnVariables, TheSameRankTwiceIsRefused) {
-  const std::string id = "127.0.0.1:" + free_port();
+  const HeldPort port;
   const auto ran =
-      run_ranks(3, kRun, [&](int process) { return own(std::min(process, 1), 3, id); });
+      run_ranks(3, kRun, [&](int process) { return own(std::min(process, 1), 3, port.address()); });
   expect_all_fail(ran);
   for (const Ran& each : ran)
     EXPECT_NE(each.out.find("rank 1 of 3 was taken twice"), std::string::npos) << each.out;
