@@ -24,8 +24,10 @@ constexpr double kTellAfter = 0.2;
 constexpr double kWatchSettles = 0.03;
 // How long a goodbye may still be under way when its sender's process has already ended.
 constexpr double kGoodbyeGrace = 0.05;
-// Patience with one address while mending.
-constexpr double kRepairPatience = 2;
+// Patience with one address while mending: a peer that answers at none of them counts as having
+// left, and one that has left mostly refuses at once: a slow one and a dead interface are waited
+// for.
+constexpr double kRepairPatience = 10;
 
 constexpr uint16_t kControl = static_cast<uint16_t>(Use::kControl);
 
