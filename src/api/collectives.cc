@@ -73,8 +73,23 @@ bool quick(comm_t handle, const QuickKey& key, const void* in, void* out, cudaSt
   Communicator& communicator = *handle->communicator;
   const QuickCall* call = communicator.find_quick(key);
   if (call == nullptr || !call->accepts(in, out, communicator.checks_buffers())) return false;
-  if (!communicator.is_host_memory(in, out)) return false;
+  if (!communicator.is_host_memory(in)) return false;
+  if (out != in && !communicator.is_host_memory(out)) return false;
   *result = guarded(handle, [&] { return communicator.run_quick(*call, in, out); });
+  return true;
+}
+
+// A message on host memory that needs no words, alone or in a group of such: false otherwise.
+// `type` is the caller's, and becomes the message's.
+bool quick(comm_t handle, MessageCall message, int type, cudaStream_t stream,
+           commResult_t* result) {
+  if (stream != nullptr) return false;
+  message.type = static_cast<DataType>(type);
+  *result = commSuccess;
+  if (in_group()) return add_quick_message(handle, message, type);
+  const QuickUse use(handle);
+  if (!use || !handle->communicator->is_quick(message, type)) return false;
+  *result = guarded(handle, [&] { return handle->communicator->run_quick({&message, 1}); });
   return true;
 }
 
@@ -343,6 +358,9 @@ commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count,
 
 commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatype, int peer,
                       comm_t comm, cudaStream_t stream) {
+  const MessageCall message{.peer = peer, .is_send = true, .count = count, .src = sendbuff};
+  commResult_t result;
+  if (quick(comm, message, datatype, stream, &result)) return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     return fill_p2p(c, {sendbuff, nullptr, count, datatype}, peer, true, &o);
   });
@@ -350,6 +368,9 @@ commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatyp
 
 commResult_t commRecv(void* recvbuff, size_t count, commDataType_t datatype, int peer, comm_t comm,
                       cudaStream_t stream) {
+  const MessageCall message{.peer = peer, .is_send = false, .count = count, .dst = recvbuff};
+  commResult_t result;
+  if (quick(comm, message, datatype, stream, &result)) return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     return fill_p2p(c, {nullptr, recvbuff, count, datatype}, peer, false, &o);
   });

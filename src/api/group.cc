@@ -3,7 +3,9 @@
 #include <pthread.h>
 
 #include <algorithm>
+#include <array>
 #include <deque>
+#include <optional>
 
 #include "src/base/thread.h"
 #include "src/communicator/batch.h"
@@ -17,7 +19,7 @@ thread_local constinit int t_group_depth = 0;
 namespace {
 
 struct PendingWork {
-  explicit PendingWork(comm* one) : handle(one), use(one) {}
+  PendingWork(comm* one, HandleUse&& in_use) : handle(one), use(std::move(in_use)) {}
 
   comm* handle;
   HandleUse use;  // keeps the communicator alive until the group ends
@@ -41,22 +43,72 @@ struct GroupState {
   std::vector<Creation> creations;
 };
 
+// What a group is for as long as it has nothing but messages of one communicator that need no
+// words (Communicator::is_quick).
+struct QuickGroup {
+  static constexpr size_t kMost = 16;
+
+  bool open = false;  // the group is still of this kind
+  size_t count = 0;
+  comm* handle = nullptr;  // of the messages
+  std::optional<HandleUse> use;
+  std::array<MessageCall, kMost> messages;
+
+  bool add(comm* to, const MessageCall& message, int type) {
+    if (!open || count == kMost) return false;
+    if (count > 0) {
+      if (to != handle || !to->communicator->is_quick(message, type)) return false;
+    } else {
+      QuickUse first(to);
+      if (!first || !to->communicator->is_quick(message, type)) return false;
+      handle = to;
+      use.emplace(std::move(first).keep());
+    }
+    messages[count++] = message;
+    return true;
+  }
+};
+
+Operation operation_of(const MessageCall& message) {
+  Operation operation;
+  operation.collective = Collective::kSendRecv;
+  operation.root = message.peer;
+  operation.is_send = message.is_send;
+  operation.type = message.type;
+  operation.count = message.count;
+  operation.in = message.src;
+  operation.out = message.dst;
+  return operation;
+}
+
 // A thread's group, and the memory that it keeps from one to the next: a group of two small
 // messages takes less time than two allocations would.
 class ThreadGroup {
  public:
   GroupState open;
+  QuickGroup quick;
   bool dropped_by_fork = false;
 
+  // From now on the group is like any other.
+  void leave_quick() {
+    quick.open = false;
+    if (quick.count == 0) return;
+    PendingWork& work = add_work(quick.handle, *std::move(quick.use));
+    for (const MessageCall& message : std::span(quick.messages).first(quick.count))
+      work.operations.push_back(operation_of(message));
+    work.waits = true;
+    quick.use.reset();
+    quick.count = 0;
+  }
   // What the open group has of this communicator; null: nothing.
   PendingWork* work_of(const comm* handle) {
     for (PendingWork& work : open.work)
       if (work.handle == handle) return &work;
     return nullptr;
   }
-  PendingWork& add_work(comm* handle) {
+  PendingWork& add_work(comm* handle, HandleUse&& use) {
     if (open.work.capacity() == 0) open.work = std::move(spare_work_);
-    PendingWork& work = open.work.emplace_back(handle);
+    PendingWork& work = open.work.emplace_back(handle, std::move(use));
     work.operations = std::move(spare_operations_);
     return work;
   }
@@ -90,6 +142,7 @@ ThreadGroup& thread_group() {
     t_group = new ThreadGroup;
     (void)&t_group_owner;  // made by being named
   }
+  t_group->leave_quick();
   return *t_group;
 }
 
@@ -291,14 +344,16 @@ void note_group_failure(const Status& status) {
     thread_group().open.first_failure = status;
 }
 
-bool group_uses(const comm* handle) {
-  return t_group != nullptr && t_group->work_of(handle) != nullptr;
+bool group_uses(const comm* handle) { return thread_group().work_of(handle) != nullptr; }
+
+bool add_quick_message(comm* handle, const MessageCall& message, int type) {
+  return t_group != nullptr && t_group->quick.add(handle, message, type);
 }
 
 Status add_to_group(comm* handle, Operation&& operation, Placement&& placement) {
   PendingWork* it = thread_group().work_of(handle);
   if (it == nullptr) {
-    it = &thread_group().add_work(handle);
+    it = &thread_group().add_work(handle, HandleUse(handle));
     if (Status status = it->use.status(); !status) {  // another thread ends it this very moment
       thread_group().open.work.pop_back();
       return status;
@@ -333,13 +388,22 @@ void forget_in_group(comm* handle) {
 Status group_start() {
   static const int installed = pthread_atfork(nullptr, nullptr, drop_group_in_child);
   (void)installed;
-  ++t_group_depth;
+  if (t_group_depth++ == 0 && t_group != nullptr) t_group->quick.open = true;
   return Status::ok();
 }
 
 Status group_end() {
   if (t_group_depth == 0) return no_group("commGroupEnd");
   if (--t_group_depth > 0) return Status::ok();
+  if (t_group != nullptr && t_group->quick.count > 0) {
+    QuickGroup& quick = t_group->quick;
+    Communicator& communicator = *quick.handle->communicator;
+    if (communicator.runs_in_caller()) {
+      const HandleUse use = *std::move(quick.use);
+      const size_t count = std::exchange(quick.count, 0);
+      return communicator.run_quick(std::span(quick.messages).first(count));
+    }
+  }
   GroupState group = thread_group().take();
   Status status = run_group(group);
   thread_group().keep_memory(group);

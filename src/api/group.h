@@ -23,6 +23,10 @@ bool group_uses(const comm* handle);
 // Adds an operation of a checked communicator.
 // The failure of its use when another thread is ending it.
 Status add_to_group(comm* handle, Operation&& operation, Placement&& placement);
+// Adds a message to a group that has nothing but such messages of this communicator: they are
+// carried out by the thread that ends it, without an Operation each. False: it must be added as
+// any other call. `type` is the caller's.
+bool add_quick_message(comm* handle, const MessageCall& message, int type);
 // Of several failures the one that may be the cause: one that is no echo of a peer's, and a failure
 // rather than kInProgress.
 void keep_cause(Status status, Status* cause);

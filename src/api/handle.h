@@ -90,6 +90,11 @@ class HandleUse {
   comm* for_errors() const { return known_; }
 
  private:
+  friend class QuickUse;
+  // Of a handle that the caller has counted itself into.
+  struct Counted {};
+  HandleUse(Counted, struct comm* handle) : handle_(handle), known_(handle) {}
+
   void end() {
     if (handle_ != nullptr) handle_->users.fetch_sub(1, std::memory_order_acq_rel);
   }
@@ -136,6 +141,8 @@ class QuickUse {
   QuickUse(const QuickUse&) = delete;
   QuickUse& operator=(const QuickUse&) = delete;
   explicit operator bool() const { return handle_ != nullptr; }
+  // The same use, for longer.
+  HandleUse keep() && { return {HandleUse::Counted(), std::exchange(handle_, nullptr)}; }
 
  private:
   struct comm* handle_ = nullptr;  // non-null: in use by us

@@ -184,9 +184,39 @@ Status Communicator::run_quick(const QuickCall& quick, const void* in, void* out
   current_ = quick.call.signature;
   current_.op = operations_;
   Oneshot exchange(board_view_, quick.call, operations_, in, out);
-  const int looks = wait_policy_.share_cores ? kQuickLooksShared : kQuickLooks;
-  if (exchange.finish_within(looks)) return Status::ok();
+  if (exchange.finish_within(quick_looks())) return Status::ok();
   return drive(exchange);
+}
+
+int Communicator::quick_looks() const {
+  return wait_policy_.share_cores ? kQuickLooksShared : kQuickLooks;
+}
+
+bool Communicator::is_quick(const MessageCall& call, int type) {
+  constexpr size_t kMostCount = size_t{1} << 48;  // no size overflows
+  const void* buffer = call.is_send ? call.src : call.dst;
+  const bool is_right = static_cast<unsigned>(type) < kNumDataTypes && call.count <= kMostCount &&
+                        static_cast<unsigned>(call.peer) < static_cast<unsigned>(nranks_) &&
+                        call.peer != rank_ && (buffer != nullptr || call.count == 0);
+  // Buffers for RDMA are lent for the time of a group.
+  if (!is_right || rdma_ || !runs_in_caller()) return false;
+  const bool traced =
+      log_wants(LogLevel::kTrace, Subsys::kP2p) || log_wants(LogLevel::kTrace, Subsys::kCall);
+  return !traced && is_host_memory(buffer);
+}
+
+Status Communicator::run_quick(std::span<const MessageCall> calls) {
+  P2pBatch& batch = messages();
+  struct Abandon {
+    ~Abandon() { batch.abandon(); }
+    P2pBatch& batch;
+  } when_over{batch};
+  if (shm_.board != nullptr) shm_.board->drop_freed_segments();
+  batch.start(calls);
+  bool done = false;
+  if (Status status = batch.finish_within(quick_looks(), &done); !status)
+    return fail(std::move(status));
+  return done ? Status::ok() : drive(batch);
 }
 
 // One thread does everything, where the engine may get work of a graph at any time.
@@ -275,15 +305,13 @@ int Communicator::ranks_in_process() const {
   }));
 }
 
-bool Communicator::look_for_host_memory(const void* in, const void* out) {
-  host_in_ = in;
-  host_out_ = out;
+bool Communicator::look_for_host_memory(const void* address) {
   const cuda::Driver* driver = cuda::Driver::find();
-  if (driver == nullptr) return true;
-  const auto on_host = [&](const void* address) {
+  if (driver != nullptr)
     return cuda::place_of(*driver, address).kind == cuda::MemoryPlace::Kind::kHost;
-  };
-  return on_host(in) && (in == out || on_host(out));
+  const size_t place = host_place(address);
+  host_buffers_[place ^ 1] = std::exchange(host_buffers_[place], address);
+  return true;
 }
 
 Status Communicator::run_queued(std::span<const Operation> operations) {

@@ -94,13 +94,21 @@ class Communicator {
   // The call as it was done before, if it can be done so now: null while the engine exists, or when
   // the communicator cannot be used.
   const QuickCall* find_quick(const QuickKey& key) const {
-    const bool usable = !failure_.failed() && !finalized_.load(std::memory_order_acquire) &&
-                        !has_engine_.load(std::memory_order_acquire);
-    return usable ? quick_calls_.find(key) : nullptr;
+    return runs_in_caller() ? quick_calls_.find(key) : nullptr;
   }
   // Does it; the buffers are ones that it accepts. As run().
   Status run_quick(const QuickCall& quick, const void* in, void* out);
   bool checks_buffers() const { return checks_buffers_; }
+  // Nothing is queued, and nothing keeps the communicator from being used.
+  bool runs_in_caller() const {
+    return !failure_.failed() && !finalized_.load(std::memory_order_acquire) &&
+           !has_engine_.load(std::memory_order_acquire);
+  }
+  // Can this message be carried out by run_quick()? False when anything about it needs words.
+  // `type` is the caller's.
+  bool is_quick(const MessageCall& call, int type);
+  // Carries out messages that is_quick() was asked about, while runs_in_caller(). As run().
+  Status run_quick(std::span<const MessageCall> calls);
 
   // Carries out the operations of a group in the calling thread, after what is queued; for groups
   // of one communicator.
@@ -121,10 +129,11 @@ class Communicator {
   bool has_graphs() const { return gpu_queue_ && gpu_queue_->has_graphs(); }
   // The GPU of its operations, or the one that was current when it was made; -1: none.
   int gpu() const { return gpu_.load(std::memory_order_relaxed); }
-  // Neither buffer is GPU memory. Cheap for the buffers of the call before.
-  bool is_host_memory(const void* in, const void* out) {
-    if (cuda::Driver::found() == nullptr && in == host_in_ && out == host_out_) return true;
-    return look_for_host_memory(in, out);
+  // It is no GPU memory. Cheap for the buffers of the last few calls.
+  bool is_host_memory(const void* address) {
+    const size_t place = host_place(address);
+    const bool known = host_buffers_[place] == address || host_buffers_[place ^ 1] == address;
+    return (known && cuda::Driver::found() == nullptr) || look_for_host_memory(address);
   }
 
   // What this rank's waits need; for driving several communicators' batches from one thread.
@@ -176,7 +185,10 @@ class Communicator {
   Status start_engine();
   Status run_on_engine(std::span<const Operation> operations);
   void end_gpu_queue();
-  bool look_for_host_memory(const void* in, const void* out);
+  bool look_for_host_memory(const void* address);
+  static size_t host_place(const void* address) {
+    return reinterpret_cast<uintptr_t>(address) * 0x9e3779b97f4a7c15u >> 58;
+  }
   // Everything after the group has met: facts, transports, planner.
   static Result<std::shared_ptr<Communicator>> assemble(std::shared_ptr<Communicator> communicator,
                                                         const CommOptions& options);
@@ -192,6 +204,7 @@ class Communicator {
   P2pBatch& messages();
   // On the engine's thread; lets no exception out.
   Status run_queued(std::span<const Operation> operations);
+  int quick_looks() const;
   // Drives one execution to its end.
   Status drive(Execution& execution);
 
@@ -233,8 +246,8 @@ class Communicator {
   std::atomic<size_t> scratch_size_{0};
   std::vector<PreMulOp> ops_;
 
-  const void* host_in_ = nullptr;  // of the last quick call, in a process without CUDA
-  const void* host_out_ = nullptr;
+  // Of quick calls, in a process without CUDA, each in its host_place() or the one beside it.
+  std::array<const void*, 64> host_buffers_{};
   std::atomic<int> gpu_{-1};
   std::shared_ptr<GpuQueue> gpu_queue_;
   std::atomic<size_t> gpu_pinned_bytes_{0};

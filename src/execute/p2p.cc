@@ -7,6 +7,18 @@
 #include "src/reduce/reduce.h"
 
 namespace libcomm {
+namespace {
+
+Signature signature_of(const MessageCall& call, uint64_t number) {
+  Signature signature;
+  signature.op = number;
+  signature.count = call.count;
+  signature.collective = static_cast<uint8_t>(Collective::kSendRecv);
+  signature.type = static_cast<uint8_t>(call.type);
+  return signature;
+}
+
+}  // namespace
 
 Status check_self_messages(int rank, std::span<const Operation> operations) {
   std::vector<const Operation*> sends, receives;
@@ -31,42 +43,58 @@ Status check_self_messages(int rank, std::span<const Operation> operations) {
 }
 
 void P2pBatch::start(std::span<const Operation> operations) {
-  if (peers_.empty()) peers_.resize(static_cast<size_t>(nranks_));
-  messages_.clear();
-  flows_.clear();
+  begin();
   bool to_self = false;
   for (const Operation& operation : operations) {
     if (operation.collective != Collective::kSendRecv) continue;
     to_self = to_self || operation.root == rank_;
-    if (operation.root != rank_) add(operation);
+    if (operation.root != rank_)
+      add({operation.root, operation.is_send, operation.type, operation.count, operation.in,
+           operation.out});
   }
+  end_adding();
+  if (to_self) settle_self(operations);
+}
+
+void P2pBatch::start(std::span<const MessageCall> calls) {
+  begin();
+  for (const MessageCall& call : calls) add(call);
+  end_adding();
+}
+
+void P2pBatch::begin() {
+  if (peers_.empty()) peers_.resize(static_cast<size_t>(nranks_));
+  messages_.clear();
+  flows_.clear();
+}
+
+void P2pBatch::end_adding() {
   for (const Flow& flow : flows_) {
     Peer& peer = peer_of(flow.peer);
     peer.send_flow = peer.recv_flow = kNone;
   }
-  if (to_self) settle_self(operations);
 }
 
-void P2pBatch::add(const Operation& operation) {
-  Peer& peer = peer_of(operation.root);
-  int& flow_index = operation.is_send ? peer.send_flow : peer.recv_flow;
+void P2pBatch::add(const MessageCall& call) {
+  Peer& peer = peer_of(call.peer);
+  int& flow_index = call.is_send ? peer.send_flow : peer.recv_flow;
   const int index = static_cast<int>(messages_.size());
   if (flow_index == kNone) {
     flow_index = static_cast<int>(flows_.size());
-    flows_.push_back({operation.root, operation.is_send, index, index, index});
+    flows_.push_back({call.peer, call.is_send, index, index, index});
   } else {
     Flow& flow = flows_[static_cast<size_t>(flow_index)];
     message(flow.last).next = index;
     flow.last = index;
   }
   Message& added = messages_.emplace_back();
-  added.signature = signature_of(operation, operation.is_send ? ++peer.sent : ++peer.received);
-  added.src = static_cast<const std::byte*>(operation.in);
-  added.dst = static_cast<std::byte*>(operation.out);
-  added.bytes = operation.count * size_of(operation.type);
+  added.signature = signature_of(call, call.is_send ? ++peer.sent : ++peer.received);
+  added.src = static_cast<const std::byte*>(call.src);
+  added.dst = static_cast<std::byte*>(call.dst);
+  added.bytes = call.count * size_of(call.type);
   if (log_wants(LogLevel::kTrace, Subsys::kP2p))
     log_trace(Subsys::kP2p, "rank {}: message {} {} rank {}: {}", rank_, added.signature.op,
-              operation.is_send ? "to" : "from", operation.root, describe(added.signature));
+              call.is_send ? "to" : "from", call.peer, describe(added.signature));
 }
 
 // The n-th send to oneself belongs to the n-th receive.
@@ -92,14 +120,20 @@ void P2pBatch::settle_self(std::span<const Operation> operations) {
   }
 }
 
-Status P2pBatch::open(const Flow& flow) {
+Status P2pBatch::open(Flow& flow) {
   Peer& peer = peer_of(flow.peer);
-  if (flow.sends && peer.send_port == nullptr) {
-    COMM_ASSIGN(peer.send_port, ports_->send_port(flow.peer, kP2pLane));
+  if (flow.sends) {
+    if (peer.send_port == nullptr) {
+      COMM_ASSIGN(peer.send_port, ports_->send_port(flow.peer, kP2pLane));
+    }
+    flow.send_port = peer.send_port;
+    return Status::ok();
   }
-  if (!flow.sends && peer.recv_port == nullptr) {
+  if (peer.recv_port == nullptr) {
     COMM_ASSIGN(peer.recv_port, ports_->recv_port(flow.peer, kP2pLane));
   }
+  flow.recv_port = peer.recv_port;
+  flow.segment = flow.recv_port->channel->receive_bytes();
   return Status::ok();
 }
 
@@ -136,7 +170,7 @@ Status P2pBatch::give(Message& message, SendPort& port, bool* whole, bool* moved
 }
 
 Status P2pBatch::advance_send(Flow& flow, bool* moved) {
-  SendPort& port = *peer_of(flow.peer).send_port;
+  SendPort& port = *flow.send_port;
   while (flow.giving != kNone) {
     bool whole = false;
     COMM_TRY(give(message(flow.giving), port, &whole, moved));
@@ -152,12 +186,12 @@ Status P2pBatch::advance_send(Flow& flow, bool* moved) {
 }
 
 Status P2pBatch::advance_recv(Flow& flow, bool* moved) {
-  RecvChannel& channel = *peer_of(flow.peer).recv_port->channel;
+  RecvChannel& channel = *flow.recv_port->channel;
   while (flow.first != kNone) {
     Message& due = message(flow.first);
-    if (!due.expected) channel.expect(due.signature, due.dst, due.bytes, channel.receive_bytes());
+    if (!due.expected) channel.expect(due.signature, due.dst, due.bytes, flow.segment);
     due.expected = true;
-    const size_t bytes = std::min(channel.receive_bytes(), due.bytes - due.done);
+    const size_t bytes = std::min(flow.segment, due.bytes - due.done);
     bool got = false;
     COMM_TRY(channel.receive_into(due.signature, due.dst + due.done, bytes, &got));
     if (!got) return Status::ok();
@@ -172,7 +206,7 @@ Status P2pBatch::advance(Progress* progress) {
   bool moved = false;
   for (size_t i = 0; i < flows_.size();) {
     Flow& flow = flows_[i];
-    COMM_TRY(open(flow));
+    if (flow.send_port == nullptr && flow.recv_port == nullptr) COMM_TRY(open(flow));
     COMM_TRY(flow.sends ? advance_send(flow, &moved) : advance_recv(flow, &moved));
     if (flow.first == kNone) {
       flow = flows_.back();
@@ -185,11 +219,20 @@ Status P2pBatch::advance(Progress* progress) {
   return Status::ok();
 }
 
+Status P2pBatch::finish_within(int looks, bool* done) {
+  Progress progress = Progress::kMoved;
+  while (progress != Progress::kDone && looks > 0) {
+    COMM_TRY(advance(&progress));
+    if (progress == Progress::kStuck) --looks;
+  }
+  *done = progress == Progress::kDone;
+  return Status::ok();
+}
+
 void P2pBatch::abandon() {
   for (const Flow& flow : flows_) {
-    const Peer& peer = peer_of(flow.peer);
-    if (flow.sends && peer.send_port != nullptr) peer.send_port->channel->withdraw();
-    if (!flow.sends && peer.recv_port != nullptr) peer.recv_port->channel->withdraw();
+    if (flow.send_port != nullptr) flow.send_port->channel->withdraw();
+    if (flow.recv_port != nullptr) flow.recv_port->channel->withdraw();
   }
   flows_.clear();
 }
@@ -200,11 +243,8 @@ void P2pBatch::awaited_peers(std::vector<int>* peers) const {
 
 void P2pBatch::wait_handles(std::vector<WaitHandle>* handles) const {
   for (const Flow& flow : flows_) {
-    const Peer& peer = peer_of(flow.peer);
-    if (flow.sends && peer.send_port != nullptr)
-      handles->push_back(peer.send_port->channel->wait_handle());
-    if (!flow.sends && peer.recv_port != nullptr)
-      handles->push_back(peer.recv_port->channel->wait_handle());
+    if (flow.send_port != nullptr) handles->push_back(flow.send_port->channel->wait_handle());
+    if (flow.recv_port != nullptr) handles->push_back(flow.recv_port->channel->wait_handle());
   }
 }
 

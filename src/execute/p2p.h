@@ -19,6 +19,16 @@ namespace libcomm {
 // kInvalidUsage when not. To be asked before anything of the group starts.
 Status check_self_messages(int rank, std::span<const Operation> operations);
 
+// A send or a receive, of checked arguments; never of a message to oneself.
+struct MessageCall {
+  int peer = -1;
+  bool is_send = false;
+  DataType type = DataType::kUint8;
+  size_t count = 0;
+  const void* src = nullptr;  // of a send
+  void* dst = nullptr;        // of a receive
+};
+
 class P2pBatch final : public Execution {
  public:
   P2pBatch(int rank, int nranks, Ports* ports) : rank_(rank), nranks_(nranks), ports_(ports) {}
@@ -26,7 +36,11 @@ class P2pBatch final : public Execution {
   // oneself, which check_self_messages() has looked at. The buffers must stay until advance() is
   // done, or has failed.
   void start(std::span<const Operation> operations);
+  // The same with these.
+  void start(std::span<const MessageCall> calls);
   Status advance(Progress* progress) override;
+  // Goes as far as it can, looking so many times in vain; *done when that was to the end.
+  Status finish_within(int looks, bool* done);
   // The group has failed, or will not be driven to its end: when this returns, peers neither read
   // nor write its buffers any more.
   void abandon();
@@ -51,7 +65,10 @@ class P2pBatch final : public Execution {
     int peer = kNone;
     bool sends = false;
     int first = kNone, last = kNone;
-    int giving = kNone;  // sends: the first that the channel has not taken whole
+    int giving = kNone;             // sends: the first that the channel has not taken whole
+    SendPort* send_port = nullptr;  // once opened
+    RecvPort* recv_port = nullptr;
+    size_t segment = 0;  // receives: bytes of a whole one
   };
   struct Peer {
     SendPort* send_port = nullptr;  // once opened
@@ -61,11 +78,12 @@ class P2pBatch final : public Execution {
   };
 
   Peer& peer_of(int rank) { return peers_[static_cast<size_t>(rank)]; }
-  const Peer& peer_of(int rank) const { return peers_[static_cast<size_t>(rank)]; }
   Message& message(int index) { return messages_[static_cast<size_t>(index)]; }
-  void add(const Operation& operation);
+  void begin();
+  void add(const MessageCall& call);
+  void end_adding();
   void settle_self(std::span<const Operation> operations);
-  Status open(const Flow& flow);
+  Status open(Flow& flow);
   Status give(Message& message, SendPort& port, bool* whole, bool* moved);
   Status advance_send(Flow& flow, bool* moved);
   Status advance_recv(Flow& flow, bool* moved);
