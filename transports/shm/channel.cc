@@ -11,44 +11,80 @@
 namespace libcomm::shm {
 namespace {
 
-static_assert(sizeof(SlotHeader::signature) == sizeof(Signature));
+static_assert(sizeof(NoteHead::signature) == sizeof(Signature));
 
-// Segment numbers on the wire start at 1 and wrap.
-uint32_t sequence_of(uint64_t index) { return static_cast<uint32_t>(index + 1); }
+// Segment numbers on the wire start at 1; those of heads wrap.
+uint64_t number_of(uint64_t index) { return index + 1; }
+uint32_t sequence_of(uint64_t index) { return static_cast<uint32_t>(number_of(index)); }
 
-std::byte* body_of(SlotHeader& slot) { return reinterpret_cast<std::byte*>(&slot + 1); }
+size_t whole_lines(size_t bytes) { return (bytes + kLine - 1) / kLine * kLine; }
 
-// Copies of constant length: a call costs more than the copy. The body is longer than either.
-void copy_inline(SlotHeader& slot, size_t bytes) {
-  if (bytes <= kInlineBytes / 2)
-    std::memcpy(slot.payload, body_of(slot), kInlineBytes / 2);
-  else
-    std::memcpy(slot.payload, body_of(slot), kInlineBytes);
+// At most kHeadBytes. Copies of constant length where they are usual: a call costs more.
+void copy_short(std::byte* to, const std::byte* from, size_t bytes) {
+  if (bytes == kHeadBytes)
+    std::memcpy(to, from, kHeadBytes);
+  else if (bytes == sizeof(uint64_t))
+    std::memcpy(to, from, sizeof(uint64_t));
+  else if (bytes == sizeof(uint32_t))
+    std::memcpy(to, from, sizeof(uint32_t));
+  else if (bytes > 0)
+    std::memcpy(to, from, bytes);
+}
+
+// Copies what line `index` of a note carries of a payload: to the line, or from it.
+struct LinePart {
+  size_t at;
+  size_t bytes;
+
+  LinePart(size_t index, size_t payload)
+      : at(kHeadBytes + index * Note::kLineBytes),
+        bytes(std::min(Note::kLineBytes, payload - at)) {}
+  void copy(std::byte* to, const std::byte* from) const {
+    if (bytes == Note::kLineBytes)
+      std::memcpy(to, from, Note::kLineBytes);
+    else
+      std::memcpy(to, from, bytes);
+  }
+};
+
+// Makes this processor the line's owner, so that a store to it later need not wait for that.
+void prefetch_for_writing(const void* line) {
+#if defined(__x86_64__) || defined(__i386__)
+  asm volatile("prefetchw (%0)" : : "r"(line));
+#else
+  __builtin_prefetch(line, 1);
+#endif
 }
 
 }  // namespace
 
+ChannelParts::ChannelParts(const ChannelPlace& place)
+    : header(reinterpret_cast<ChannelHeader*>(place.extent)),
+      notes(reinterpret_cast<Note*>(place.extent + sizeof(ChannelHeader))),
+      ring(place.extent + sizeof(ChannelHeader) + kNotes * sizeof(Note)),
+      ring_bytes(place.memory->layout().ring_bytes()),
+      slot_bytes(place.memory->layout().slot_bytes) {}
+
 ShmSendChannel::ShmSendChannel(ChannelPlace place)
     : place_(std::move(place)),
-      header_(reinterpret_cast<ChannelHeader*>(place_.extent)),
-      slots_(place_.extent + sizeof(ChannelHeader)),
-      slot_bytes_(place_.memory->layout().slot_bytes),
-      slot_stride_(place_.memory->layout().slot_stride()),
-      slot_count_(place_.memory->layout().slots),
-      slot_index_(header_->sent.load(std::memory_order_relaxed) % slot_count_),
-      sent_(header_->sent.load(std::memory_order_relaxed)),
-      // No credit is known of a channel that was used before: the first reserve() looks.
-      released_(sent_ > slot_count_ ? sent_ - slot_count_ : 0) {
+      parts_(place_),
+      sent_(parts_.header->sent.load(std::memory_order_relaxed)),
+      // No credit is known of a channel that was used before: the first segment looks.
+      released_(sent_ > kNotes ? sent_ - kNotes : 0) {
+  if (sent_ > 0) {  // and no room, before all of what was sent has been taken
+    oldest_ = sent_ - 1;
+    stretches_[oldest_ % kNotes] = {0, parts_.ring_bytes};
+  }
   if (place_.open_channels) place_.open_channels->fetch_add(1, std::memory_order_relaxed);
 }
 
 ShmSendChannel::~ShmSendChannel() {
-  header_->sent.store(sent_, std::memory_order_relaxed);
+  parts_.header->sent.store(sent_, std::memory_order_relaxed);
   if (place_.open_channels) place_.open_channels->fetch_sub(1, std::memory_order_relaxed);
 }
 
 Status ShmSendChannel::refresh_credit() {
-  const uint64_t released = header_->released.load(std::memory_order_acquire);
+  const uint64_t released = parts_.header->released.load(std::memory_order_acquire);
   if (released < released_ || released > sent_)
     return error(Code::kRemote,
                  "shared memory is damaged: rank {} says it has taken {} segments of {} sent",
@@ -64,56 +100,123 @@ Status ShmSendChannel::await_release(uint64_t wanted, bool* there) {
   if (released_ < wanted && !asked_for_credit_) {
     // Ask to be woken, then look again: the receiver may have released before it could see this.
     asked_for_credit_ = true;
-    header_->credit_wanted.store(1, std::memory_order_release);
+    parts_.header->credit_wanted.store(1, std::memory_order_release);
     full_fence();
     COMM_TRY(refresh_credit());
   }
   *there = released_ >= wanted;
   if (*there && asked_for_credit_) {
     asked_for_credit_ = false;
-    header_->credit_wanted.store(0, std::memory_order_release);
+    parts_.header->credit_wanted.store(0, std::memory_order_release);
   }
   return {};
+}
+
+// A note, and so much of the ring.
+Status ShmSendChannel::find_room(size_t bytes, bool* found, size_t* begin) {
+  *found = false;
+  if (sent_ - released_ == kNotes) {
+    bool there = false;
+    COMM_TRY(await_release(sent_ - kNotes + 1, &there));
+    if (!there) return {};
+  }
+  if (bytes > 0) return find_stretch(whole_lines(bytes), found, begin);
+  *found = true;
+  return {};
+}
+
+Status ShmSendChannel::find_stretch(size_t bytes, bool* found, size_t* begin) {
+  // The receiver may have left the beginning since.
+  if (at_ + bytes > kWalk) COMM_TRY(refresh_credit());
+  for (;;) {
+    *found = fits(bytes, begin);
+    if (*found) return {};
+    bool there = false;
+    COMM_TRY(await_release(oldest_ + 1, &there));
+    if (!there) return {};
+  }
+}
+
+// As far as is known of the receiver. Begins anew behind kWalk, or later where it is not as far.
+bool ShmSendChannel::fits(size_t bytes, size_t* begin) {
+  const auto is_over = [&](uint64_t segment) {
+    return segment < released_ || stretches_[segment % kNotes].bytes == 0;
+  };
+  while (oldest_ < sent_ && is_over(oldest_)) ++oldest_;
+  const bool is_empty = oldest_ == sent_;
+  const size_t used_from = is_empty ? 0 : stretches_[oldest_ % kNotes].begin;
+  *begin = at_;
+  if (!is_empty && at_ <= used_from) return at_ + bytes <= used_from;
+  if (at_ + bytes <= std::min(kWalk, parts_.ring_bytes)) return true;
+  if (!is_empty && bytes > used_from) return at_ + bytes <= parts_.ring_bytes;
+  *begin = 0;
+  return bytes <= parts_.ring_bytes;
 }
 
 Status ShmSendChannel::reserve(std::byte** result) {
   *result = nullptr;
-  if (sent_ - released_ == slot_count_) {
-    bool there = false;
-    COMM_TRY(await_release(sent_ - slot_count_ + 1, &there));
-    if (!there) return {};
-  }
-  reserved_ = true;
-  *result = body_of(slot());
-  return {};
-}
-
-Status ShmSendChannel::publish(const Signature& signature, size_t bytes,
-                               const Reference& reference) {
-  if (!reserved_ || (reference.where == Payload::kHere && bytes > slot_bytes_))
-    return error(Code::kInternal, "commit of {} bytes to rank {} without a slot for them ({} each)",
-                 bytes, place_.peer, slot_bytes_);
-  SlotHeader& to = slot();
-  if (reference.where != Payload::kHere)
-    std::memcpy(to.payload, reference.words, sizeof reference.words);
-  else if (bytes <= kInlineBytes)
-    copy_inline(to, bytes);
-  to.bytes = static_cast<uint32_t>(bytes);
-  to.where = static_cast<uint64_t>(reference.where);
-  std::memcpy(to.signature, &signature, sizeof signature);
-  to.sequence.store(sequence_of(sent_), std::memory_order_release);
-  ++sent_;
-  reserved_ = false;
-  if (++slot_index_ == slot_count_) slot_index_ = 0;
-  // The cursor is needed two segments from now: its line can come while this one travels.
-  if (sent_ - released_ == slot_count_ - 1) __builtin_prefetch(&header_->released);
-  if (place_.fence) full_fence();
-  ring(*place_.peer_bell);
+  if (!reserved_) COMM_TRY(find_room(parts_.slot_bytes, &reserved_, &reserved_at_));
+  if (reserved_) *result = parts_.ring + reserved_at_;
   return {};
 }
 
 Status ShmSendChannel::commit(const Signature& signature, size_t bytes) {
-  return publish(signature, bytes, Reference());
+  if (!reserved_ || bytes > parts_.slot_bytes)
+    return error(Code::kInternal, "commit of {} bytes to rank {} without a slot for them ({} each)",
+                 bytes, place_.peer, parts_.slot_bytes);
+  if (bytes <= kHeadBytes)
+    publish_here(signature, parts_.ring + reserved_at_, bytes);
+  else
+    publish_in_ring(signature, reserved_at_, bytes);
+  return {};
+}
+
+// The payload goes along.
+void ShmSendChannel::publish_here(const Signature& signature, const std::byte* src, size_t bytes) {
+  Note& note = parts_.note(sent_);
+  copy_short(note.head.payload, src, std::min(bytes, kHeadBytes));
+  write_head(signature, bytes, Payload::kHere);
+  const size_t lines = Note::lines_for(bytes);
+  for (size_t i = 0; i < lines; ++i) {
+    const LinePart part(i, bytes);
+    part.copy(note.lines[i].payload, src + part.at);
+    note.lines[i].sequence.store(number_of(sent_), std::memory_order_release);
+  }
+  finish_note();
+}
+
+void ShmSendChannel::publish_in_ring(const Signature& signature, size_t begin, size_t bytes) {
+  publish_elsewhere(signature, bytes, {Payload::kRing, {begin, 0}});
+  stretches_[(sent_ - 1) % kNotes] = {begin, whole_lines(bytes)};
+  at_ = begin + whole_lines(bytes);
+}
+
+void ShmSendChannel::publish_elsewhere(const Signature& signature, size_t bytes,
+                                       const Reference& reference) {
+  static_assert(sizeof reference.words == kHeadBytes);
+  std::memcpy(parts_.note(sent_).head.payload, reference.words, kHeadBytes);
+  write_head(signature, bytes, reference.where);
+  finish_note();
+}
+
+// After its payload: the segment has arrived, but for the note's lines.
+void ShmSendChannel::write_head(const Signature& signature, size_t bytes, Payload where) {
+  NoteHead& head = parts_.note(sent_).head;
+  head.bytes = static_cast<uint32_t>(bytes);
+  head.where = static_cast<uint64_t>(where);
+  std::memcpy(head.signature, &signature, sizeof signature);
+  head.sequence.store(sequence_of(sent_), std::memory_order_release);
+}
+
+void ShmSendChannel::finish_note() {
+  stretches_[sent_ % kNotes] = {};
+  ++sent_;
+  reserved_ = false;
+  if (place_.fence) full_fence();
+  ring(*place_.peer_bell);
+  // The receiver took the note after this one long ago, and its cursor is needed soon.
+  prefetch_for_writing(&parts_.note(sent_).head);
+  if (sent_ - released_ == kNotes - 1) __builtin_prefetch(&parts_.header->released);
 }
 
 ShmSendChannel::Reference ShmSendChannel::refer(const void* src, size_t bytes) {
@@ -127,7 +230,7 @@ ShmSendChannel::Reference ShmSendChannel::refer(const void* src, size_t bytes) {
       return reference;
     }
   }
-  const bool worth_reading = bytes >= kLeastRead || bytes > slot_bytes_;
+  const bool worth_reading = bytes >= kLeastRead || bytes > parts_.slot_bytes;
   if (place_.same_process || (place_.board->memory_readable() && worth_reading))
     reference = {Payload::kAddress, {reinterpret_cast<uintptr_t>(src), 0}};
   return reference;
@@ -135,20 +238,26 @@ ShmSendChannel::Reference ShmSendChannel::refer(const void* src, size_t bytes) {
 
 Status ShmSendChannel::post(const Signature& signature, const void* src, size_t bytes,
                             bool* accepted) {
-  *accepted = false;
-  std::byte* to = nullptr;
-  COMM_TRY(reserve(&to));
-  if (to == nullptr) return {};
-  const Reference reference = refer(src, bytes);
-  if (reference.where == Payload::kHere) {
-    if (bytes > slot_bytes_)
-      return error(Code::kInternal, "{} bytes for rank {} do not fit into a slot of {}", bytes,
-                   place_.peer, slot_bytes_);
-    copy_bytes(to, src, bytes, false);
+  size_t begin = 0;
+  COMM_TRY(find_room(0, accepted, &begin));
+  if (!*accepted) return {};
+  if (bytes <= Note::kBytes) {
+    publish_here(signature, static_cast<const std::byte*>(src), bytes);
+    return {};
   }
-  COMM_TRY(publish(signature, bytes, reference));
-  if (reference.where != Payload::kHere) referred_ = sent_;
-  *accepted = true;
+  const Reference reference = refer(src, bytes);
+  if (reference.where != Payload::kHere) {
+    publish_elsewhere(signature, bytes, reference);
+    referred_ = sent_;
+    return {};
+  }
+  if (bytes > parts_.slot_bytes)
+    return error(Code::kInternal, "{} bytes for rank {} do not fit into a slot of {}", bytes,
+                 place_.peer, parts_.slot_bytes);
+  COMM_TRY(find_room(bytes, accepted, &begin));
+  if (!*accepted) return {};
+  copy_bytes(parts_.ring + begin, src, bytes, false);
+  publish_in_ring(signature, begin, bytes);
   return {};
 }
 
@@ -166,20 +275,15 @@ Status ShmSendChannel::progress(uint64_t* completed) {
 // its own, stands in between. It is in one copy of one segment at most.
 void ShmSendChannel::withdraw() {
   if (referred_ <= released_) return;
-  header_->withdrawn.store(1, std::memory_order_seq_cst);
-  while (place_.same_process && header_->taking.load(std::memory_order_seq_cst) != 0)
+  parts_.header->withdrawn.store(1, std::memory_order_seq_cst);
+  while (place_.same_process && parts_.header->taking.load(std::memory_order_seq_cst) != 0)
     ::sched_yield();
 }
 
 ShmRecvChannel::ShmRecvChannel(ChannelPlace place)
     : place_(std::move(place)),
-      header_(reinterpret_cast<ChannelHeader*>(place_.extent)),
-      slots_(place_.extent + sizeof(ChannelHeader)),
-      slot_bytes_(place_.memory->layout().slot_bytes),
-      slot_stride_(place_.memory->layout().slot_stride()),
-      slot_count_(place_.memory->layout().slots),
-      slot_index_(header_->released.load(std::memory_order_relaxed) % slot_count_),
-      taken_(header_->released.load(std::memory_order_relaxed)) {
+      parts_(place_),
+      taken_(parts_.header->released.load(std::memory_order_relaxed)) {
   if (place_.open_channels) place_.open_channels->fetch_add(1, std::memory_order_relaxed);
 }
 
@@ -187,11 +291,13 @@ ShmRecvChannel::~ShmRecvChannel() {
   if (place_.open_channels) place_.open_channels->fetch_sub(1, std::memory_order_relaxed);
 }
 
-// Reads the slot's header once it has changed.
-Status ShmRecvChannel::take(uint32_t sequence, SlotHeader& from) {
+// Reads the note's head once it has changed.
+Status ShmRecvChannel::take(uint32_t sequence, const NoteHead& from) {
   const uint32_t bytes = from.bytes;
-  const auto where = static_cast<Payload>(from.where);
-  const size_t most = where == Payload::kHere ? slot_bytes_ : receive_bytes();
+  where_ = static_cast<Payload>(from.where);
+  const size_t most = where_ == Payload::kHere   ? Note::kBytes
+                      : where_ == Payload::kRing ? parts_.slot_bytes
+                                                 : receive_bytes();
   if (sequence != sequence_of(taken_) || bytes > most)
     return error(
                Code::kRemote,
@@ -201,20 +307,23 @@ Status ShmRecvChannel::take(uint32_t sequence, SlotHeader& from) {
         .with_peer(place_.peer);
   shown_.bytes = bytes;
   std::memcpy(&shown_.signature, from.signature, sizeof shown_.signature);
-  COMM_TRY(resolve(where, from));
+  COMM_TRY(resolve(from));
   shown_.ready = true;
   return {};
 }
 
-// Finds the payload: in this process's memory, or where to read it in the sender's.
-Status ShmRecvChannel::resolve(Payload where, const SlotHeader& from) {
+// Finds the payload: in memory of this process, or where to read it in the sender's.
+Status ShmRecvChannel::resolve(const NoteHead& from) {
   uint64_t words[2];
-  static_assert(sizeof words == kInlineBytes);
+  static_assert(sizeof words == kHeadBytes);
   std::memcpy(words, from.payload, sizeof words);
-  switch (where) {
+  switch (where_) {
     case Payload::kHere:
-      shown_.data =
-          shown_.bytes <= kInlineBytes ? from.payload : body_of(const_cast<SlotHeader&>(from));
+      shown_.data = shown_.bytes <= kHeadBytes ? from.payload : nullptr;
+      return {};
+    case Payload::kRing:
+      if (words[0] > parts_.ring_bytes || shown_.bytes > parts_.ring_bytes - words[0]) break;
+      shown_.data = parts_.ring + words[0];
       return {};
     case Payload::kSegment: {
       if (place_.board == nullptr) break;
@@ -232,9 +341,23 @@ Status ShmRecvChannel::resolve(Payload where, const SlotHeader& from) {
       address_ = words[0];
       return {};
   }
-  return error(Code::kRemote, "shared memory is damaged: rank {} sent a segment of kind {}",
-               place_.peer, static_cast<uint64_t>(where))
+  return error(Code::kRemote, "shared memory is damaged: rank {} sent a segment of kind {} at {}",
+               place_.peer, static_cast<uint64_t>(where_), words[0])
       .with_peer(place_.peer);
+}
+
+// Copies what the note carries; false when some of its lines are not there yet. Then it goes on
+// with the next call.
+bool ShmRecvChannel::take_lines(std::byte* dst) {
+  const Note& note = parts_.note(taken_);
+  copy_short(dst, note.head.payload, std::min(shown_.bytes, kHeadBytes));
+  for (const size_t lines = Note::lines_for(shown_.bytes); lines_taken_ < lines; ++lines_taken_) {
+    const NoteLine& line = note.lines[lines_taken_];
+    if (line.sequence.load(std::memory_order_acquire) != number_of(taken_)) return false;
+    const LinePart part(lines_taken_, shown_.bytes);
+    part.copy(dst + part.at, line.payload);
+  }
+  return true;
 }
 
 // Reads the payload that is in the sender's process only.
@@ -246,18 +369,26 @@ Status ShmRecvChannel::fetch(void* dst) {
 // Notices the next segment, if it is there.
 Status ShmRecvChannel::look() {
   if (shown_.ready) return {};
-  SlotHeader& from = slot();
+  const NoteHead& from = parts_.note(taken_).head;
   const uint32_t sequence = from.sequence.load(std::memory_order_acquire);
-  // What the slot held a round ago, or zero in the first round.
-  const uint32_t before = taken_ < slot_count_ ? 0 : sequence_of(taken_ - slot_count_);
+  // What the note held a round ago, or zero in the first round.
+  const uint32_t before = taken_ < kNotes ? 0 : sequence_of(taken_ - kNotes);
   return sequence == before ? Status() : take(sequence, from);
 }
 
 Status ShmRecvChannel::peek(Segment* segment) {
+  *segment = {};
   COMM_TRY(look());
   if (shown_.ready && shown_.data == nullptr) {
     COMM_TRY(staging_.reserve(shown_.bytes));
-    COMM_TRY(fetch(staging_.data()));
+    if (where_ == Payload::kHere) {
+      lines_taken_ = 0;
+      const bool all = take_lines(staging_.data());
+      lines_taken_ = 0;
+      if (!all) return {};
+    } else {
+      COMM_TRY(fetch(staging_.data()));
+    }
     shown_.data = staging_.data();
   }
   *segment = shown_;
@@ -269,11 +400,11 @@ Status ShmRecvChannel::release() {
     return error(Code::kInternal, "release of a segment from rank {} that was not shown",
                  place_.peer);
   shown_ = {};
+  lines_taken_ = 0;
   ++taken_;
-  if (++slot_index_ == slot_count_) slot_index_ = 0;
-  header_->released.store(taken_, std::memory_order_release);
+  parts_.header->released.store(taken_, std::memory_order_release);
   if (place_.fence) full_fence();
-  if (header_->credit_wanted.load(std::memory_order_relaxed) != 0) {
+  if (parts_.header->credit_wanted.load(std::memory_order_relaxed) != 0) {
     if (place_.fence) full_fence();
     ring(*place_.peer_bell);
   }
@@ -282,17 +413,17 @@ Status ShmRecvChannel::release() {
 
 // Copies from another rank's memory in this process, unless that rank has given up meanwhile.
 Status ShmRecvChannel::copy_within_process(void* dst) {
-  header_->taking.store(1, std::memory_order_seq_cst);
+  parts_.header->taking.store(1, std::memory_order_seq_cst);
   const Status status = check_offered();
   if (status) copy_bytes(dst, shown_.data, shown_.bytes, false);
-  header_->taking.store(0, std::memory_order_seq_cst);
+  parts_.header->taking.store(0, std::memory_order_seq_cst);
   return status;
 }
 
 // Has the sender not given up? Asked after a copy of its memory, which it may have reused since.
 Status ShmRecvChannel::check_offered() const {
   std::atomic_thread_fence(std::memory_order_acquire);
-  if (header_->withdrawn.load(std::memory_order_seq_cst) == 0) return {};
+  if (parts_.header->withdrawn.load(std::memory_order_seq_cst) == 0) return {};
   return error(Code::kRemote, "rank {} gave up sending a message", place_.peer)
       .with_peer(place_.peer);
 }
@@ -304,14 +435,21 @@ Status ShmRecvChannel::receive_into(const Signature& expected, void* dst, size_t
   if (!shown_.ready) return {};
   if (shown_.bytes != bytes || shown_.signature != expected)
     return mismatch(place_.my_rank, expected, bytes, place_.peer, shown_.signature, shown_.bytes);
-  const bool is_here = slot().where == static_cast<uint64_t>(Payload::kHere);
-  if (shown_.data == nullptr) {
-    COMM_TRY(fetch(dst));
-  } else if (place_.same_process && !is_here) {
-    COMM_TRY(copy_within_process(dst));
-  } else if (bytes != 0) {
-    copy_bytes(dst, shown_.data, bytes, false);
-    if (!is_here) COMM_TRY(check_offered());
+  auto* const to = static_cast<std::byte*>(dst);
+  switch (where_) {
+    case Payload::kHere:
+      if (!take_lines(to)) return {};
+      break;
+    case Payload::kRing:
+      copy_bytes(to, shown_.data, bytes, false);
+      break;
+    case Payload::kSegment:
+      copy_bytes(to, shown_.data, bytes, false);
+      COMM_TRY(check_offered());
+      break;
+    case Payload::kAddress:
+      COMM_TRY(place_.same_process ? copy_within_process(to) : fetch(to));
+      break;
   }
   *done = true;
   return release();

@@ -25,7 +25,7 @@ size_t Layout::parts_offset() const {
 }
 
 size_t Layout::extent_bytes() const {
-  return round_up(sizeof(ChannelHeader) + slots * slot_stride(), kPage);
+  return round_up(sizeof(ChannelHeader) + kNotes * sizeof(Note) + ring_bytes(), kPage);
 }
 
 size_t Layout::extents_per_region() const {

@@ -24,7 +24,7 @@ inline constexpr size_t kLine = 64;  // bytes that move between cores at once
 inline constexpr size_t kPair = 128;
 inline constexpr size_t kPage = 4096;
 inline constexpr int kMaxLanes = 128;
-inline constexpr size_t kMaxSlots = 8;
+inline constexpr size_t kMaxSlots = 8;  // whole segments that a channel's ring holds
 inline constexpr size_t kLeastSlotBytes = 4096;
 // Of a board part: sparse where memory is taken when touched, small where it must be reserved
 // whole.
@@ -32,7 +32,7 @@ inline constexpr size_t kPartBytes = size_t{8} << 20;
 inline constexpr size_t kReservedPartBytes = size_t{4} << 20;
 
 inline constexpr uint64_t kMagic = 0x31304d4853434343;
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 
 using Nonce = std::array<uint64_t, 2>;
 using Proof = std::array<uint64_t, 4>;
@@ -88,28 +88,49 @@ static_assert(sizeof(GroupHeader) == kPage);
 
 // Where a segment's payload is.
 enum class Payload : uint64_t {
-  kHere = 0,     // in the slot, or in its header
+  kHere = 0,     // in the note
   kAddress = 1,  // at word[0] in the sender's process
   kSegment = 2,  // in its commMemAlloc segment word[0], at offset word[1]
+  kRing = 3,     // in the channel's ring, at offset word[0]
 };
 
-// One segment under way. `sequence` is the segment's number from 1 once it has arrived; the line
-// also holds tiny payloads, so that a small message moves in one line. Larger ones follow the
-// header.
-inline constexpr size_t kInlineBytes = 16;
-struct alignas(kLine) SlotHeader {
-  std::atomic<uint32_t> sequence;
+// What the sender says of one segment under way. Every line brings its own flag, so that a small
+// payload travels in the lines that announce it. No line is ever used for anything else: no data is
+// taken for a flag.
+inline constexpr size_t kHeadBytes = 16;
+struct alignas(kLine) NoteHead {
+  std::atomic<uint32_t> sequence;  // the segment's number from 1, once it has arrived
   uint32_t bytes;
   uint64_t where;  // a Payload; what its words are lies in `payload`
   uint64_t signature[4];
-  std::byte payload[kInlineBytes];
+  std::byte payload[kHeadBytes];
 };
-static_assert(sizeof(SlotHeader) == kLine);
+static_assert(sizeof(NoteHead) == kLine);
+struct alignas(kLine) NoteLine {
+  std::atomic<uint64_t> sequence;
+  std::byte payload[kLine - sizeof(uint64_t)];
+};
+static_assert(sizeof(NoteLine) == kLine);
+struct Note {
+  static constexpr size_t kLines = 32;
+  static constexpr size_t kLineBytes = sizeof(NoteLine::payload);
+  static constexpr size_t kBytes = kHeadBytes + kLines * kLineBytes;
+
+  NoteHead head;
+  NoteLine lines[kLines];
+
+  // That a payload in the note needs beside the head.
+  static size_t lines_for(size_t bytes) {
+    return bytes <= kHeadBytes ? 0 : (bytes - kHeadBytes + kLineBytes - 1) / kLineBytes;
+  }
+};
+// Segments that may be under way at a time.
+inline constexpr size_t kNotes = 32;
 
 // Cursors of one channel, each on the line of the end that writes it. They outlive the ends, so
 // that a channel that is closed and opened again goes on where it was.
 struct ChannelHeader {
-  alignas(kLine) std::atomic<uint32_t> credit_wanted;  // by the sender: it found no free slot
+  alignas(kLine) std::atomic<uint32_t> credit_wanted;  // by the sender: it found no room
   std::atomic<uint64_t> sent;                          // by the sender when it closes
   std::atomic<uint32_t> withdrawn;  // by the sender: its references are not to be used any more
   alignas(kLine) std::atomic<uint64_t> released;  // by the receiver: segments taken so far
@@ -135,7 +156,8 @@ struct Layout {
   // Where the part that is mapped at once ends and the extents begin.
   size_t fixed_bytes() const { return parts_offset() + members * part_bytes; }
 
-  size_t slot_stride() const { return sizeof(SlotHeader) + slot_bytes; }
+  // Of a channel, for payloads that lie neither in a note nor in the sender's memory.
+  size_t ring_bytes() const { return slots * slot_bytes; }
   size_t extent_bytes() const;
   // Both ends of a channel may claim an extent, and one of them then goes unused.
   size_t extents() const { return 2 * members * members * kMaxLanes; }
