@@ -290,7 +290,8 @@ void Communicator::end_gpu_queue() {
   // A stream may have its last look at it just now. One that is held up, or a graph, has it longer:
   // then it ends with a later call.
   const double patience = failure_.failed() || has_graphs() ? 0 : 1;
-  const std::weak_ptr<GpuQueue> left = std::exchange(gpu_queue_, nullptr);
+  const std::weak_ptr<GpuQueue> left = gpu_queue_;
+  GpuQueue::leave(std::exchange(gpu_queue_, nullptr));
   const Deadline until = Deadline::after(Seconds(patience));
   while (!left.expired() && !until.passed())
     std::this_thread::sleep_for(std::chrono::microseconds(50));

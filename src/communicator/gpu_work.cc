@@ -30,6 +30,8 @@ constexpr int kMostWaitingStreams = 4;
 // Queues that nobody has any more.
 ForkMutex& g_unused_mutex = *new ForkMutex;
 std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
+// Those that streams or graphs may have longer than their communicators; under the same mutex.
+std::vector<std::weak_ptr<GpuQueue>>& g_left = *new std::vector<std::weak_ptr<GpuQueue>>;
 
 void put_aside(GpuQueue* queue) {
   const std::lock_guard lock(g_unused_mutex);
@@ -70,14 +72,22 @@ void GpuQueue::end() {
   delete this;
 }
 
+void GpuQueue::leave(std::shared_ptr<GpuQueue> queue) {
+  const std::lock_guard lock(g_unused_mutex);
+  g_left.push_back(queue);
+}
+
 void GpuQueue::end_unused(double seconds) {
   const Driver* driver = Driver::found();
   const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(seconds));
   for (;;) {
     std::vector<GpuQueue*> unused;
+    bool held_up;
     {
       const std::lock_guard lock(g_unused_mutex);
       unused.swap(g_unused);
+      std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
+      held_up = !g_left.empty();
     }
     bool waiting = false;
     for (GpuQueue* queue : unused) {
@@ -88,7 +98,7 @@ void GpuQueue::end_unused(double seconds) {
         put_aside(queue);
       }
     }
-    if (driver != nullptr) PinnedBuffer::free_spare(*driver);
+    if (driver != nullptr && !held_up) PinnedBuffer::free_spare(*driver);
     if (!waiting || Clock::now() >= until) return;
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }

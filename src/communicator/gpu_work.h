@@ -58,6 +58,9 @@ class GpuQueue {
   // so long for that at most. The last reference may be given up anywhere, also where the driver
   // must not be called; this is for calls.
   static void end_unused(double seconds);
+  // The communicator has ended, and a stream or a graph may still have this one. Until it has not,
+  // no pinned memory is freed: that would wait for the stream, which may wait for the caller.
+  static void leave(std::shared_ptr<GpuQueue> queue);
 
   const GpuPlace& gpu() const { return gpu_; }
   size_t pinned_bytes() const { return pinned_.size(); }

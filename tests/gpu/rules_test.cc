@@ -43,6 +43,29 @@ TEST(HeldBackStream, MayOutliveTheCommunicator) {
   });
 }
 
+// Nor is it waited for by an abort that finds what another rank has left: freeing pinned memory
+// would.
+TEST(HeldBackStream, DoesNotKeepAnAbort) {
+  NEED_DOUBLE();
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(1000);
+      rank.meet();
+      gpu::control<void(void*)>("cuda_double_pause")(stream);
+      COMM_OK(rank, sum(data, rank.comm, stream));
+      rank.meet();
+      if (rank.rank == 1) rank.meet();  // until rank 0's stream is done with its operation
+      COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+      gpu::control<void(void*)>("cuda_double_resume")(stream);
+      gpu::synchronise(stream);
+      if (rank.rank == 0) rank.meet();
+    }
+    gpu::destroy(stream);
+  });
+}
+
 // Freeing pinned memory waits for all that the GPU does: a rank must not do it while another one
 // waits for it in a stream.
 TEST(CommDestroy, DoesNotWaitForStreamsThatWaitForThisRank) {
