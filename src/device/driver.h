@@ -41,7 +41,7 @@ inline constexpr CUresult kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNo
                           kCaptureInvalidated = 901, kCaptureIsolation = 905;
 // CUpointer_attribute
 inline constexpr int kAttributeContext = 1, kAttributeMemoryType = 2, kAttributeSyncMemops = 6,
-                     kAttributeIsManaged = 8, kAttributeOrdinal = 9;
+                     kAttributeBufferId = 7, kAttributeIsManaged = 8, kAttributeOrdinal = 9;
 // CUmemorytype
 inline constexpr unsigned kTypeHost = 1, kTypeDevice = 2;
 // CUdevice_attribute
@@ -50,6 +50,8 @@ inline constexpr int kMultiprocessors = 16, kWritesOrdering = 118;
 inline constexpr unsigned kPortable = 1, kDeviceMap = 2;
 // CUstreamWaitValue_flags
 inline constexpr unsigned kWaitGreaterOrEqual = 0, kWaitEqual = 1;
+// CUipcMem_flags
+inline constexpr unsigned kLazyPeerAccess = 1;
 // CUstream_flags, CUevent_flags
 inline constexpr unsigned kStreamNonBlocking = 1, kEventNoTiming = 2;
 // CUstreamCaptureStatus

@@ -8,7 +8,6 @@
 #include <mutex>
 #include <string>
 
-#include "src/base/fork_mutex.h"
 #include "src/device/image.h"
 #include "src/device/kernels/packs.h"
 #include "src/device/kernels/table.h"
@@ -45,13 +44,19 @@ class Inside {
 
 using Loaded = std::map<std::pair<const Driver*, CUcontext>, std::weak_ptr<const Kernels>>;
 
-// Held while kernels are loaded, so that ranks that are threads load them once. Never destroyed:
-// calls at process exit find them.
-ForkMutex& g_mutex = *new ForkMutex;
+// Held while kernels are loaded, so that ranks that are threads load them once: no ForkMutex, since
+// the driver has mutexes of its own. Never destroyed: calls at process exit find them.
+std::mutex& g_mutex = *new std::mutex;
 Loaded& g_loaded = *new Loaded;
 
 const char* const kReduceNames[kNumDataTypes] = {
 #define COMM_NAME(type, format) "libcomm_reduce_" #type,
+    COMM_REDUCE_KERNELS(COMM_NAME)
+#undef COMM_NAME
+};
+
+const char* const kLateReduceNames[kNumDataTypes] = {
+#define COMM_NAME(type, format) "libcomm_late_reduce_" #type,
     COMM_REDUCE_KERNELS(COMM_NAME)
 #undef COMM_NAME
 };
@@ -157,8 +162,11 @@ Status Kernels::load() {
     return driver_.check(result, name);
   };
   COMM_TRY(look(&copy_, "libcomm_copy"));
-  for (int type = 0; type < kNumDataTypes; ++type)
+  COMM_TRY(look(&late_copy_, "libcomm_late_copy"));
+  for (int type = 0; type < kNumDataTypes; ++type) {
     COMM_TRY(look(&reduce_[type], kReduceNames[type]));
+    COMM_TRY(look(&late_reduce_[type], kLateReduceNames[type]));
+  }
   CUdevice device = 0;
   int multiprocessors = 0;
   COMM_TRY(driver_.check(driver_.context_device(&device), "cuCtxGetDevice"));
@@ -194,6 +202,23 @@ Status Kernels::copy(const CopyArguments& arguments, int max_ctas, CUstream stre
   for (int s = 0; s < arguments.segment_count; ++s)
     tiles += tiles_of(arguments.segments[s].bytes, threads);
   return launch(copy_, tiles, threads, max_ctas, stream, &arguments, "libcomm_copy");
+}
+
+Status Kernels::reduce_later(DataType type, size_t bytes, const ReduceArguments* where,
+                             int max_ctas, CUstream stream) const {
+  if (bytes == 0) return Status::ok();
+  const auto index = static_cast<size_t>(type);
+  const size_t threads = threads_for(bytes);
+  return launch(late_reduce_[index], tiles_of(bytes, threads), threads, max_ctas, stream, &where,
+                kLateReduceNames[index]);
+}
+
+Status Kernels::copy_later(int segments, size_t bytes, const CopyArguments* where, int max_ctas,
+                           CUstream stream) const {
+  if (segments == 0 || bytes == 0) return Status::ok();
+  const size_t threads = threads_for(bytes);
+  return launch(late_copy_, static_cast<size_t>(segments) * tiles_of(bytes, threads), threads,
+                max_ctas, stream, &where, "libcomm_late_copy");
 }
 
 // A block for each tile; in the largest grid, blocks that do several.

@@ -34,6 +34,14 @@ class Kernels {
   Status reduce(const ReduceArguments& arguments, int max_ctas, CUstream stream) const;
   Status copy(const CopyArguments& arguments, int max_ctas, CUstream stream) const;
 
+  // The same, with arguments that are at `where` when the kernel begins: in pinned memory, valid,
+  // and not changed while it runs, except the count to zero (then blocks that begin later do
+  // nothing). The grid is for so many bytes of each array, or of each of so many segments.
+  Status reduce_later(DataType type, size_t bytes, const ReduceArguments* where, int max_ctas,
+                      CUstream stream) const;
+  Status copy_later(int segments, size_t bytes, const CopyArguments* where, int max_ctas,
+                    CUstream stream) const;
+
   // What fills this GPU: more blocks of a kernel make nothing faster.
   int useful_ctas() const { return useful_ctas_; }
 
@@ -47,7 +55,9 @@ class Kernels {
   CUcontext context_;
   CUmodule module_ = nullptr;
   CUfunction reduce_[kNumDataTypes] = {};
+  CUfunction late_reduce_[kNumDataTypes] = {};
   CUfunction copy_ = nullptr;
+  CUfunction late_copy_ = nullptr;
   int useful_ctas_ = 0;
 };
 

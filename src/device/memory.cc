@@ -6,7 +6,9 @@
 #include <algorithm>
 #include <atomic>
 #include <cerrno>
+#include <iterator>
 #include <mutex>
+#include <utility>
 #include <vector>
 
 #include "src/base/fork_mutex.h"
@@ -22,6 +24,23 @@ struct Spare {
 };
 ForkMutex& g_spare_mutex = *new ForkMutex;
 std::vector<Spare>& g_spare = *new std::vector<Spare>;
+struct End {
+  Ending when;
+  std::function<void()> end;
+};
+std::vector<End>& g_ends = *new std::vector<End>;
+pid_t g_owner = -1;  // of what is in both; a forked child has nothing of its parent's CUDA
+std::vector<End>& g_inherited = *new std::vector<End>;
+
+// With g_spare_mutex.
+void forget_the_parents() {
+  const pid_t self = ::getpid();
+  if (std::exchange(g_owner, self) == self) return;
+  g_spare.clear();
+  // Neither called nor destroyed: what they hold is the parent's.
+  std::move(g_ends.begin(), g_ends.end(), std::back_inserter(g_inherited));
+  g_ends.clear();
+}
 std::mutex& g_begin_mutex = *new std::mutex;  // held while the GPU is waited for: no ForkMutex
 std::atomic<int> g_pending{0};
 
@@ -72,6 +91,7 @@ Result<PinnedBuffer> PinnedBuffer::take(const Driver& driver, CUcontext context,
   buffer.context_ = context;
   {
     const std::lock_guard lock(g_spare_mutex);
+    forget_the_parents();
     const auto fits = [&](const Spare& spare) {
       return spare.context == context && spare.bytes >= bytes && spare.bytes <= 2 * bytes;
     };
@@ -93,6 +113,7 @@ void PinnedBuffer::spare() noexcept {
   if (data_ == nullptr) return;
   try {
     const std::lock_guard lock(g_spare_mutex);
+    forget_the_parents();
     g_spare.push_back({context_, data_, bytes_});
   } catch (const std::exception&) {
     // Out of memory: this stays pinned.
@@ -104,15 +125,46 @@ void PinnedBuffer::free_spare(const Driver& driver) {
   const std::lock_guard nobody_begins(g_begin_mutex);
   if (g_pending.load(std::memory_order_acquire) != 0) return;
   std::vector<Spare> spare;
+  std::vector<End> ends;
   {
     const std::lock_guard lock(g_spare_mutex);
+    forget_the_parents();
     spare.swap(g_spare);
+    ends.swap(g_ends);
   }
   const OutsideCapture outside(driver);
+  for (const End& each : ends) each.end();
   for (const Spare& each : spare) {
     const ContextScope scope(driver, each.context);
     if (scope.status()) (void)driver.host_free(each.data);
   }
+}
+
+void end_when_idle(Ending when, std::function<void()> end) noexcept {
+  try {
+    const std::lock_guard lock(g_spare_mutex);
+    forget_the_parents();
+    g_ends.push_back({when, std::move(end)});
+  } catch (const std::exception&) {
+    // Out of memory: the process keeps what should have ended.
+  }
+}
+
+void end_stale(const Driver& driver) {
+  const std::unique_lock nobody_begins(g_begin_mutex, std::try_to_lock);
+  if (!nobody_begins || g_pending.load(std::memory_order_acquire) != 0) return;
+  std::vector<End> ends;
+  {
+    const std::lock_guard lock(g_spare_mutex);
+    forget_the_parents();
+    const auto soon = std::stable_partition(
+        g_ends.begin(), g_ends.end(), [](const End& each) { return each.when != Ending::kSoon; });
+    std::move(soon, g_ends.end(), std::back_inserter(ends));
+    g_ends.erase(soon, g_ends.end());
+  }
+  if (ends.empty()) return;
+  const OutsideCapture outside(driver);
+  for (const End& each : ends) each.end();
 }
 
 void PendingWork::begin() {

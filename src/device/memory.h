@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <functional>
 #include <utility>
 
 #include "src/device/driver.h"
@@ -49,7 +50,8 @@ class PinnedBuffer {
   std::byte* data() const { return static_cast<std::byte*>(data_); }
   size_t size() const { return bytes_; }
 
-  // Frees what is to spare, unless some rank of the process waits for others in a stream.
+  // Frees what is to spare, and ends what was left to end_when_idle(), unless some rank of the
+  // process waits for others in a stream.
   static void free_spare(const Driver& driver);
 
  private:
@@ -67,6 +69,14 @@ class PendingWork {
   static void begin_in_host_function() noexcept;
   static void end() noexcept;
 };
+
+// For what the driver may only end while it waits for all that the GPU does, as it may with mapped
+// memory and modules: `end` is called when it may wait, with no context current, or never. Any
+// thread; calls nothing of the driver.
+enum class Ending { kWithCommunicators, kSoon };  // by free_spare(); by end_stale() too
+void end_when_idle(Ending when, std::function<void()> end) noexcept;
+// Ends what is to end soon, unless some rank of the process waits for others in a stream.
+void end_stale(const Driver& driver);
 
 // An event without timing. Ended with its context current.
 class Event {

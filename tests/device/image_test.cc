@@ -38,11 +38,13 @@ TEST(Image, HasEveryKernelForEveryArchitecture) {
     ++architectures;
     std::ifstream file(entry.path(), std::ios::binary);
     const std::string code{std::istreambuf_iterator<char>(file), {}};
-#define COMM_LOOK(type, format) \
-  EXPECT_NE(code.find(".text.libcomm_reduce_" #type), std::string::npos) << entry.path();
+#define COMM_LOOK(type, format)                                                           \
+  EXPECT_NE(code.find(".text.libcomm_reduce_" #type), std::string::npos) << entry.path(); \
+  EXPECT_NE(code.find(".text.libcomm_late_reduce_" #type), std::string::npos) << entry.path();
     COMM_REDUCE_KERNELS(COMM_LOOK)
 #undef COMM_LOOK
     EXPECT_NE(code.find(".text.libcomm_copy"), std::string::npos) << entry.path();
+    EXPECT_NE(code.find(".text.libcomm_late_copy"), std::string::npos) << entry.path();
   }
   EXPECT_GE(architectures, 1);
 }

@@ -47,4 +47,11 @@ struct CopyArguments {
 };
 static_assert(sizeof(CopyArguments) <= kMaxArgumentBytes);
 
+// Where late kernels find their arguments, in pinned memory. All zero, or with a count of zero:
+// they do nothing.
+struct LateArguments {
+  ReduceArguments reduction;
+  CopyArguments copies;
+};
+
 }  // namespace libcomm::cuda

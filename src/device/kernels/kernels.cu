@@ -11,6 +11,18 @@ namespace {
 
 __device__ __forceinline__ Place here() { return {blockIdx.x, gridDim.x, threadIdx.x, blockDim.x}; }
 
+// Arguments that are in host memory when the kernel begins, read once by each block.
+template <typename Arguments>
+__device__ __forceinline__ const Arguments& fetch(const Arguments* where) {
+  constexpr unsigned kWords = sizeof(Arguments) / sizeof(uint64_t);
+  static_assert(sizeof(Arguments) % sizeof(uint64_t) == 0);
+  __shared__ uint64_t words[kWords];
+  const volatile uint64_t* from = reinterpret_cast<const volatile uint64_t*>(where);
+  for (unsigned i = threadIdx.x; i < kWords; i += blockDim.x) words[i] = from[i];
+  __syncthreads();
+  return *reinterpret_cast<const Arguments*>(words);
+}
+
 }  // namespace
 }  // namespace libcomm::cuda
 
@@ -22,7 +34,21 @@ __device__ __forceinline__ Place here() { return {blockIdx.x, gridDim.x, threadI
   }
 COMM_REDUCE_KERNELS(COMM_REDUCE_KERNEL)
 
+#define COMM_LATE_REDUCE_KERNEL(type, format)                               \
+  extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)  \
+      libcomm_late_reduce_##type(const libcomm::cuda::ReduceArguments* a) { \
+    using namespace libcomm::cuda;                                          \
+    const ReduceArguments& fetched = fetch(a);                              \
+    if (fetched.count > 0) Reduction<format>(fetched).run(here());          \
+  }
+COMM_REDUCE_KERNELS(COMM_LATE_REDUCE_KERNEL)
+
 extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)
     libcomm_copy(const __grid_constant__ libcomm::cuda::CopyArguments a) {
   libcomm::cuda::copy_step(a, libcomm::cuda::here());
+}
+
+extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)
+    libcomm_late_copy(const libcomm::cuda::CopyArguments* a) {
+  libcomm::cuda::copy_step(libcomm::cuda::fetch(a), libcomm::cuda::here());
 }

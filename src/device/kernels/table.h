@@ -1,4 +1,5 @@
-// The names of the kernels: libcomm_reduce_<type> for every element type, and libcomm_copy.
+// The names of the kernels: libcomm_reduce_<type> for every element type, and libcomm_copy. Each
+// also as libcomm_late_..., whose argument is where the arguments are when the kernel begins.
 #pragma once
 
 namespace libcomm::cuda {

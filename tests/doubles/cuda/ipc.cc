@@ -16,7 +16,6 @@ namespace libcomm::cuda::doubled {
 namespace {
 
 constexpr uint64_t kMagic = 0x6c62756f64616475;
-constexpr unsigned kLazyPeerAccess = 1;  // CU_IPC_MEM_LAZY_ENABLE_PEER_ACCESS: the only flag
 
 struct Exported {
   uint64_t magic, token, bytes;

@@ -37,11 +37,30 @@ void run_copy(const void* given, unsigned grid, unsigned block) {
   for_all_threads(grid, block, [&](const Place& place) { copy_step(arguments, place); });
 }
 
+// The arguments are read when the kernel runs, from pinned memory.
+template <class F>
+void run_late_reduce(const void* given, unsigned grid, unsigned block) {
+  const auto* where = *static_cast<const ReduceArguments* const*>(given);
+  const auto* arguments = static_cast<const ReduceArguments*>(resolve(where, sizeof *where));
+  if (arguments->count > 0) run_reduce<F>(arguments, grid, block);
+}
+
+void run_late_copy(const void* given, unsigned grid, unsigned block) {
+  const auto* where = *static_cast<const CopyArguments* const*>(given);
+  run_copy(resolve(where, sizeof *where), grid, block);
+}
+
 [[maybe_unused]] const bool g_registered = [] {
 #define COMM_REGISTER(type, format) \
   cuda_double_register_kernel("libcomm_reduce_" #type, sizeof(ReduceArguments), run_reduce<format>);
   COMM_REDUCE_KERNELS(COMM_REGISTER)
 #undef COMM_REGISTER
+#define COMM_REGISTER(type, format)                                              \
+  cuda_double_register_kernel("libcomm_late_reduce_" #type, sizeof(const void*), \
+                              run_late_reduce<format>);
+  COMM_REDUCE_KERNELS(COMM_REGISTER)
+#undef COMM_REGISTER
+  cuda_double_register_kernel("libcomm_late_copy", sizeof(const void*), run_late_copy);
   cuda_double_register_kernel("libcomm_copy", sizeof(CopyArguments), run_copy);
   return true;
 }();

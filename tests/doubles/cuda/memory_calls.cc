@@ -169,6 +169,9 @@ CUresult cuPointerGetAttribute(void* out, int attribute, CUdeviceptr pointer) {
       case kAttributeMemoryType:
         *static_cast<unsigned*>(out) = found->on_device() || managed ? kTypeDevice : kTypeHost;
         return kSuccess;
+      case kAttributeBufferId:
+        std::memcpy(out, &found->token, sizeof found->token);
+        return kSuccess;
       case kAttributeIsManaged:
         *static_cast<int*>(out) = managed ? 1 : 0;
         return kSuccess;
