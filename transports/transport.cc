@@ -52,6 +52,9 @@ std::string describe(const Signature& signature) {
   if (signature.collective >= std::size(kCallForms)) {
     return fmt::format("collective {}(count {})", signature.collective, signature.count);
   }
+  if (signature.table_hash == kGpuMeeting)
+    return signature.collective == kSendRecv ? "a message of GPU memory"
+                                             : "a collective on GPU memory";
   const CallForm& form = kCallForms[signature.collective];
   if (signature.collective == kBarrier) return fmt::format("{}()", form.name);
 

@@ -1,0 +1,56 @@
+// MappedMemory: an allocation of another process's GPU memory, mapped into this one.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <utility>
+
+#include "src/base/status.h"
+#include "src/device/driver.h"
+
+namespace libcomm::cuda {
+
+// GPU memory as its process tells others of it. Part of wire structs.
+struct ExportedMemory {
+  uint64_t address = 0;     // there
+  uint64_t base = 0;        // of the allocation
+  uint64_t bytes = 0;       // of the allocation
+  uint64_t id = 0;          // of the allocation, which no later one of that process has
+  CUipcMemHandle handle{};  // all zero where no other process needs it
+};
+static_assert(sizeof(ExportedMemory) == 96);
+
+class MappedMemory {
+ public:
+  MappedMemory() = default;
+  MappedMemory(MappedMemory&& from) noexcept { *this = std::move(from); }
+  MappedMemory& operator=(MappedMemory&& from) noexcept {
+    std::swap(context_, from.context_);
+    std::swap(driver_, from.driver_);
+    std::swap(at_, from.at_);
+    std::swap(bytes_, from.bytes_);
+    std::swap(id_, from.id_);
+    return *this;
+  }
+  // Left to end_when_idle(), since the driver may wait for the GPU.
+  ~MappedMemory();
+  // With `context` current. kUnhandledCuda.
+  static Result<MappedMemory> open(const Driver& driver, CUcontext context,
+                                   const ExportedMemory& memory);
+
+  // Whether this is that allocation, and not an earlier one that was at its place.
+  bool is_of(const ExportedMemory& memory) const {
+    return at_ != 0 && id_ == memory.id && bytes_ == memory.bytes;
+  }
+  std::byte* data() const { return static_cast<std::byte*>(pointer_of(at_)); }
+  uint64_t bytes() const { return bytes_; }
+
+ private:
+  const Driver* driver_ = nullptr;
+  CUcontext context_ = nullptr;
+  CUdeviceptr at_ = 0;
+  uint64_t bytes_ = 0;
+  uint64_t id_ = 0;
+};
+
+}  // namespace libcomm::cuda

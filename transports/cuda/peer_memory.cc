@@ -1,0 +1,127 @@
+#include "transports/cuda/peer_memory.h"
+
+#include <algorithm>
+#include <thread>
+
+#include "src/base/clock.h"
+#include "src/device/scopes.h"
+#include "transports/facts.h"
+
+namespace libcomm::cuda {
+namespace {
+
+// Mapped allocations of one peer, before those that may be stale are let go.
+constexpr size_t kMostMapped = 1024;
+// Looks at an event before the thread sleeps between them.
+constexpr int kEagerLooks = 200;
+constexpr std::chrono::microseconds kPause{20};
+
+}  // namespace
+
+PeerMemory::~PeerMemory() {
+  if (stuck_) {  // the process keeps what the GPU may still use
+    (void)new PinnedBuffer(std::move(pinned_));
+    (void)new std::shared_ptr(std::move(kernels_));
+    return;
+  }
+  {
+    const ContextScope scope(driver_, context_);
+    const OutsideCapture outside(driver_);
+    if (scope.status()) {
+      done_.end();
+      if (stream_ != nullptr) (void)driver_.stream_destroy(stream_);
+    }
+  }
+  imported_.clear();
+  end_when_idle(Ending::kWithCommunicators,
+                [&driver = driver_, context = context_, pattern = pattern_, kernels = kernels_,
+                 primary_of = primary_of_]() mutable {
+                  kernels.reset();
+                  {
+                    const ContextScope inside(driver, context);
+                    if (inside.status() && pattern != 0) (void)driver.memory_free(pattern);
+                  }
+                  if (primary_of >= 0) (void)driver.primary_release(primary_of);
+                });
+}
+
+bool PeerMemory::is_thread(int peer) const {
+  return same_process(ranks_[static_cast<size_t>(peer)].facts,
+                      ranks_[static_cast<size_t>(rank_)].facts);
+}
+
+bool PeerMemory::describe(const void* address, size_t bytes, ExportedMemory* memory) {
+  *memory = {};
+  memory->address = number_of(address);
+  const MemoryPlace place = place_of(driver_, address);
+  if (one_context_)
+    return place.kind == MemoryPlace::Kind::kManaged ||
+           (place.kind == MemoryPlace::Kind::kGpu && place.ordinal == ordinal_);
+  if (place.kind != MemoryPlace::Kind::kGpu || place.ordinal != ordinal_) return false;
+  CUdeviceptr base = 0;
+  size_t size = 0;
+  if (driver_.address_range(&base, &size, number_of(address)) != kSuccess ||
+      number_of(address) - base + bytes > size)
+    return false;
+  memory->base = base;
+  memory->bytes = size;
+  CUcontext owner = nullptr;
+  if (driver_.pointer_get(&owner, kAttributeContext, base) != kSuccess || owner != context_ ||
+      driver_.pointer_get(&memory->id, kAttributeBufferId, base) != kSuccess)
+    return false;
+  const auto known = exported_.find(base);
+  if (known == exported_.end() || known->second.id != memory->id) {
+    Exported fresh{memory->id, {}};
+    if (driver_.ipc_get(&fresh.handle, base) != kSuccess) return false;
+    if (exported_.size() >= kMostMapped) exported_.erase(exported_.begin());
+    exported_[base] = fresh;
+    memory->handle = fresh.handle;
+  } else {
+    memory->handle = known->second.handle;
+  }
+  return true;
+}
+
+Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory) {
+  if (is_thread(peer)) return static_cast<std::byte*>(pointer_of(memory.address));
+  auto& known = imported_[static_cast<size_t>(peer)];
+  auto found = known.find(memory.base);
+  if (found == known.end() || !found->second.is_of(memory)) {
+    // What overlaps with it is memory that the peer has freed.
+    std::erase_if(known, [&](const auto& each) {
+      return each.first < memory.base + memory.bytes &&
+             memory.base < each.first + each.second.bytes();
+    });
+    if (known.size() >= kMostMapped) known.erase(known.begin());
+    auto mapped = MappedMemory::open(driver_, context_, memory);
+    if (!mapped)
+      return Status(mapped.status()).context(fmt::format("rank {}", peer)).with_peer(peer);
+    found = known.emplace(memory.base, *std::move(mapped)).first;
+  }
+  return found->second.data() + (memory.address - memory.base);
+}
+
+Status PeerMemory::copy(void* to, const void* from, size_t bytes) {
+  return driver_.check(driver_.copy_async(number_of(to), number_of(from), bytes, stream_),
+                       "copying between GPU and pinned memory");
+}
+
+Status PeerMemory::finish(const std::function<bool()>& gives_up) {
+  COMM_TRY(driver_.check(driver_.event_record(done_.get(), stream_), "cuEventRecord"));
+  for (int look = 0;; ++look) {
+    const CUresult state = driver_.event_query(done_.get());
+    if (state != kNotReady)
+      return driver_.check(state, "the GPU has failed while it worked on GPU memory of the ranks");
+    if (look < kEagerLooks) {
+      std::this_thread::yield();
+      continue;
+    }
+    if (gives_up()) {
+      stuck_ = true;
+      return error(Code::kSystem, "the GPU has not done what it was to do with GPU memory in time");
+    }
+    std::this_thread::sleep_for(kPause);
+  }
+}
+
+}  // namespace libcomm::cuda

@@ -1,0 +1,240 @@
+// How ranks agree that they reach each other's GPU memory: each has a block in GPU memory of
+// 2 n + 1 lines, where n is the number of ranks:
+//   0 .. n - 1      written by the kernel of each rank
+//   n               this rank's pattern, read by the kernels of the others
+//   n + 1 .. 2 n    what this rank's kernel has read of the others' patterns
+#include <algorithm>
+#include <cctype>
+#include <cstring>
+
+#include "src/base/clock.h"
+#include "src/base/log.h"
+#include "src/device/scopes.h"
+#include "transports/cuda/peer_memory.h"
+#include "transports/facts.h"
+
+namespace libcomm::cuda {
+namespace {
+
+constexpr size_t kLine = 256;
+
+// No two pairs of ranks have the same, and none is all zero.
+void write_pattern(std::byte* line, int from, int to) {
+  uint64_t state = 0x9e3779b97f4a7c15u * static_cast<uint64_t>(from * 1000 + to + 2);
+  for (size_t i = 0; i < kLine; i += sizeof state) {
+    state ^= state << 13;
+    state ^= state >> 7;
+    state ^= state << 17;
+    std::memcpy(line + i, &state, sizeof state);
+  }
+}
+
+// A peer that cannot be reached may show by a kernel that never ends.
+std::function<bool()> time_over() {
+  constexpr Seconds kLimit{60};
+  return [until = Deadline::after(kLimit)] { return until.passed(); };
+}
+
+constexpr int kNobody = -1;  // the pattern that a rank shows to all
+
+bool has_pattern(const std::byte* line, int from, int to) {
+  std::byte expected[kLine];
+  write_pattern(expected, from, to);
+  return std::memcmp(line, expected, kLine) == 0;
+}
+
+}  // namespace
+
+// Wire struct.
+struct PeerMemory::Offer {
+  uint64_t able = 0;
+  uint64_t context = 0;
+  ExportedMemory memory;
+};
+
+Result<int> PeerMemory::ordinal_of(const GpuUuid& gpu) const {
+  int count = 0;
+  COMM_TRY(driver_.check(driver_.device_count(&count), "cuDeviceGetCount"));
+  for (int ordinal = 0; ordinal < count; ++ordinal) {
+    GpuUuid uuid{};
+    CUdevice device = 0;
+    if (driver_.device_get(&device, ordinal) == kSuccess &&
+        driver_.device_uuid(uuid.data(), device) == kSuccess && uuid == gpu)
+      return ordinal;
+  }
+  return error(Code::kSystem,
+               "its GPU is hidden from this process; let CUDA_VISIBLE_DEVICES show the GPUs of all "
+               "ranks of the host, and choose with cudaSetDevice");
+}
+
+// The device of a GPU of this process; -1: not known.
+int PeerMemory::device_of(const Topology& topology, int ordinal) const {
+  char text[32] = "";
+  if (driver_.device_pci(text, sizeof text, ordinal) != kSuccess) return -1;
+  std::string address = text;
+  std::transform(address.begin(), address.end(), address.begin(),
+                 [](unsigned char c) { return std::tolower(c); });
+  for (const Device& device : topology.devices())
+    if (device.kind == DeviceKind::kGpu && device.address == address) return device.id;
+  return -1;
+}
+
+// Whether the knobs and the driver allow to use the memory of a peer's GPU.
+Status PeerMemory::check_distance(int ordinal, int peer, const Knobs& knobs) const {
+  const GpuUuid& theirs = ranks_[static_cast<size_t>(peer)].gpu;
+  if (theirs == ranks_[static_cast<size_t>(rank_)].gpu) return Status::ok();
+  constexpr PathClass kFarthest[] = {PathClass::kSelf, PathClass::kPcieSwitch,
+                                     PathClass::kPcieSwitch, PathClass::kRoot, PathClass::kSystem};
+  const auto level = static_cast<size_t>(knobs.get_choice(Knob::kP2pLevel));
+  COMM_ASSIGN(const int other, ordinal_of(theirs));
+  int can = 0;
+  COMM_TRY(driver_.check(driver_.can_access_peer(&can, ordinal, other), "cuDeviceCanAccessPeer"));
+  if (can == 0)
+    return error(Code::kSystem, "the driver says that GPU {} cannot reach GPU {}", ordinal, other);
+  const PathClass farthest = kFarthest[level];
+  if (farthest == PathClass::kSystem) return Status::ok();
+  PathClass path = PathClass::kSystem;
+  if (auto topology = Topology::detect())
+    path = topology->path(device_of(*topology, ordinal), device_of(*topology, other)).path;
+  if (static_cast<int>(path) <= static_cast<int>(farthest)) return Status::ok();
+  return error(Code::kSystem, "GPUs {} and {} are {} apart, which COMM_P2P_LEVEL does not allow",
+               ordinal, other, name_of(path));
+}
+
+// What needs no other rank.
+Status PeerMemory::prepare(const Knobs& knobs, Offer* mine) {
+  const size_t lines = 2 * ranks_.size() + 1;
+  const ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const OutsideCapture outside(driver_);
+  CUdevice device = 0;
+  COMM_TRY(driver_.check(driver_.context_device(&device), "cuCtxGetDevice"));
+  ordinal_ = device;
+  // A program may use a GPU in commInitAll's list only later.
+  CUcontext primary = nullptr;
+  COMM_TRY(driver_.check(driver_.primary_retain(&primary, device), "cuDevicePrimaryCtxRetain"));
+  if (primary == context_)
+    primary_of_ = device;
+  else
+    (void)driver_.primary_release(device);
+  mine->context = reinterpret_cast<uintptr_t>(context_);
+  for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer) {
+    const GpuUuid& theirs = ranks_[static_cast<size_t>(peer)].gpu;
+    one_context_ =
+        one_context_ && is_thread(peer) && theirs == ranks_[static_cast<size_t>(rank_)].gpu;
+    if (Status status = check_distance(ordinal_, peer, knobs); !status)
+      return std::move(status).context(fmt::format("rank {}", peer));
+  }
+  COMM_ASSIGN(kernels_, Kernels::of(driver_, context_));
+  max_ctas_ = kernels_->useful_ctas();
+  // Streams of another priority have hardware queues of their own, so that this one is never behind
+  // a stream of the program that waits for other ranks. The driver takes the highest there is.
+  constexpr int kHighestPriority = -100;
+  COMM_TRY(driver_.check(driver_.stream_create(&stream_, kStreamNonBlocking, kHighestPriority),
+                         "cuStreamCreateWithPriority"));
+  COMM_ASSIGN(done_, Event::create(driver_));
+  COMM_ASSIGN(pinned_, PinnedBuffer::take(driver_, context_, lines * kLine));
+  COMM_TRY(driver_.check(driver_.memory_alloc(&pattern_, lines * kLine), "cuMemAlloc"));
+  std::memset(pinned_.data(), 0, lines * kLine);
+  write_pattern(pinned_.data() + ranks_.size() * kLine, rank_, kNobody);
+  COMM_TRY(copy(pointer_of(pattern_), pinned_.data(), lines * kLine));
+  COMM_TRY(finish(time_over()));
+  if (!describe(pointer_of(pattern_), lines * kLine, &mine->memory))
+    return error(Code::kSystem, "the driver gives no CUDA IPC handle (cuIpcGetMemHandle)");
+  mine->able = 1;
+  return Status::ok();
+}
+
+// GPUs of threads are allowed to use each other's memory here; other processes' when it is mapped.
+Status PeerMemory::allow_access(std::span<const Offer> offers) {
+  for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer) {
+    if (!is_thread(peer)) continue;
+    const auto other = reinterpret_cast<CUcontext>(offers[static_cast<size_t>(peer)].context);
+    if (other == context_) continue;
+    one_context_ = false;
+    const CUresult result = driver_.enable_peer(other, 0);
+    if (result != kPeerAlreadyEnabled) COMM_TRY(driver_.check(result, "cuCtxEnablePeerAccess"));
+  }
+  return Status::ok();
+}
+
+// Reads a line of every rank's block and writes another.
+Status PeerMemory::exchange_patterns(std::span<const Offer> offers) {
+  const ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const OutsideCapture outside(driver_);
+  COMM_TRY(allow_access(offers));
+  const size_t n = ranks_.size();
+  auto* const mine = static_cast<std::byte*>(pointer_of(pattern_));
+  CopyArguments reads, writes;
+  for (size_t peer = 0; peer < n; ++peer) {
+    COMM_ASSIGN(std::byte * theirs, import(static_cast<int>(peer), offers[peer].memory));
+    write_pattern(pinned_.data() + peer * kLine, rank_, static_cast<int>(peer));
+    reads.segments[peer] = {theirs + n * kLine, mine + (n + 1 + peer) * kLine, kLine};
+    writes.segments[peer] = {pinned_.data() + peer * kLine,
+                             theirs + static_cast<size_t>(rank_) * kLine, kLine};
+  }
+  reads.segment_count = writes.segment_count = static_cast<int>(n);
+  COMM_TRY(kernels_->copy(reads, max_ctas_, stream_));
+  COMM_TRY(kernels_->copy(writes, max_ctas_, stream_));
+  return finish(time_over());
+}
+
+Status PeerMemory::check_patterns() {
+  const ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const OutsideCapture outside(driver_);
+  const size_t n = ranks_.size();
+  COMM_TRY(copy(pinned_.data(), pointer_of(pattern_), (2 * n + 1) * kLine));
+  COMM_TRY(finish(time_over()));
+  for (size_t peer = 0; peer < n; ++peer) {
+    const auto from = static_cast<int>(peer);
+    const bool read = has_pattern(pinned_.data() + (n + 1 + peer) * kLine, from, kNobody);
+    if (read && has_pattern(pinned_.data() + peer * kLine, from, rank_)) continue;
+    return error(
+        Code::kSystem,
+        "bytes were lost on the way {} rank {}'s GPU memory: peer access is broken on this "
+        "machine (an IOMMU or PCIe ACS in the way is the usual cause); COMM_P2P_DISABLE=1 "
+        "spares the trial",
+        read ? "out of" : "into", peer);
+  }
+  return Status::ok();
+}
+
+Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, const Driver& driver,
+                                                      CUcontext context,
+                                                      std::span<const GpuRank> ranks,
+                                                      const Knobs& knobs) {
+  const int rank = bootstrap.rank();
+  const size_t n = ranks.size();
+  std::unique_ptr<PeerMemory> memory(new PeerMemory(driver, context, rank, ranks));
+  memory->imported_.resize(n);
+  std::vector<Offer> offers(n);
+  Offer& mine = offers[static_cast<size_t>(rank)];
+  Status status = memory->prepare(knobs, &mine);
+  static constexpr char kStaged[] = "rank {}: the ranks' GPU memory goes through host memory: {}";
+  if (!status) log_info(Subsys::kInit, kStaged, rank, status.to_string());
+  COMM_TRY(bootstrap.all_gather(offers.data(), sizeof(Offer)));
+  for (const Offer& offer : offers)
+    if (offer.able == 0) return std::unique_ptr<PeerMemory>();
+
+  // All go on together, also those that know already that it will not do.
+  status = memory->exchange_patterns(offers);
+  std::vector<uint32_t> able(n);
+  COMM_TRY(bootstrap.barrier());
+  if (!status) {
+    log_info(Subsys::kInit, kStaged, rank, status.to_string());
+  } else {
+    status = memory->check_patterns();
+    if (!status) log_warn(kStaged, rank, status.to_string());
+  }
+  able[static_cast<size_t>(rank)] = status ? 1 : 0;
+  COMM_TRY(bootstrap.all_gather(able.data(), sizeof(uint32_t)));
+  for (const uint32_t each : able)
+    if (each == 0) return std::unique_ptr<PeerMemory>();
+  // What the proof took is kept until the end: to free it now would wait for the program's streams.
+  log_info(Subsys::kInit, "rank {}: the ranks use each other's GPU memory in place", rank);
+  return memory;
+}
+
+}  // namespace libcomm::cuda
