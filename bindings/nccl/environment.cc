@@ -158,6 +158,8 @@ constexpr Row kRows[] = {
     {"NCCL_IB_CUDA_SUPPORT", "COMM_IB_CUDA_SUPPORT", number},
     {"NCCL_NET_GDR_LEVEL", "COMM_NET_GDR_LEVEL", as_it_is},
     {"NCCL_NET_GDR_READ", "COMM_NET_GDR_READ", yes_or_no},
+    {"NCCL_P2P_DISABLE", "COMM_P2P_DISABLE", yes_or_no},
+    {"NCCL_P2P_LEVEL", "COMM_P2P_LEVEL", as_it_is},
     {"NCCL_SHM_DISABLE", "COMM_SHM_DISABLE", yes_or_no},
     {"NCCL_BUFFSIZE", "COMM_BUFFSIZE", number},
     {"NCCL_MIN_CTAS", "COMM_MIN_NRINGS", lanes},

@@ -215,6 +215,7 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
           transport_of[static_cast<size_t>(peer)] = self.tcp_.get();
     }
     shape.one_board = one_group && self.shm_.board != nullptr;
+    COMM_TRY(self.meet_gpus(all, shape.one_board));
 
     // A segment is what every channel of the group can carry.
     std::vector<uint64_t> segment(static_cast<size_t>(nranks), 0);
@@ -267,6 +268,23 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
       fmt::join(agreed.host_of, " "),
       agreed.ring_order.empty() ? "by rank" : fmt::format("{}", fmt::join(agreed.ring_order, " ")));
   return communicator;
+}
+
+Status Communicator::meet_gpus(std::span<const Introduction> all, bool one_board) {
+  const bool each_has_one = std::all_of(
+      all.begin(), all.end(), [](const Introduction& each) { return each.gpu != cuda::GpuUuid{}; });
+  if (!one_board || !each_has_one || nranks_ > cuda::kMostPeers ||
+      knobs_->get_bool(Knob::kP2pDisable))
+    return Status::ok();
+  std::vector<cuda::GpuRank> ranks;
+  for (const Introduction& each : all) ranks.push_back({each.facts, each.gpu});
+  const cuda::Driver& driver = *cuda::Driver::found();
+  COMM_ASSIGN(peer_memory_, cuda::PeerMemory::agree(*bootstrap_, driver,
+                                                    cuda::current_context(driver), ranks, *knobs_));
+  if (!peer_memory_) return Status::ok();
+  gpu_pinned_bytes_.store(peer_memory_->pinned_bytes(), std::memory_order_relaxed);
+  if (options_.max_lanes >= 0) peer_memory_->limit_ctas(options_.max_lanes);
+  return Status::ok();
 }
 
 Result<std::shared_ptr<Communicator>> Communicator::split(int color, int key,

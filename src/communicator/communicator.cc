@@ -30,8 +30,14 @@ Status left_early(int peer) {
 }  // namespace
 
 Communicator::~Communicator() {
-  if (gpu_queue_) gpu_queue_->close();
+  if (gpu_queue_) {
+    gpu_queue_->close();
+    GpuQueue::leave(gpu_queue_);  // before others may end what is left of this
+  }
   engine_.reset();
+  const bool met_on_gpus = peer_memory_ != nullptr;
+  peer_memory_.reset();
+  if (met_on_gpus && !gpu_queue_) GpuQueue::end_unused(0);
   end_gpu_queue();
   channels_.reset();
   if (bootstrap_) bootstrap_->leave();
@@ -270,7 +276,7 @@ Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation
     COMM_TRY(scope.status());
     COMM_ASSIGN(gpu_queue_, GpuQueue::create(driver, gpu, slot));
     gpu_.store(gpu.ordinal, std::memory_order_relaxed);
-    gpu_pinned_bytes_.store(gpu_queue_->pinned_bytes(), std::memory_order_relaxed);
+    gpu_pinned_bytes_.fetch_add(gpu_queue_->pinned_bytes(), std::memory_order_relaxed);
     log_info(Subsys::kAlloc, "rank {}: {} bytes of pinned memory for operations on GPU {}", rank_,
              gpu_queue_->pinned_bytes(), gpu.ordinal);
   } else if (gpu_queue_->gpu().context != gpu.context) {
@@ -291,7 +297,7 @@ void Communicator::end_gpu_queue() {
   // then it ends with a later call.
   const double patience = failure_.failed() || has_graphs() ? 0 : 1;
   const std::weak_ptr<GpuQueue> left = gpu_queue_;
-  GpuQueue::leave(std::exchange(gpu_queue_, nullptr));
+  gpu_queue_.reset();
   const Deadline until = Deadline::after(Seconds(patience));
   while (!left.expired() && !until.passed())
     std::this_thread::sleep_for(std::chrono::microseconds(50));

@@ -22,6 +22,7 @@
 #include "src/communicator/engine.h"
 #include "src/communicator/gpu_work.h"
 #include "src/communicator/host_stream.h"
+#include "src/communicator/introduction.h"
 #include "src/communicator/lent_memory.h"
 #include "src/communicator/merged_calls.h"
 #include "src/communicator/operation_loans.h"
@@ -32,6 +33,7 @@
 #include "src/execute/reduce_pool.h"
 #include "src/execute/wait.h"
 #include "src/plan/planner.h"
+#include "transports/cuda/peer_memory.h"
 #include "transports/shm/group.h"
 
 namespace libcomm {
@@ -180,6 +182,7 @@ class Communicator {
  private:
   friend class ActiveOperation;
   friend class Batch;
+  friend class GpuMeeting;
   friend class GpuWork;
   Communicator() = default;
   Status start_engine();
@@ -195,6 +198,8 @@ class Communicator {
   Result<std::shared_ptr<Communicator>> derive(std::span<const int> members, uint64_t tag,
                                                const CommOptions& options,
                                                const std::atomic<bool>* cancel);
+  // Whether the ranks use each other's GPU memory in place, and with what.
+  Status meet_gpus(std::span<const Introduction> all, bool one_board);
   void on_news(News news, const Status& reason);
   // Working memory of the running operation.
   Status reserve_scratch(size_t bytes);
@@ -249,6 +254,7 @@ class Communicator {
   // Of quick calls, in a process without CUDA, each in its host_place() or the one beside it.
   std::array<const void*, 64> host_buffers_{};
   std::atomic<int> gpu_{-1};
+  std::unique_ptr<cuda::PeerMemory> peer_memory_;  // used by the engine's thread
   std::shared_ptr<GpuQueue> gpu_queue_;
   std::atomic<size_t> gpu_pinned_bytes_{0};
 

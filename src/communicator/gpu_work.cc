@@ -10,6 +10,7 @@
 #include "src/communicator/communicator.h"
 #include "src/communicator/engine.h"
 #include "src/device/scopes.h"
+#include "src/execute/peer_kernels.h"
 
 namespace libcomm {
 namespace {
@@ -17,6 +18,9 @@ namespace {
 using namespace cuda;  // NOLINT: the driver's names are long enough
 
 constexpr size_t kWordBytes = 64;  // a cache line for the word alone
+constexpr size_t kArgumentsAt = kWordBytes;
+constexpr size_t kHeadBytes =  // before the slots
+    (kArgumentsAt + sizeof(LateArguments) + kWordBytes - 1) / kWordBytes * kWordBytes;
 constexpr std::chrono::milliseconds kLookAround{5};
 // How often a work that waits for its stream asks whether the GPU still works.
 constexpr int kLooksPerQuery = 40;
@@ -44,13 +48,14 @@ void put_aside(GpuQueue* queue) {
 
 Result<std::shared_ptr<GpuQueue>> GpuQueue::create(const Driver& driver, const GpuPlace& gpu,
                                                    size_t slot_bytes) {
-  end_unused(0);
+  bool waiting = false, held_up = false;
+  end_unused_queues(&waiting, &held_up);
   const OutsideCapture outside(driver);
   std::shared_ptr<GpuQueue> queue(new GpuQueue(driver, gpu, round_up(slot_bytes, kWordBytes)),
                                   put_aside);
   COMM_ASSIGN(queue->pinned_,
-              PinnedBuffer::take(driver, gpu.context, kWordBytes + 2 * queue->slot_bytes_));
-  std::memset(queue->pinned_.data(), 0, kWordBytes);
+              PinnedBuffer::take(driver, gpu.context, kHeadBytes + 2 * queue->slot_bytes_));
+  std::memset(queue->pinned_.data(), 0, kHeadBytes);
   COMM_ASSIGN(queue->used_, Event::create(driver));
   COMM_ASSIGN(queue->joint_, Event::create(driver));
   return queue;
@@ -77,31 +82,44 @@ void GpuQueue::leave(std::shared_ptr<GpuQueue> queue) {
   g_left.push_back(queue);
 }
 
+void GpuQueue::end_unused_queues(bool* waiting, bool* held_up) {
+  std::vector<GpuQueue*> unused;
+  {
+    const std::lock_guard lock(g_unused_mutex);
+    unused.swap(g_unused);
+    std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
+    *held_up = !g_left.empty();
+  }
+  *waiting = false;
+  for (GpuQueue* queue : unused) {
+    if (queue->is_over()) {
+      queue->end();
+    } else {
+      *waiting = *waiting || !queue->lost_;
+      put_aside(queue);
+    }
+  }
+}
+
 void GpuQueue::end_unused(double seconds) {
   const Driver* driver = Driver::found();
   const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(seconds));
   for (;;) {
-    std::vector<GpuQueue*> unused;
-    bool held_up;
-    {
-      const std::lock_guard lock(g_unused_mutex);
-      unused.swap(g_unused);
-      std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
-      held_up = !g_left.empty();
-    }
-    bool waiting = false;
-    for (GpuQueue* queue : unused) {
-      if (queue->is_over()) {
-        queue->end();
-      } else {
-        waiting = waiting || !queue->lost_;
-        put_aside(queue);
-      }
-    }
+    bool waiting = false, held_up = false;
+    end_unused_queues(&waiting, &held_up);
     if (driver != nullptr && !held_up) PinnedBuffer::free_spare(*driver);
     if (!waiting || Clock::now() >= until) return;
     std::this_thread::sleep_for(std::chrono::microseconds(200));
   }
+}
+
+void GpuQueue::end_stale() {
+  {
+    const std::lock_guard lock(g_unused_mutex);
+    std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
+    if (!g_left.empty()) return;
+  }
+  cuda::end_stale(*Driver::found());
 }
 
 void GpuQueue::close() {
@@ -164,33 +182,76 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
   COMM_TRY(scope.status());
   CUgraph graph = nullptr;
   COMM_TRY(look_at_streams(&graph));
-  StagingPlace place;
-  place.rank = communicator_.rank();
-  place.nranks = communicator_.nranks();
-  place.slot_bytes = queue_->slot_bytes_;
-  place.takes_gpu_memory = communicator_.rdma_peers_;
+  place_.rank = communicator_.rank();
+  place_.nranks = communicator_.nranks();
+  place_.slot_bytes = queue_->slot_bytes_;
+  place_.takes_gpu_memory = communicator_.rdma_peers_;
+  COMM_TRY(choose_paths(operations));
   std::byte* base = queue_->pinned_.data();
   size_t slot = queue_->slot_bytes_;
   if (captured_) {
     // No more than it needs, since it keeps it.
-    const std::vector<Stage> stages = plan_stages(operations, place);
     slot = kWordBytes;
-    for (const Stage& stage : stages) slot = std::max(slot, round_up(stage.bytes, kWordBytes));
+    const auto make_room = [&](const std::vector<Stage>& stages) {
+      for (const Stage& stage : stages) slot = std::max(slot, round_up(stage.bytes, kWordBytes));
+    };
+    const std::vector<Stage> stages = plan_stages(operations, place_);
+    make_room(stages);
+    StagingPlace staged = place_;
+    staged.paths = {};
+    for (const Stage& stage : stages)
+      if (stage.kind == Stage::Kind::kLeave)
+        make_room(plan_stages({&operations[stage.direct], 1}, staged));
     const OutsideCapture outside(driver);
     COMM_ASSIGN(own_pinned_,
                 PinnedBuffer::take(driver, queue_->gpu_.context,
-                                   kWordBytes + std::min<size_t>(stages.size(), 2) * slot));
+                                   kHeadBytes + std::min<size_t>(stages.size(), 2) * slot));
     base = own_pinned_.data();
-    std::memset(base, 0, kWordBytes);
+    std::memset(base, 0, kHeadBytes);
   }
   word_ = reinterpret_cast<uint32_t*>(base);
-  place.slots[0] = base + kWordBytes;
-  place.slots[1] = place.slots[0] + slot;
-  stages_ = plan_stages(operations, place);
+  arguments_ = reinterpret_cast<LateArguments*>(base + kArgumentsAt);
+  place_.slots[0] = base + kHeadBytes;
+  place_.slots[1] = place_.slots[0] + slot;
+  stages_ = plan_stages(operations, place_);
   if (captured_) return give_to_graph(graph);
   first_ = queue_->issued_;
   queue_->issued_ += static_cast<uint32_t>(stages_.size());
   return Status::ok();
+}
+
+// Which calls go by peer kernels, and what this rank has to say of them. The same at all ranks:
+// each has buffers of the same kind.
+Status GpuWork::choose_paths(std::span<const Operation> operations) {
+  PeerMemory* memory = communicator_.peer_memory_.get();
+  if (memory == nullptr) return Status::ok();
+  const bool here = memory->context() == queue_->gpu_.context;
+  const OutsideCapture outside(queue_->driver_);
+  GpuMeeting meeting(communicator_, *memory);
+  operations_.assign(operations.begin(), operations.end());
+  cards_.resize(operations.size());
+  paths_.assign(operations.size(), StagingPlace::Path::kStaged);
+  for (size_t i = 0; i < operations.size(); ++i) {
+    const Operation& operation = operations[i];
+    if (!operation.on_gpu || operation.count == 0 || !has_peer_kernels(operation.collective))
+      continue;
+    if (here) cards_[i] = meeting.describe(operation);
+    // What others cannot reach may be given up right after the call, in the order of its stream (a
+    // pool's): so the copies are put there too. But several ranks of a thread may share a stream,
+    // whose stages must be alike.
+    const bool own = cards_[i].reachable == 0 && communicator_.ranks_in_process() == 1;
+    paths_[i] = own ? StagingPlace::Path::kOwnStages : StagingPlace::Path::kPeers;
+  }
+  place_.paths = paths_;
+  kernels_ = memory->kernels();
+  return Status::ok();
+}
+
+GpuWork::~GpuWork() {
+  // In a thread, perhaps, in which the driver must not be called.
+  if (kernels_)
+    end_when_idle(Ending::kWithCommunicators,
+                  [kernels = std::move(kernels_)]() mutable { kernels.reset(); });
 }
 
 // The graph, and what is instantiated of it, keeps the work.
@@ -214,6 +275,7 @@ void GpuWork::begin() {
   engine_.submit([self = shared_from_this()] {
     self->run();
     PendingWork::end();
+    GpuQueue::end_stale();
   });
 }
 
@@ -254,10 +316,14 @@ Status GpuWork::put_on_streams(std::span<const std::shared_ptr<GpuWork>> works) 
   };
   COMM_TRY(all([](GpuWork& work) { return work.join_streams(); }));
   for (size_t i = 0; i < most; ++i) {
+    // What a kernel does must be over when its rank leaves; copies overlap with the next stage.
+    const bool leaves = std::any_of(works.begin(), works.end(),
+                                    [&](const auto& work) { return work->leaves_at(i); });
+    if (i > 0 && leaves) COMM_TRY(end(i - 1));
     COMM_TRY(all([&](GpuWork& work) {
       return i < work.stages_.size() ? work.begin_stage(i) : Status::ok();
     }));
-    if (i > 0) COMM_TRY(end(i - 1));
+    if (i > 0 && !leaves) COMM_TRY(end(i - 1));
   }
   if (most > 0) COMM_TRY(end(most - 1));
   return all([](GpuWork& work) { return work.finish(); });
@@ -299,14 +365,27 @@ Status GpuWork::begin_stage(size_t index) {
 
 Status GpuWork::end_stage(size_t index) {
   const Driver& driver = queue_->driver_;
-  if (waits_here_) {
+  if (waits_here_)
     await_word(done_value(index));
-    return copy(stages_[index].out);
-  }
-  COMM_TRY(driver.check(driver.stream_wait_value(streams_.front(), number_of(word_),
-                                                 done_value(index), kWaitGreaterOrEqual),
-                        "cuStreamWaitValue32"));
-  return copy(stages_[index].out);
+  else
+    COMM_TRY(driver.check(driver.stream_wait_value(streams_.front(), number_of(word_),
+                                                   done_value(index), kWaitGreaterOrEqual),
+                          "cuStreamWaitValue32"));
+  const Stage& stage = stages_[index];
+  const bool meets = stage.kind == Stage::Kind::kMeet && cards_[stage.direct].reachable != 0;
+  return meets ? launch(stage) : copy(stage.out);
+}
+
+// This rank's part in a meeting; the kernel finds out whether it has one.
+Status GpuWork::launch(const Stage& stage) {
+  const Operation& operation = operations_[stage.direct];
+  const PeerKernelSize size = peer_kernel_size(operation, place_.rank, place_.nranks);
+  const int most = communicator_.peer_memory_->max_ctas();
+  if (size.reduces)
+    return kernels_->reduce_later(operation.type, size.bytes, &arguments_->reduction, most,
+                                  streams_.front());
+  return kernels_->copy_later(size.segments, size.bytes, &arguments_->copies, most,
+                              streams_.front());
 }
 
 Status GpuWork::finish() {
@@ -417,6 +496,50 @@ void GpuWork::run_next_graph(GpuQueue& queue) {
   }
   work->run();
   PendingWork::end();
+  GpuQueue::end_stale();
+}
+
+Status GpuWork::run_meeting(const Stage& stage, std::byte* slot) {
+  PeerMemory& memory = *communicator_.peer_memory_;
+  const Operation& operation = operations_[stage.direct];
+  const ContextScope scope(queue_->driver_, memory.context());
+  if (!scope.status()) return communicator_.fail(scope.status());
+  const OutsideCapture outside(queue_->driver_);
+  GpuMeeting meeting(communicator_, memory);
+  COMM_TRY(meeting.meet(operation, cards_[stage.direct], arguments_, &together_));
+  if (together_ || paths_[stage.direct] == StagingPlace::Path::kOwnStages) return Status::ok();
+  return run_staged(operation, slot);
+}
+
+Status GpuWork::run_leaving() {
+  disarm();
+  if (!together_) return Status::ok();
+  return GpuMeeting(communicator_, *communicator_.peer_memory_).leave();
+}
+
+// From now on the late kernels do nothing. One that runs may be reading the rest.
+void GpuWork::disarm() noexcept {
+  std::atomic_ref(arguments_->reduction.count).store(0, std::memory_order_release);
+  std::atomic_ref(arguments_->copies.segment_count).store(0, std::memory_order_release);
+}
+
+// As if it had been planned so, but that the engine does the copies.
+Status GpuWork::run_staged(const Operation& operation, std::byte* slot) {
+  PeerMemory& memory = *communicator_.peer_memory_;
+  StagingPlace place = place_;
+  place.paths = {};
+  place.slots[0] = place.slots[1] = slot;
+  const auto copy = [&](std::span<const StagedCopy> copies) -> Status {
+    for (const StagedCopy& each : copies) COMM_TRY(memory.copy(each.to, each.from, each.bytes));
+    if (copies.empty()) return Status::ok();
+    return memory.finish([&] { return communicator_.failure_.failed(); });
+  };
+  for (Stage& stage : plan_stages({&operation, 1}, place)) {
+    if (Status status = copy(stage.in); !status) return communicator_.fail(std::move(status));
+    COMM_TRY(run_stage(stage));
+    if (Status status = copy(stage.out); !status) return communicator_.fail(std::move(status));
+  }
+  return Status::ok();
 }
 
 Status GpuWork::run_stage(Stage& stage) {
@@ -433,7 +556,15 @@ void GpuWork::run() noexcept {
     while (next < stages_.size()) {
       Status status = await_start(next);
       if (!status) (void)communicator_.fail(std::move(status));
-      if (!status || !run_stage(stages_[next])) break;
+      if (!status) break;
+      Stage& stage = stages_[next];
+      if (stage.kind == Stage::Kind::kMeet)
+        status = run_meeting(stage, place_.slots[next % 2]);
+      else if (stage.kind == Stage::Kind::kLeave)
+        status = run_leaving();
+      else
+        status = run_stage(stage);
+      if (!status) break;
       write_word(done_value(next++));
     }
     // Once the last stage is done, a graph may begin again: the word is its.
@@ -442,6 +573,7 @@ void GpuWork::run() noexcept {
     (void)communicator_.fail(
         error(Code::kSystem, "an operation on GPU memory failed: {}", problem.what()));
   }
+  disarm();
   write_word(done_value(stages_.size() - 1));  // nobody waits for what will not be done
 }
 

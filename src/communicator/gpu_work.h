@@ -14,6 +14,12 @@
 //    come to it, since that stream may be waiting for the graph. A program that launches graphs
 //    orders them with its other operations of the communicator, by streams or events.
 //
+// Where the ranks reach each other's GPU memory (src/communicator/gpu_meeting.h), two stages stage
+// nothing: after the first the stream has a kernel, whose arguments the engine has written by then
+// into pinned memory, and the second ends when the kernels of all ranks are over. So the engine
+// needs nothing of the driver, which may be waiting for the very stream in another thread, but for
+// the first use of another process's memory and for calls that must be staged after all.
+//
 // Every wait of a stream ends: when the communicator has failed, the engine writes "done" for all
 // that it will not do any more. What is in the outputs then is undefined.
 #pragma once
@@ -27,6 +33,7 @@
 #include <vector>
 
 #include "src/base/status.h"
+#include "src/communicator/gpu_meeting.h"
 #include "src/device/memory.h"
 #include "src/execute/staging.h"
 
@@ -58,6 +65,11 @@ class GpuQueue {
   // so long for that at most. The last reference may be given up anywhere, also where the driver
   // must not be called; this is for calls.
   static void end_unused(double seconds);
+  // The same without what may wait for the program's streams.
+  static void end_unused_queues(bool* waiting, bool* held_up);
+  // Lets go of memory that other processes have freed, if that keeps nobody waiting
+  // (cuda::end_stale).
+  static void end_stale();
   // The communicator has ended, and a stream or a graph may still have this one. Until it has not,
   // no pinned memory is freed: that would wait for the stream, which may wait for the caller.
   static void leave(std::shared_ptr<GpuQueue> queue);
@@ -108,6 +120,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   // Puts the works of a group on their streams, stage by stage of all of them, so that they may
   // share a stream. On failure the communicators of all have failed.
   static Status enqueue(std::span<const std::shared_ptr<GpuWork>> works);
+  ~GpuWork();
   // Calls without a stream cannot be in a graph.
   bool is_captured() const { return captured_; }
 
@@ -120,6 +133,11 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   GpuWork(Communicator& communicator, Engine& engine, std::shared_ptr<GpuQueue> queue)
       : communicator_(communicator), engine_(engine), queue_(std::move(queue)) {}
 
+  Status choose_paths(std::span<const Operation> operations);
+  Status launch(const Stage& stage);
+  bool leaves_at(size_t index) const {
+    return index < stages_.size() && stages_[index].kind == Stage::Kind::kLeave;
+  }
   Status look_at_streams(cuda::CUgraph* graph);
   Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams);
   Status give_to_graph(cuda::CUgraph graph);
@@ -139,6 +157,10 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   // On the engine's thread.
   void run() noexcept;
   Status run_stage(Stage& stage);
+  Status run_meeting(const Stage& stage, std::byte* slot);
+  Status run_leaving();
+  Status run_staged(const Operation& operation, std::byte* slot);
+  void disarm() noexcept;
   Status await_start(size_t stage);
   static void run_next_graph(GpuQueue& queue);
   void write_word(uint32_t value) noexcept;
@@ -153,11 +175,18 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   bool captured_ = false;
   bool waits_here_ = false;        // the calling thread waits for the engine
   cuda::PinnedBuffer own_pinned_;  // of a captured work
-  std::vector<Start> starts_;      // of a captured work
+  StagingPlace place_;
+  std::vector<Operation> operations_;  // where some are for peer kernels
+  std::vector<StagingPlace::Path> paths_;
+  std::vector<GpuCard> cards_;
+  std::shared_ptr<const cuda::Kernels> kernels_;
+  cuda::LateArguments* arguments_ = nullptr;  // pinned
+  std::vector<Start> starts_;                 // of a captured work
   uint32_t* word_ = nullptr;
   uint32_t first_ = 0;  // the word's value before the first stage
 
-  size_t started_ = 0;  // stages that may begin; with the queue's mutex
+  bool together_ = false;  // the last meeting was of ranks that reach each other; the engine's
+  size_t started_ = 0;     // stages that may begin; with the queue's mutex
 };
 
 }  // namespace libcomm

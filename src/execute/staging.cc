@@ -101,14 +101,23 @@ class Planner {
         nranks_(place.nranks),
         slots_{place.slots[0], place.slots[1]},
         slot_bytes_(place.slot_bytes),
-        takes_gpu_memory_(place.takes_gpu_memory) {}
+        takes_gpu_memory_(place.takes_gpu_memory),
+        paths_(place.paths) {}
 
   std::vector<Stage> plan(std::span<const Operation> operations) {
-    for (const Operation& operation : operations) {
+    for (size_t i = 0; i < operations.size(); ++i) {
+      const Operation& operation = operations[i];
       if (operation.collective == Collective::kSendRecv ||
           operation.collective == Collective::kAllToAllV)
         continue;
-      add_collective(operation);
+      const auto path = paths_.empty() ? StagingPlace::Path::kStaged : paths_[i];
+      const bool direct = path != StagingPlace::Path::kStaged;
+      if (direct) add_direct(Stage::Kind::kMeet, i);
+      if (path == StagingPlace::Path::kPeers)
+        add_direct(Stage::Kind::kLeave, i);
+      else
+        add_collective(operation);
+      closed_ = closed_ || direct;
     }
     add_messages(operations);
     return std::move(stages_);
@@ -125,6 +134,13 @@ class Planner {
     std::byte* at = slot() + stages_.back().bytes;
     stages_.back().bytes += round_up(bytes, kLine);
     return at;
+  }
+
+  void add_direct(Stage::Kind kind, size_t index) {
+    Stage& stage = next_stage();
+    stage.kind = kind;
+    stage.direct = index;
+    closed_ = true;
   }
 
   void add_collective(const Operation& operation) {
@@ -347,6 +363,7 @@ class Planner {
   std::byte* const slots_[2];
   const size_t slot_bytes_;
   const std::span<const char> takes_gpu_memory_;
+  const std::span<const StagingPlace::Path> paths_;
   std::vector<Stage> stages_;
   bool closed_ = false;  // nothing may join the last stage
 };

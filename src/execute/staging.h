@@ -12,6 +12,12 @@
 //    messages, or a piece of one. AllToAllV is such messages too, since no rank knows all counts.
 //    A peer whose transport takes GPU memory itself exchanges everything in one round, from and to
 //    the memory where it is.
+//
+// Where the ranks reach each other's GPU memory, each collective that peer kernels can do
+// (src/execute/peer_kernels.h) has two stages that stage nothing: in kMeet the ranks tell each
+// other where their buffers are, whereupon the stream runs the kernel; in kLeave they wait for each
+// other's. If some rank's buffers cannot be reached, the call is staged after all, within kMeet;
+// the rank itself may have the stages for it instead of kLeave.
 #pragma once
 
 #include <cstddef>
@@ -29,6 +35,9 @@ struct StagedCopy {
 };
 
 struct Stage {
+  enum class Kind { kStaged, kMeet, kLeave };
+  Kind kind = Kind::kStaged;
+  size_t direct = 0;           // of kMeet, kLeave: the index of the call
   std::vector<StagedCopy> in;  // into the slot
   std::vector<Operation>
       operations;  // on the slot's memory, or on the caller's where it is the host's
@@ -52,6 +61,9 @@ struct StagingPlace {
   size_t slot_bytes = 0;     // at least least_slot_bytes(nranks)
   // By rank: its transport takes GPU memory, and thinks the same of this rank. Empty: none.
   std::span<const char> takes_gpu_memory;
+  // By call; empty: all are staged.
+  enum class Path { kStaged, kPeers, kOwnStages };
+  std::span<const Path> paths;
 };
 std::vector<Stage> plan_stages(std::span<const Operation> operations, const StagingPlace& place);
 

@@ -97,6 +97,8 @@ void read_all(int fd, char* data, size_t bytes) {
 // One rank from its communicator's birth to its end. What it found wrong is in rank->failures.
 void live(const World& world, const Body& body, Rank* rank) {
   try {
+    const auto& begin = world.begin ? world.begin : first_of_all();
+    if (begin) begin(rank->rank);
     if (world.connected)
       COMM_OK(*rank, commInitRank(&rank->comm, rank->nranks, rank->id, rank->rank));
     body(*rank);
@@ -258,6 +260,11 @@ void run_processes(const World& world, const Body& body, const MeetingPlace& pla
 }
 
 }  // namespace
+
+std::function<void(int rank)>& first_of_all() {
+  static std::function<void(int rank)> first;
+  return first;
+}
 
 std::string World::to_string() const {
   std::string text = std::to_string(nranks) + (kind == Kind::kThreads ? " threads" : " processes");

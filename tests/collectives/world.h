@@ -32,6 +32,8 @@ struct World {
   bool connected = true;
   int timeout_seconds = 120;      // kProcesses: then all ranks are killed
   std::vector<int> victims = {};  // kProcesses: these end by SIGKILL, as they should
+  // Called first on every rank, before its communicator is made; empty: first_of_all().
+  std::function<void(int rank)> begin = {};
 
   std::string to_string() const;
 };
@@ -70,6 +72,9 @@ struct Rank {
   (rank).expect_error((call), (wanted), {__VA_ARGS__}, #call)
 
 using Body = std::function<void(Rank&)>;
+
+// What every rank of worlds without a `begin` calls first; nothing until a program says so.
+std::function<void(int rank)>& first_of_all();
 
 // Runs `body` on every rank and waits for all of them.
 void run(const World& world, const Body& body);

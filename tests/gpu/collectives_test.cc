@@ -2,6 +2,8 @@
 // as threads and as processes, over shared memory and over sockets, whole and in windows.
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 #include "tests/collectives/sweep.h"
 #include "tests/gpu/gpu.h"
 #include "tests/gpu/memory.h"
@@ -14,9 +16,15 @@ using world::kSanitized;
 using world::Rank;
 using world::World;
 
-void perform_on_gpus(const World& world, std::vector<Call> calls) {
+// The ranks use each other's GPU memory in place when they have their GPUs before they meet.
+void perform_on_gpus(World world, std::vector<Call> calls) {
+  const auto use = [](int rank) { gpu::use(rank % gpu::count()); };
+  if (std::getenv("GPU_TEST_PEERS") != nullptr && !world.begin) world.begin = use;
   world::run(world, [&](Rank& rank) {
-    gpu::use(rank.rank % gpu::count());
+    if (world.begin)
+      world.begin(rank.rank);
+    else
+      use(rank.rank);
     const gpu::Stream stream = gpu::create_stream();
     {
       Arena arena;
@@ -49,6 +57,15 @@ TEST(Windows, OfSmallStagingMemoryGiveExactResults) {
   for (const int nranks : {2, 3})
     perform_on_gpus({.nranks = nranks, .environment = {{"COMM_GPU_STAGING", "128K"}}},
                     thinned(sweep(nranks, 57, true), kSanitized ? 12 : 3));
+}
+
+TEST(OneGpu, GivesExactResultsToItsRanks) {
+  NEED_GPU();
+  for (const Kind kind : {Kind::kThreads, Kind::kProcesses}) {
+    if (kind == Kind::kProcesses && !gpu::is_double()) continue;  // its driver survives no fork
+    perform_on_gpus({.nranks = 4, .kind = kind, .begin = [](int) { gpu::use(0); }},
+                    thinned(sweep(4, 71, true), kSanitized ? 24 : 6));
+  }
 }
 
 TEST(Processes, GetExactResults) {

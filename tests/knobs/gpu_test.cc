@@ -49,5 +49,37 @@ TEST(MULTI_RANK_GPU, ForbidsRanksOnOneGpu) {
   }
 }
 
+// How many kernels a sum of two ranks launched, the second of which has this GPU.
+uint64_t kernels_of(int second_gpu, const Environment& settings) {
+  const auto launches = gpu::control<uint64_t(const char*)>("cuda_double_launches");
+  const char* const kernel = "libcomm_late_reduce_float32";
+  const uint64_t before = launches(kernel);
+  const auto use = [=](int rank) { gpu::use(rank == 1 ? second_gpu : 0); };
+  world::run({.nranks = 2, .environment = settings, .begin = use}, [](Rank& rank) {
+    gpu::Floats data(100000);
+    data.set(1, gpu::kPerThreadStream);
+    COMM_OK(rank, gpu::sum(data, rank.comm, gpu::kPerThreadStream));
+    data.take(gpu::kPerThreadStream);
+    gpu::synchronise(gpu::kPerThreadStream);
+    rank.expect(data.all(2), "a wrong sum");
+  });
+  return launches(kernel) - before;
+}
+
+TEST(P2P_DISABLE, KeepsRanksFromEachOthersGpuMemory) {
+  ASSERT_TRUE(gpu::is_double());
+  EXPECT_GT(kernels_of(0, {{"COMM_P2P_DISABLE", "0"}}), 0u);
+  EXPECT_EQ(kernels_of(0, {{"COMM_P2P_DISABLE", "1"}}), 0u);
+}
+
+// How far apart the double's GPUs are is not known, which is the farthest.
+TEST(P2P_LEVEL, IsHowFarApartGpusMayBe) {
+  ASSERT_TRUE(gpu::is_double());
+  EXPECT_GT(kernels_of(0, {{"COMM_P2P_LEVEL", "LOC"}}), 0u) << "the same GPU";
+  EXPECT_EQ(kernels_of(1, {{"COMM_P2P_LEVEL", "LOC"}}), 0u);
+  EXPECT_EQ(kernels_of(1, {{"COMM_P2P_LEVEL", "PHB"}}), 0u);
+  EXPECT_GT(kernels_of(1, {{"COMM_P2P_LEVEL", "SYS"}}), 0u);
+}
+
 }  // namespace
 }  // namespace knobs

@@ -81,6 +81,8 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"NCCL_IB_CUDA_SUPPORT", "1", "COMM_IB_CUDA_SUPPORT=1"},
         Row{"NCCL_NET_GDR_LEVEL", "PHB", "COMM_NET_GDR_LEVEL=PHB"},
         Row{"NCCL_NET_GDR_READ", "0", "COMM_NET_GDR_READ=0"},
+        Row{"NCCL_P2P_DISABLE", "1", "COMM_P2P_DISABLE=1"},
+        Row{"NCCL_P2P_LEVEL", "PIX", "COMM_P2P_LEVEL=PIX"},
         Row{"NCCL_SHM_DISABLE", "1", "COMM_SHM_DISABLE=1"},
         Row{"NCCL_BUFFSIZE", "4194304", "COMM_BUFFSIZE=4194304"},
         Row{"NCCL_MIN_CTAS", "2", "COMM_MIN_NRINGS=2"},
@@ -143,7 +145,7 @@ TEST(Environment, TheNewerNameWins) {
 TEST(Environment, WhatHasNoMeaningHereHasNoEffect) {
   const std::string log = log_with({{"NCCL_NTHREADS", "256"},
                                     {"NCCL_PROTO", "Simple"},
-                                    {"NCCL_P2P_LEVEL", "NVL"},
+                                    {"NCCL_NVLS_ENABLE", "1"},
                                     {"NCCL_TUNER_PLUGIN", "libnccl-tuner.so"},
                                     {"NCCL_ALGO", "^Tree"},
                                     {"NCCL_NET", "IB"},

@@ -1,0 +1,46 @@
+// GpuMeeting: collectives on GPU memory that the ranks reach in place (transports/cuda). The ranks
+// tell each other where the buffers are; then the stream of each runs its kernel
+// (src/execute/peer_kernels.h), and all wait until the kernels of all are over.
+#pragma once
+
+#include "src/base/status.h"
+#include "src/device/kernels/arguments.h"
+#include "src/execute/operation.h"
+#include "transports/cuda/peer_memory.h"
+
+namespace libcomm {
+
+class Communicator;
+
+// What a rank tells the others of its part in a collective. Wire struct.
+struct GpuCard {
+  Signature signature;  // filled in by meet()
+  uint64_t reachable = 0;
+  cuda::ExportedMemory in, out;  // no address: it has no such buffer
+};
+
+class GpuMeeting {
+ public:
+  GpuMeeting(Communicator& communicator, cuda::PeerMemory& memory)
+      : communicator_(communicator), memory_(memory) {}
+
+  // In the thread of the call, which may give the memory up afterwards, in the order of its stream.
+  // With the memory's context current.
+  GpuCard describe(const Operation& operation);
+
+  // The rest on the engine's thread, collective. Errors are those of the communicator, which has
+  // failed then.
+
+  // *together: all ranks reach all buffers, and `arguments`, all zero before, are those of this
+  // rank's kernel. With the memory's context current and outside captures.
+  Status meet(const Operation& operation, GpuCard mine, cuda::LateArguments* arguments,
+              bool* together);
+  // This rank's kernel is over; returns when all are.
+  Status leave();
+
+ private:
+  Communicator& communicator_;
+  cuda::PeerMemory& memory_;
+};
+
+}  // namespace libcomm
