@@ -49,8 +49,8 @@ Status issue(comm* handle, Operation&& operation, cudaStream_t stream) {
   }
   COMM_TRY(check_self_messages(communicator.rank(), {&operation, 1}));
   if (placement.on_cuda) {
-    COMM_ASSIGN(const auto work,
-                communicator.prepare({&operation, 1}, placement.gpu, {placement.cuda_stream}));
+    COMM_ASSIGN(const auto work, communicator.prepare({&operation, 1}, placement.gpu,
+                                                      {placement.cuda_stream}, true));
     return GpuWork::enqueue({&work, 1});
   }
   if (!placement.host_stream && handle->blocking) return communicator.run(operation);

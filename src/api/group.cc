@@ -234,7 +234,8 @@ Status enqueue_on_gpus(const std::vector<PendingWork*>& works) {
     Communicator& communicator = *work->handle->communicator;
     Result<std::shared_ptr<GpuWork>> made =
         work->streams.empty()
-            ? communicator.prepare(work->operations, work->gpu, work->cuda_streams)
+            ? communicator.prepare(work->operations, work->gpu, work->cuda_streams,
+                                   works.size() == 1)
             : error(
                   Code::kInvalidUsage,
                   "the calls of one group for one communicator are on a host stream and on a CUDA "

@@ -266,7 +266,8 @@ Status Communicator::start_engine() {
 
 Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation> operations,
                                                        const GpuPlace& gpu,
-                                                       std::vector<cuda::CUstream> streams) {
+                                                       std::vector<cuda::CUstream> streams,
+                                                       bool alone) {
   COMM_TRY(check_usable());
   const cuda::Driver& driver = *cuda::Driver::found();
   if (!gpu_queue_) {
@@ -288,7 +289,7 @@ Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation
         gpu.ordinal == gpu_queue_->gpu().ordinal ? " in another CUDA context" : "");
   }
   COMM_TRY(start_engine());
-  return GpuWork::create(*this, *engine_, gpu_queue_, operations, std::move(streams));
+  return GpuWork::create(*this, *engine_, gpu_queue_, operations, std::move(streams), alone);
 }
 
 void Communicator::end_gpu_queue() {

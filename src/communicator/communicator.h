@@ -120,11 +120,12 @@ class Communicator {
   // Queues operations on the engine thread, to be run in their turns.
   Status submit(std::vector<Operation> operations, std::shared_ptr<StreamTurns> turns);
 
-  // Operations on GPU memory, or in the order of CUDA streams, as a work to be enqueued.
+  // Operations on GPU memory, or in the order of CUDA streams, as a work to be enqueued; `alone` if
+  // it is the only one of its group.
   // kInvalidArgument: an earlier one was on another GPU.
   Result<std::shared_ptr<GpuWork>> prepare(std::span<const Operation> operations,
-                                           const GpuPlace& gpu,
-                                           std::vector<cuda::CUstream> streams);
+                                           const GpuPlace& gpu, std::vector<cuda::CUstream> streams,
+                                           bool alone);
   // How many of its ranks are in this process.
   int ranks_in_process() const;
   // A graph has operations of it: whenever it is launched, the engine gets work.

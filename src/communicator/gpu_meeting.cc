@@ -21,8 +21,7 @@ GpuCard GpuMeeting::describe(const Operation& operation) {
   // In all-to-all, what a rank fetches would be what another has already overwritten.
   const bool overwrites =
       operation.collective == Collective::kAllToAll && operation.in == operation.out;
-  const bool all = !operation.premultiply && !overwrites &&
-                   reachable(operation.in, reach.in, &card.in) &&
+  const bool all = !overwrites && reachable(operation.in, reach.in, &card.in) &&
                    reachable(operation.out, reach.out, &card.out);
   card.reachable = all ? 1 : 0;
   return card;

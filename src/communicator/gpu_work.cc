@@ -31,6 +31,9 @@ size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 // which a context has few (CUDA_DEVICE_MAX_CONNECTIONS, 8 where it is not set).
 constexpr int kMostWaitingStreams = 4;
 
+// Works of graphs: these may come to a wait for this process's ranks at any time.
+std::atomic<int> g_in_graphs{0};
+
 // Queues that nobody has any more.
 ForkMutex& g_unused_mutex = *new ForkMutex;
 std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
@@ -74,6 +77,9 @@ void GpuQueue::end() {
   used_.end();
   joint_.end();
   pinned_.spare();
+  if (kernels_)
+    end_when_idle(Ending::kWithCommunicators,
+                  [kernels = std::move(kernels_)]() mutable { kernels.reset(); });
   delete this;
 }
 
@@ -114,6 +120,7 @@ void GpuQueue::end_unused(double seconds) {
 }
 
 void GpuQueue::end_stale() {
+  if (g_in_graphs.load(std::memory_order_acquire) != 0) return;
   {
     const std::lock_guard lock(g_unused_mutex);
     std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
@@ -132,9 +139,9 @@ void GpuQueue::close() {
 Result<std::shared_ptr<GpuWork>> GpuWork::create(Communicator& communicator, Engine& engine,
                                                  std::shared_ptr<GpuQueue> queue,
                                                  std::span<const Operation> operations,
-                                                 std::vector<CUstream> streams) {
+                                                 std::vector<CUstream> streams, bool alone) {
   std::shared_ptr<GpuWork> work(new GpuWork(communicator, engine, std::move(queue)));
-  COMM_TRY(work->prepare(operations, std::move(streams)));
+  COMM_TRY(work->prepare(operations, std::move(streams), alone));
   return work;
 }
 
@@ -175,7 +182,8 @@ Status GpuWork::look_at_streams(CUgraph* graph) {
   return Status::ok();
 }
 
-Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstream> streams) {
+Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstream> streams,
+                        bool alone) {
   const Driver& driver = queue_->driver_;
   streams_ = std::move(streams);
   const ContextScope scope(driver, queue_->gpu_.context);
@@ -186,7 +194,7 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
   place_.nranks = communicator_.nranks();
   place_.slot_bytes = queue_->slot_bytes_;
   place_.takes_gpu_memory = communicator_.rdma_peers_;
-  COMM_TRY(choose_paths(operations));
+  COMM_TRY(choose_paths(operations, alone));
   std::byte* base = queue_->pinned_.data();
   size_t slot = queue_->slot_bytes_;
   if (captured_) {
@@ -222,36 +230,41 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
 
 // Which calls go by peer kernels, and what this rank has to say of them. The same at all ranks:
 // each has buffers of the same kind.
-Status GpuWork::choose_paths(std::span<const Operation> operations) {
+Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) {
   PeerMemory* memory = communicator_.peer_memory_.get();
   if (memory == nullptr) return Status::ok();
   const bool here = memory->context() == queue_->gpu_.context;
   const OutsideCapture outside(queue_->driver_);
   GpuMeeting meeting(communicator_, *memory);
+  const uint64_t exports = memory->exports();
   operations_.assign(operations.begin(), operations.end());
   cards_.resize(operations.size());
   paths_.assign(operations.size(), StagingPlace::Path::kStaged);
   for (size_t i = 0; i < operations.size(); ++i) {
     const Operation& operation = operations[i];
-    if (!operation.on_gpu || operation.count == 0 || !has_peer_kernels(operation.collective))
+    if (!operation.on_gpu || operation.count == 0 || operation.premultiply ||
+        !has_peer_kernels(operation.collective))
       continue;
     if (here) cards_[i] = meeting.describe(operation);
     // What others cannot reach may be given up right after the call, in the order of its stream (a
-    // pool's): so the copies are put there too. But several ranks of a thread may share a stream,
-    // whose stages must be alike.
-    const bool own = cards_[i].reachable == 0 && communicator_.ranks_in_process() == 1;
+    // pool's): so the copies are put there too, or the call returns when they are over. Stages of
+    // its own would not be alike those of other works on the stream.
+    const bool apart = cards_[i].reachable == 0;
+    const bool own = apart && alone && communicator_.ranks_in_process() == 1;
     paths_[i] = own ? StagingPlace::Path::kOwnStages : StagingPlace::Path::kPeers;
+    waits_here_ = waits_here_ || (apart && !own && !captured_);
   }
+  // The first use of memory by other processes is the one case in which their engines, and here
+  // this rank's, call the driver before the stream can go on: no later call of this thread may be
+  // waiting in it for the stream.
+  waits_here_ = waits_here_ || (memory->exports() != exports && !captured_);
   place_.paths = paths_;
-  kernels_ = memory->kernels();
+  queue_->kernels_ = memory->kernels();
   return Status::ok();
 }
 
 GpuWork::~GpuWork() {
-  // In a thread, perhaps, in which the driver must not be called.
-  if (kernels_)
-    end_when_idle(Ending::kWithCommunicators,
-                  [kernels = std::move(kernels_)]() mutable { kernels.reset(); });
+  if (in_graph_) g_in_graphs.fetch_sub(1, std::memory_order_acq_rel);
 }
 
 // The graph, and what is instantiated of it, keeps the work.
@@ -265,6 +278,8 @@ Status GpuWork::give_to_graph(CUgraph graph) {
   COMM_TRY(driver.check(driver.user_object_create(&object, kept.get(), drop, 1, kNoDestructorSync),
                         "cuUserObjectCreate"));
   (void)kept.release();
+  in_graph_ = true;
+  g_in_graphs.fetch_add(1, std::memory_order_acq_rel);
   queue_->has_graphs_ = true;
   return driver.check(driver.graph_retain(graph, object, 1, kMoveReference),
                       "cuGraphRetainUserObject");
@@ -382,10 +397,10 @@ Status GpuWork::launch(const Stage& stage) {
   const PeerKernelSize size = peer_kernel_size(operation, place_.rank, place_.nranks);
   const int most = communicator_.peer_memory_->max_ctas();
   if (size.reduces)
-    return kernels_->reduce_later(operation.type, size.bytes, &arguments_->reduction, most,
-                                  streams_.front());
-  return kernels_->copy_later(size.segments, size.bytes, &arguments_->copies, most,
-                              streams_.front());
+    return queue_->kernels_->reduce_later(operation.type, size.bytes, &arguments_->reduction, most,
+                                          streams_.front());
+  return queue_->kernels_->copy_later(size.segments, size.bytes, &arguments_->copies, most,
+                                      streams_.front());
 }
 
 Status GpuWork::finish() {
@@ -424,6 +439,7 @@ void GpuWork::start(size_t stage) noexcept {
 // A graph has come to its first stage. With the queue's mutex.
 void GpuWork::begin_again() noexcept {
   write_word(first_);
+  bool counted = false;
   try {
     if (queue_->closed_) {
       log_warn(
@@ -431,11 +447,13 @@ void GpuWork::begin_again() noexcept {
           "destroy such graphs, or capture them again");
     } else {
       queue_->graphs_.push_back(shared_from_this());
-      engine_.submit([queue = queue_] { run_next_graph(*queue); });
       PendingWork::begin_in_host_function();
+      counted = true;
+      engine_.submit([queue = queue_] { run_next_graph(*queue); });
       return;
     }
   } catch (const std::exception&) {
+    if (counted) PendingWork::end();
     // Out of memory: the stream goes on, and the peers' deadlines tell.
   }
   write_word(done_value(stages_.size() - 1));
@@ -507,6 +525,8 @@ Status GpuWork::run_meeting(const Stage& stage, std::byte* slot) {
   const OutsideCapture outside(queue_->driver_);
   GpuMeeting meeting(communicator_, memory);
   COMM_TRY(meeting.meet(operation, cards_[stage.direct], arguments_, &together_));
+  // Others may have heard of a failure by now, and given their memory up.
+  if (communicator_.failure_.failed()) return communicator_.failure_.reason();
   if (together_ || paths_[stage.direct] == StagingPlace::Path::kOwnStages) return Status::ok();
   return run_staged(operation, slot);
 }

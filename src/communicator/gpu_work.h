@@ -93,10 +93,11 @@ class GpuQueue {
   const cuda::Driver& driver_;
   const GpuPlace gpu_;
   const size_t slot_bytes_;
-  cuda::PinnedBuffer pinned_;  // the word, a line; then the slots
-  cuda::Event used_;           // recorded after the last use of the slots
-  cuda::Event joint_;          // joins the streams of a group
-  uint32_t issued_ = 0;        // stages of works in the slots
+  cuda::PinnedBuffer pinned_;                     // the word, a line; then the slots
+  cuda::Event used_;                              // recorded after the last use of the slots
+  cuda::Event joint_;                             // joins the streams of a group
+  std::shared_ptr<const cuda::Kernels> kernels_;  // where peer kernels are used
+  uint32_t issued_ = 0;                           // stages of works in the slots
   bool has_graphs_ = false;
   bool lost_ = false;  // a stream may use the slots after what used_ tells
   std::mutex mutex_;
@@ -111,12 +112,13 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
  public:
   // Cuts `operations` into stages, to be put on streams.front() when the other streams have come as
   // far. Nothing has happened when it fails, or when the work is not enqueued. The calls of one
-  // communicator are made one after the other. kInvalidUsage: some of the streams capture a graph
+  // communicator are made one after the other. `alone`: it is the only work of its group.
+  // kInvalidUsage: some of the streams capture a graph
   // and others do not, or another.
   static Result<std::shared_ptr<GpuWork>> create(Communicator& communicator, Engine& engine,
                                                  std::shared_ptr<GpuQueue> queue,
                                                  std::span<const Operation> operations,
-                                                 std::vector<cuda::CUstream> streams);
+                                                 std::vector<cuda::CUstream> streams, bool alone);
   // Puts the works of a group on their streams, stage by stage of all of them, so that they may
   // share a stream. On failure the communicators of all have failed.
   static Status enqueue(std::span<const std::shared_ptr<GpuWork>> works);
@@ -133,13 +135,14 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   GpuWork(Communicator& communicator, Engine& engine, std::shared_ptr<GpuQueue> queue)
       : communicator_(communicator), engine_(engine), queue_(std::move(queue)) {}
 
-  Status choose_paths(std::span<const Operation> operations);
+  Status choose_paths(std::span<const Operation> operations, bool alone);
   Status launch(const Stage& stage);
   bool leaves_at(size_t index) const {
     return index < stages_.size() && stages_[index].kind == Stage::Kind::kLeave;
   }
   Status look_at_streams(cuda::CUgraph* graph);
-  Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams);
+  Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams,
+                 bool alone);
   Status give_to_graph(cuda::CUgraph graph);
   void begin();
   static Status put_on_streams(std::span<const std::shared_ptr<GpuWork>> works);
@@ -173,13 +176,13 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   std::vector<cuda::CUstream> streams_;
   std::vector<Stage> stages_;
   bool captured_ = false;
+  bool in_graph_ = false;          // which keeps it
   bool waits_here_ = false;        // the calling thread waits for the engine
   cuda::PinnedBuffer own_pinned_;  // of a captured work
   StagingPlace place_;
   std::vector<Operation> operations_;  // where some are for peer kernels
   std::vector<StagingPlace::Path> paths_;
   std::vector<GpuCard> cards_;
-  std::shared_ptr<const cuda::Kernels> kernels_;
   cuda::LateArguments* arguments_ = nullptr;  // pinned
   std::vector<Start> starts_;                 // of a captured work
   uint32_t* word_ = nullptr;

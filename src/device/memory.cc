@@ -29,7 +29,8 @@ struct End {
   std::function<void()> end;
 };
 std::vector<End>& g_ends = *new std::vector<End>;
-pid_t g_owner = -1;  // of what is in both; a forked child has nothing of its parent's CUDA
+std::atomic<int> g_stale{0};  // of them that are to end soon, or have ended
+pid_t g_owner = -1;           // of what is in both; a forked child has nothing of its parent's CUDA
 std::vector<End>& g_inherited = *new std::vector<End>;
 
 // With g_spare_mutex.
@@ -145,12 +146,14 @@ void end_when_idle(Ending when, std::function<void()> end) noexcept {
     const std::lock_guard lock(g_spare_mutex);
     forget_the_parents();
     g_ends.push_back({when, std::move(end)});
+    if (when == Ending::kSoon) g_stale.fetch_add(1, std::memory_order_release);
   } catch (const std::exception&) {
     // Out of memory: the process keeps what should have ended.
   }
 }
 
 void end_stale(const Driver& driver) {
+  if (g_stale.load(std::memory_order_acquire) == 0) return;
   const std::unique_lock nobody_begins(g_begin_mutex, std::try_to_lock);
   if (!nobody_begins || g_pending.load(std::memory_order_acquire) != 0) return;
   std::vector<End> ends;
@@ -161,8 +164,8 @@ void end_stale(const Driver& driver) {
         g_ends.begin(), g_ends.end(), [](const End& each) { return each.when != Ending::kSoon; });
     std::move(soon, g_ends.end(), std::back_inserter(ends));
     g_ends.erase(soon, g_ends.end());
+    g_stale.store(0, std::memory_order_release);
   }
-  if (ends.empty()) return;
   const OutsideCapture outside(driver);
   for (const End& each : ends) each.end();
 }

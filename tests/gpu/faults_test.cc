@@ -151,9 +151,11 @@ TEST(BrokenGpu, IsNoticedByItsOwnRank) {
     data.set(1, stream);
     gpu::synchronise(stream);
     constexpr int kLaunchFailed = 719;
+    // Once before, since the first call on an allocation may wait for it.
+    COMM_OK(rank, gpu::sum(data, rank.comm, stream));
+    gpu::synchronise(stream);
     gpu::control<void(void*)>("cuda_double_pause")(stream);
-    COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, commSum,
-                                rank.comm, of(stream)));
+    COMM_OK(rank, gpu::sum(data, rank.comm, stream));
     rank.meet();  // a call that begins later would be refused
     if (rank.rank == 0) {
       gpu::control<void(int, int)>("cuda_double_break")(0, kLaunchFailed);

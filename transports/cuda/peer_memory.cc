@@ -75,6 +75,7 @@ bool PeerMemory::describe(const void* address, size_t bytes, ExportedMemory* mem
     if (driver_.ipc_get(&fresh.handle, base) != kSuccess) return false;
     if (exported_.size() >= kMostMapped) exported_.erase(exported_.begin());
     exported_[base] = fresh;
+    ++exports_;
     memory->handle = fresh.handle;
   } else {
     memory->handle = known->second.handle;

@@ -59,6 +59,8 @@ class PeerMemory {
   // other processes or on other GPUs, memory without a CUDA IPC handle (managed, cuMemCreate's, of
   // a pool). For one thread at a time, with context() current.
   bool describe(const void* address, size_t bytes, ExportedMemory* memory);
+  // How many allocations it has told of for the first time.
+  uint64_t exports() const { return exports_; }
   // Where that is in this process. What a rank has described stays mapped for its next use, until
   // the rank describes other memory in its place. For one thread at a time, which may be another,
   // with context() current and outside captures. kUnhandledCuda: it cannot be mapped.
@@ -110,7 +112,8 @@ class PeerMemory {
     uint64_t id = 0;
     CUipcMemHandle handle{};
   };
-  std::map<uint64_t, Exported> exported_;                   // by base
+  std::map<uint64_t, Exported> exported_;  // by base
+  uint64_t exports_ = 0;
   std::vector<std::map<uint64_t, MappedMemory>> imported_;  // by peer, then by base there
 
   // Of the proof.
