@@ -1,5 +1,9 @@
 // The library's kernels on the double: the step code of src/device/kernels, compiled for the host
 // and run for every thread of the launch. Loading the double is enough to have them.
+#include <atomic>
+#include <cstdint>
+#include <cstring>
+
 #include "src/device/kernels/arguments.h"
 #include "src/device/kernels/copy_step.h"
 #include "src/device/kernels/reduce_step.h"
@@ -37,17 +41,28 @@ void run_copy(const void* given, unsigned grid, unsigned block) {
   for_all_threads(grid, block, [&](const Place& place) { copy_step(arguments, place); });
 }
 
-// The arguments are read when the kernel runs, from pinned memory.
+// The arguments are read when the kernel runs, from pinned memory, word by word: the host may set
+// the count to zero meanwhile.
+template <class Arguments>
+Arguments fetch(const void* given) {
+  const auto* where = *static_cast<const Arguments* const*>(given);
+  auto* words = static_cast<uint64_t*>(resolve(where, sizeof *where));
+  uint64_t fetched[sizeof(Arguments) / sizeof(uint64_t)];
+  for (uint64_t& word : fetched) word = std::atomic_ref(*words++).load(std::memory_order_acquire);
+  Arguments arguments;
+  std::memcpy(static_cast<void*>(&arguments), fetched, sizeof arguments);
+  return arguments;
+}
+
 template <class F>
 void run_late_reduce(const void* given, unsigned grid, unsigned block) {
-  const auto* where = *static_cast<const ReduceArguments* const*>(given);
-  const auto* arguments = static_cast<const ReduceArguments*>(resolve(where, sizeof *where));
-  if (arguments->count > 0) run_reduce<F>(arguments, grid, block);
+  const auto arguments = fetch<ReduceArguments>(given);
+  if (arguments.count > 0) run_reduce<F>(&arguments, grid, block);
 }
 
 void run_late_copy(const void* given, unsigned grid, unsigned block) {
-  const auto* where = *static_cast<const CopyArguments* const*>(given);
-  run_copy(resolve(where, sizeof *where), grid, block);
+  const auto arguments = fetch<CopyArguments>(given);
+  run_copy(&arguments, grid, block);
 }
 
 [[maybe_unused]] const bool g_registered = [] {
