@@ -83,7 +83,7 @@ void GpuQueue::end() {
   delete this;
 }
 
-void GpuQueue::leave(std::shared_ptr<GpuQueue> queue) {
+void GpuQueue::leave(const std::shared_ptr<GpuQueue>& queue) {
   const std::lock_guard lock(g_unused_mutex);
   g_left.push_back(queue);
 }

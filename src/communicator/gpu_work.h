@@ -65,14 +65,12 @@ class GpuQueue {
   // so long for that at most. The last reference may be given up anywhere, also where the driver
   // must not be called; this is for calls.
   static void end_unused(double seconds);
-  // The same without what may wait for the program's streams.
-  static void end_unused_queues(bool* waiting, bool* held_up);
   // Lets go of memory that other processes have freed, if that keeps nobody waiting
   // (cuda::end_stale).
   static void end_stale();
   // The communicator has ended, and a stream or a graph may still have this one. Until it has not,
   // no pinned memory is freed: that would wait for the stream, which may wait for the caller.
-  static void leave(std::shared_ptr<GpuQueue> queue);
+  static void leave(const std::shared_ptr<GpuQueue>& queue);
 
   const GpuPlace& gpu() const { return gpu_; }
   size_t pinned_bytes() const { return pinned_.size(); }
@@ -87,15 +85,17 @@ class GpuQueue {
       : driver_(driver), gpu_(gpu), slot_bytes_(slot_bytes) {}
 
   ~GpuQueue() = default;
+  // end_unused() without what may wait for the program's streams.
+  static void end_unused_queues(bool* waiting, bool* held_up);
   bool is_over() const;  // no stream uses its memory
   void end();
 
   const cuda::Driver& driver_;
   const GpuPlace gpu_;
   const size_t slot_bytes_;
-  cuda::PinnedBuffer pinned_;                     // the word, a line; then the slots
-  cuda::Event used_;                              // recorded after the last use of the slots
-  cuda::Event joint_;                             // joins the streams of a group
+  cuda::PinnedBuffer pinned_;  // the word, a line; arguments of kernels; the slots
+  cuda::Event used_;           // recorded after the last use of the slots
+  cuda::Event joint_;          // joins the streams of a group
   std::shared_ptr<const cuda::Kernels> kernels_;  // where peer kernels are used
   uint32_t issued_ = 0;                           // stages of works in the slots
   bool has_graphs_ = false;
@@ -113,8 +113,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   // Cuts `operations` into stages, to be put on streams.front() when the other streams have come as
   // far. Nothing has happened when it fails, or when the work is not enqueued. The calls of one
   // communicator are made one after the other. `alone`: it is the only work of its group.
-  // kInvalidUsage: some of the streams capture a graph
-  // and others do not, or another.
+  // kInvalidUsage: some of the streams capture a graph and others do not, or another.
   static Result<std::shared_ptr<GpuWork>> create(Communicator& communicator, Engine& engine,
                                                  std::shared_ptr<GpuQueue> queue,
                                                  std::span<const Operation> operations,
