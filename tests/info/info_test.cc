@@ -81,7 +81,7 @@ TEST(CommInfo, PrintsVersionBuildAndEveryTransportWithItsReason) {
   for (const char* part : {"\n  compiler ", "\n  shm ", "\n  tcp ", "\n  pmix "})
     EXPECT_THAT(output.text, HasSubstr(part));
   EXPECT_THAT(output.text, ContainsRegex("\n  rdma +(no|yes) +[a-zA-Z]"));
-  EXPECT_THAT(output.text, ContainsRegex("\n  cuda +no +not in this version"));
+  EXPECT_THAT(output.text, ContainsRegex("\n  cuda +(no|yes) +[a-zA-Z]"));
 }
 
 TEST(CommInfo, SaysWhichKnobDisabledATransport) {
@@ -104,6 +104,13 @@ TEST(CommInfo, ListsRdmaPortsOrSaysWhyThereAreNone) {
 #else
   GTEST_SKIP() << "built without verbs headers: there is no double of libibverbs";
 #endif
+}
+
+TEST(CommInfo, ListsGpusOrSaysWhyThereAreNone) {
+  const std::string driver = "LD_LIBRARY_PATH=" COMM_CUDA_DOUBLE " ";
+  EXPECT_THAT(comm_info(driver, "").text, ContainsRegex("\n  cuda +yes +double of a GPU"));
+  EXPECT_THAT(comm_info(driver, "--json").text,
+              ContainsRegex("\"name\": \"cuda\", \"available\": true, \"detail\": \"double"));
 }
 
 TEST(CommInfo, SaysWhyNoInterfaceCanBeUsed) {

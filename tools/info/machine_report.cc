@@ -6,20 +6,12 @@
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
-#include <fstream>
 
 #include "src/bootstrap/address.h"
 #include "transports/shm/memory.h"
 
 namespace libcomm {
 namespace {
-
-std::string first_line(const char* path) {
-  std::ifstream file(path);
-  std::string line;
-  std::getline(file, line);
-  return line;
-}
 
 std::string join(const std::vector<std::string>& words, std::string_view between) {
   std::string text;
@@ -59,13 +51,6 @@ Finding find_tcp(const Knobs& knobs) {
   }
   return {"tcp", true,
           "sockets over " + (interfaces.empty() ? to_string(*chosen) : join(interfaces, ", "))};
-}
-
-Finding find_cuda() {
-  const std::string driver = first_line("/proc/driver/nvidia/version");
-  return {
-      "cuda", false,
-      fmt::format("not in this version; NVIDIA driver here: {}", driver.empty() ? "none" : driver)};
 }
 
 // "name=value" of the variables among `names` that are set.

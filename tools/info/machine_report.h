@@ -16,6 +16,8 @@ struct Finding {
 };
 
 Finding find_rdma(const Knobs& knobs);
+// Loads and initialises the CUDA driver, which the library itself never does.
+Finding find_cuda();
 // Tries each transport's means for real: makes and maps shared memory, lists interfaces.
 std::vector<Finding> find_transports(const Knobs& knobs);
 // Launchers: what this process was started by, and whether PMIx could be spoken.
