@@ -202,8 +202,15 @@ typedef enum {
   commMaxRedOp = 0x7fffffff
 } commRedOp_t;
 
-/* Extension: bitwise operators on integer types, values of commRedOp_t. */
+/* Extension: bitwise operators on integer types, values of commRedOp_t. Not in its list, so that a
+ * ported program's switch over that is still complete. */
+#ifdef __cplusplus
+static const commRedOp_t commBand = static_cast<commRedOp_t>(0x7ffffff0);
+static const commRedOp_t commBor = static_cast<commRedOp_t>(0x7ffffff1);
+static const commRedOp_t commBxor = static_cast<commRedOp_t>(0x7ffffff2);
+#else
 enum { commBand = 0x7ffffff0, commBor, commBxor };
+#endif
 
 /* Where commRedOpCreatePreMulSum's scalar lives and when it is read. */
 typedef enum {

@@ -81,9 +81,9 @@ class Interpreter::LaneRun {
   void awaited_peers(std::vector<int>* peers) const {
     for (const Pending& message : pending_) peers->push_back(message.peer);
     if (!ready_ || in_ == nullptr) return;
+    // A channel in the middle of a receive_into() has nothing to show.
     Segment segment;
-    if (!in_->channel->peek(&segment)) return;
-    if (!segment.ready)
+    if (!in_->channel->peek(&segment) || !segment.ready)
       peers->push_back(step_.peer);
     else if (out_ != nullptr)
       peers->push_back(step_.peer2);

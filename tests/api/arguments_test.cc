@@ -196,7 +196,7 @@ TEST_F(Arguments, OfCollectivesAreChecked) {
   float* b = b_.data();
   constexpr auto kBad = static_cast<commDataType_t>(12);
   constexpr auto kBadOp = static_cast<commRedOp_t>(99);
-  constexpr auto kBits = static_cast<commRedOp_t>(commBand);
+  constexpr commRedOp_t kBits = commBand;
   constexpr size_t kHuge = std::numeric_limits<size_t>::max() / 2;
   constexpr commResult_t kArgument = commInvalidArgument;
   const size_t one[] = {1}, none[] = {0}, huge[] = {kHuge};

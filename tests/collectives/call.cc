@@ -188,11 +188,11 @@ commRedOp_t op_value(Op op) {
     case Op::kAvg:
       return commAvg;
     case Op::kBand:
-      return static_cast<commRedOp_t>(commBand);
+      return commBand;
     case Op::kBor:
-      return static_cast<commRedOp_t>(commBor);
+      return commBor;
     case Op::kBxor:
-      return static_cast<commRedOp_t>(commBxor);
+      return commBxor;
     default:
       return commSum;
   }

@@ -1,6 +1,8 @@
 // A rank that is killed, stops, aborts or forks: what the others see, and what is left behind.
 #include <gtest/gtest.h>
+#include <linux/sockios.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -274,6 +276,46 @@ TEST(StoppedRank, RunsIntoTheDeadlineOfTheOthers) {
       if (++scene.done == kRanks - 1) kill(scene.pids[kVictim], SIGCONT);
     }
     end_clean(rank, before);
+  });
+}
+
+// Does a socket of this process hold bytes that its peer has no room for?
+bool has_unsent_bytes() {
+  for (int fd = 0; fd < 1024; ++fd) {
+    int bytes = 0;
+    if (ioctl(fd, SIOCOUTQ, &bytes) == 0 && bytes >= 64 << 10) return true;
+  }
+  return false;
+}
+
+TEST(StoppedRank, IsNamedInTheMiddleOfItsMessage) {
+  Scene& scene = Scene::make();
+  World world = over_sockets();
+  world.nranks = 2;
+  world.environment.push_back({"COMM_TIMEOUT", "1"});
+  world::run(world, [&](Rank& rank) {
+    constexpr size_t kMoreThanSocketsHold = 16 << 20;
+    std::vector<float> data(kMoreThanSocketsHold, 1.0F);
+    if (rank.rank == kVictim) {
+      setenv("COMM_TIMEOUT", "60", 1);
+      join(rank, scene);
+      cudaStream_t stream = nullptr;
+      COMM_OK(rank, commHostStreamCreate(&stream));
+      COMM_OK(rank, commBcast(data.data(), data.size(), commFloat32, kVictim, rank.comm, stream));
+      await(has_unsent_bytes, "the victim's message does not go out");
+      raise(SIGSTOP);
+      (void)commHostStreamSynchronize(stream);
+      (void)commHostStreamDestroy(stream);
+    } else {
+      join(rank, scene);
+      await([&] { return has_stopped(scene.pids[kVictim]); }, "the victim does not stop");
+      rank.expect_error(
+          commBcast(data.data(), data.size(), commFloat32, kVictim, rank.comm, nullptr),
+          commSystemError, {"waiting for rank 1: no progress for 1"}, "commBcast", rank.comm);
+      kill(scene.pids[kVictim], SIGCONT);
+    }
+    COMM_OK(rank, commAbort(rank.comm));
+    rank.comm = nullptr;
   });
 }
 

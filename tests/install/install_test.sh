@@ -46,7 +46,7 @@ read -ra libraries <<<"$(pkg-config --libs comm)"
 # The header alone, in every dialect that a user may have.
 for dialect in "c -std=c11" "c -std=c17" "c++ -std=c++11" "c++ -std=c++20"; do
   read -ra how <<<"$dialect"
-  printf '#include <comm.h>\ncommConfig_t config = COMM_CONFIG_INITIALIZER;\n' |
+  printf '#include <comm.h>\ncommConfig_t config = COMM_CONFIG_INITIALIZER;\ncommRedOp_t op(void) { return commBxor; }\n' |
     cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include" - || fail "comm.h as $dialect"
   printf '#include <comm/tuner.h>\ncommTunerCollInfo_t info;\n' |
     cc -x "${how[@]}" "${strict[@]}" -fsyntax-only "-I$prefix/include" - || fail "comm/tuner.h as $dialect"
