@@ -291,10 +291,12 @@ class Group final : public Bootstrap {
     COMM_TRY(monitor_->failure());
     auto blocks = tree_.exchange(kind, block_bytes, mine, limits);
     if (blocks) return blocks;
-    // A closed edge is a symptom; the overlay knows the cause, or will in a moment.
-    if (blocks.status().code() == Code::kRemote)
+    // A closed edge is a symptom; the overlay knows the cause, or will in a moment. Who gave up for
+    // another reason may abort next: that is no news.
+    if (blocks.status().code() == Code::kRemote) {
       monitor_->await_news_of(blocks.status().peer(), Deadline::after(Seconds(kNewsGrace)));
-    COMM_TRY(monitor_->failure());
+      COMM_TRY(monitor_->failure());
+    }
     // A tree that stopped halfway cannot be used again, here or anywhere.
     tree_.close();
     return blocks;

@@ -1,8 +1,11 @@
 #include "src/bootstrap/tree.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
+#include <limits>
 
+#include "src/bootstrap/news.h"
 #include "src/bootstrap/socket.h"
 
 namespace libcomm {
@@ -37,6 +40,14 @@ bool take_blocks(const std::string& payload, uint64_t block_bytes, std::vector<s
   return true;
 }
 
+constexpr uint64_t kMaxNewsBytes = sizeof(NewsWire) + kMaxNewsText;
+
+// Why a wait for `rank` ended that neither brought anything nor ran out of time.
+Status interrupted(Waited waited, int rank) {
+  if (waited == Waited::kCancelled) return error(Code::kInvalidUsage, "cancelled").with_peer(rank);
+  return error(Code::kRemote, "the group has failed");
+}
+
 }  // namespace
 
 Tree::Tree(int rank, int nranks, TreeEdge parent, std::vector<TreeEdge> children)
@@ -47,21 +58,36 @@ void Tree::close() {
   children_.clear();
 }
 
-Status Tree::ended(Waited waited, const TreeEdge& edge) const {
-  switch (waited) {
-    case Waited::kCancelled:
-      return error(Code::kInvalidUsage, "cancelled").with_peer(edge.rank);
-    case Waited::kAlarm:
-      return error(Code::kRemote, "the group has failed");
-    default:
-      return error(Code::kSystem,
-                   "rank {} did not come to a set-up exchange before COMM_BOOTSTRAP_TIMEOUT",
-                   edge.rank)
-          .with_peer(edge.rank);
-  }
+struct Tree::Incoming {
+  FrameWire frame{};
+  size_t header = 0;
+  std::string payload;
+  bool done = false;
+};
+
+Status Tree::not_come(const std::vector<int>& ranks) const {
+  constexpr const char* kRemedy =
+      "look where it is, or raise COMM_BOOTSTRAP_TIMEOUT if it is only slow";
+  if (parent_.fd && ranks.front() == parent_.rank)
+    return error(
+               Code::kSystem,
+               "rank {} did not answer in a set-up exchange before COMM_BOOTSTRAP_TIMEOUT: it, or "
+               "a rank that it waits for, did not come; {}",
+               parent_.rank, kRemedy)
+        .with_peer(parent_.rank);
+  if (ranks.size() == 1)
+    return error(Code::kSystem,
+                 "rank {} did not come to a set-up exchange before COMM_BOOTSTRAP_TIMEOUT; {}",
+                 ranks.front(), kRemedy)
+        .with_peer(ranks.front());
+  return error(Code::kSystem,
+               "ranks {} and {} did not come to a set-up exchange before COMM_BOOTSTRAP_TIMEOUT; "
+               "look where they are, or raise COMM_BOOTSTRAP_TIMEOUT if they are only slow",
+               ranks.front(), ranks.back());
 }
 
-Status Tree::send(const TreeEdge& to, const std::string& message, const WaitLimits& limits) {
+Status Tree::send(TreeEdge& to, const std::string& message, const WaitLimits& limits) {
+  to.half_sent = true;
   size_t done = 0;
   while (done < message.size()) {
     size_t count = 0;
@@ -74,77 +100,116 @@ Status Tree::send(const TreeEdge& to, const std::string& message, const WaitLimi
     if (moved == Moved::kSome) continue;
     pollfd fds[2] = {{to.fd.get(), POLLOUT, 0}, {}};
     const Waited waited = wait_ready(fds, limits, Deadline());
-    if (waited != Waited::kReady) return ended(waited, to);
+    if (waited == Waited::kTimeout) return not_come({to.rank});
+    if (waited != Waited::kReady) return interrupted(waited, to.rank);
   }
+  to.half_sent = false;
   return Status::ok();
 }
 
-Result<std::vector<std::string>> Tree::receive(const std::vector<const TreeEdge*>& from,
-                                               const FrameWire& expected,
-                                               const WaitLimits& limits) {
-  struct Incoming {
-    FrameWire frame{};
-    size_t header = 0;
-    std::string payload;
-    bool done = false;
-  };
+Status Tree::check_frame(const TreeEdge& edge, const FrameWire& got,
+                         const FrameWire& expected) const {
   const uint64_t most = static_cast<uint64_t>(nranks_) * (kMaxBlockBytes + sizeof(BlockWire));
+  const bool gave_up = got.kind == static_cast<uint32_t>(ExchangeKind::kGaveUp);
+  if (got.magic != kFrameMagic || got.bytes > (gave_up ? kMaxNewsBytes : most))
+    return error(Code::kInternal, "rank {} sent a malformed set-up message", edge.rank)
+        .with_peer(edge.rank);
+  if (gave_up) return Status::ok();
+  if (got.kind != expected.kind || got.sequence != expected.sequence ||
+      got.block_bytes != expected.block_bytes)
+    return error(
+               Code::kInvalidUsage,
+               "rank {} makes set-up exchange {} of kind {} with {} bytes, rank {} exchange {} of "
+               "kind {} with {} bytes: all ranks must make the same calls",
+               edge.rank, got.sequence, got.kind, got.block_bytes, rank_, expected.sequence,
+               expected.kind, expected.block_bytes)
+        .with_peer(edge.rank);
+  return Status::ok();
+}
+
+Status Tree::take(const TreeEdge& edge, const FrameWire& expected, Incoming* in) {
+  char piece[64 << 10];
+  // Never more than this frame: what follows belongs to the next exchange.
+  const bool in_header = in->header < sizeof(FrameWire);
+  const uint64_t wanted =
+      in_header ? sizeof(FrameWire) - in->header : in->frame.bytes - in->payload.size();
+  size_t count = 0;
+  const Moved moved =
+      read_some(edge.fd.get(), piece, std::min<uint64_t>(wanted, sizeof piece), &count);
+  if (moved == Moved::kNothing) return Status::ok();
+  if (moved == Moved::kClosed)
+    return error(Code::kRemote, "rank {} closed its connection during a set-up exchange", edge.rank)
+        .with_peer(edge.rank);
+  if (in_header) {
+    std::memcpy(reinterpret_cast<char*>(&in->frame) + in->header, piece, count);
+    in->header += count;
+    if (in->header < sizeof(FrameWire)) return Status::ok();
+    COMM_TRY(check_frame(edge, in->frame, expected));
+  } else {
+    in->payload.append(piece, count);
+  }
+  in->done = in->payload.size() == in->frame.bytes;
+  if (!in->done || in->frame.kind != static_cast<uint32_t>(ExchangeKind::kGaveUp))
+    return Status::ok();
+  const ParsedNews news = parse_news(in->payload, nranks_);
+  if (news.state == ParsedNews::kMessage && !news.reason) return news.reason;
+  return error(Code::kInternal, "rank {} sent a malformed set-up message", edge.rank)
+      .with_peer(edge.rank);
+}
+
+Result<std::vector<std::string>> Tree::receive(const std::vector<const TreeEdge*>& from,
+                                               const FrameWire& expected, const WaitLimits& limits,
+                                               const Deadline& until) {
   std::vector<Incoming> incoming(from.size());
-  std::vector<char> piece(64 << 10);
-  for (size_t left = from.size(); left > 0;) {
+  for (;;) {
     std::vector<pollfd> fds;
-    const TreeEdge* waiting_for = nullptr;
+    std::vector<int> awaited;
     for (size_t i = 0; i < from.size(); ++i) {
       fds.push_back({incoming[i].done ? -1 : from[i]->fd.get(), POLLIN, 0});
-      if (!incoming[i].done) waiting_for = from[i];
+      if (!incoming[i].done) awaited.push_back(from[i]->rank);
     }
+    if (awaited.empty()) break;
     fds.push_back({});
-    const Waited waited = wait_ready(fds, limits, Deadline());
-    if (waited != Waited::kReady) return ended(waited, *waiting_for);
-    for (size_t i = 0; i < from.size(); ++i) {
-      if (fds[i].revents == 0) continue;
-      Incoming& in = incoming[i];
-      const TreeEdge& edge = *from[i];
-      // Never more than this frame: what follows belongs to the next exchange.
-      const bool in_header = in.header < sizeof(FrameWire);
-      const uint64_t wanted =
-          in_header ? sizeof(FrameWire) - in.header : in.frame.bytes - in.payload.size();
-      size_t count = 0;
-      const Moved moved =
-          read_some(edge.fd.get(), piece.data(), std::min<uint64_t>(wanted, piece.size()), &count);
-      if (moved == Moved::kNothing) continue;
-      if (moved == Moved::kClosed)
-        return error(Code::kRemote, "rank {} closed its connection during a set-up exchange",
-                     edge.rank)
-            .with_peer(edge.rank);
-      if (in_header) {
-        std::memcpy(reinterpret_cast<char*>(&in.frame) + in.header, piece.data(), count);
-        in.header += count;
-        if (in.header < sizeof(FrameWire)) continue;
-        if (in.frame.magic != kFrameMagic || in.frame.bytes > most)
-          return error(Code::kInternal, "rank {} sent a malformed set-up message", edge.rank)
-              .with_peer(edge.rank);
-        if (in.frame.kind != expected.kind || in.frame.sequence != expected.sequence ||
-            in.frame.block_bytes != expected.block_bytes)
-          return error(Code::kInvalidUsage,
-                       "rank {} makes set-up exchange {} of kind {} with {} bytes, rank {} "
-                       "exchange {} of "
-                       "kind {} with {} bytes: all ranks must make the same calls",
-                       edge.rank, in.frame.sequence, in.frame.kind, in.frame.block_bytes, rank_,
-                       expected.sequence, expected.kind, expected.block_bytes)
-              .with_peer(edge.rank);
-      } else {
-        in.payload.append(piece.data(), count);
-      }
-      if (in.payload.size() == in.frame.bytes) {
-        in.done = true;
-        --left;
-      }
-    }
+    const Waited waited = wait_ready(fds, limits, until);
+    if (waited == Waited::kTimeout) return not_come(awaited);
+    // What came before the alarm may tell more.
+    fds.back().fd = -1;
+    if (waited == Waited::kCancelled ||
+        (waited == Waited::kAlarm && ::poll(fds.data(), fds.size(), 0) <= 0))
+      return interrupted(waited, awaited.front());
+    for (size_t i = 0; i < from.size(); ++i)
+      if (fds[i].revents != 0) COMM_TRY(take(*from[i], expected, &incoming[i]));
   }
   std::vector<std::string> payloads;
   for (Incoming& in : incoming) payloads.push_back(std::move(in.payload));
   return payloads;
+}
+
+// Of the time that is left the last fifth is for the word of those who have given up to go round:
+// the ranks end their waits for children one level after the other, from the deepest up.
+Deadline Tree::patience_with_children(const WaitLimits& limits) const {
+  const double left = 1e-3 * limits.deadline.poll_ms(std::numeric_limits<int>::max());
+  const auto level = [](int rank) { return std::bit_width(static_cast<unsigned>(rank) + 1); };
+  return limits.deadline.later_by(Seconds(-0.2 * left * level(rank_) / (level(nranks_) + 1)));
+}
+
+// Best effort: a neighbour that is not told finds the connection closed.
+void Tree::give_up(const Status& reason) {
+  const std::string payload = encode_news(NewsType::kAbort, reason);
+  FrameWire frame{};
+  frame.magic = kFrameMagic;
+  frame.kind = static_cast<uint32_t>(ExchangeKind::kGaveUp);
+  frame.sequence = sequence_;
+  frame.bytes = payload.size();
+  const std::string message =
+      std::string(reinterpret_cast<const char*>(&frame), sizeof frame) + payload;
+  const auto tell = [&message](TreeEdge& edge) {
+    size_t count = 0;
+    if (edge.fd && !edge.half_sent)
+      (void)write_some(edge.fd.get(), message.data(), message.size(), &count);
+  };
+  tell(parent_);
+  for (TreeEdge& child : children_) tell(child);
 }
 
 Result<std::vector<std::string>> Tree::exchange(ExchangeKind kind, uint64_t block_bytes,
@@ -154,6 +219,15 @@ Result<std::vector<std::string>> Tree::exchange(ExchangeKind kind, uint64_t bloc
   frame.kind = static_cast<uint32_t>(kind);
   frame.sequence = ++sequence_;
   frame.block_bytes = block_bytes;
+  auto blocks = try_exchange(frame, mine, limits);
+  // What a neighbour's end, an alarm or a cancellation means, others learn by the overlay.
+  if (!blocks && blocks.status().code() != Code::kRemote && !limits.cancelled())
+    give_up(blocks.status());
+  return blocks;
+}
+
+Result<std::vector<std::string>> Tree::try_exchange(FrameWire frame, const std::string& mine,
+                                                    const WaitLimits& limits) {
   const auto framed = [&frame](const std::string& payload) {
     frame.bytes = payload.size();
     return std::string(reinterpret_cast<const char*>(&frame), sizeof frame) + payload;
@@ -161,7 +235,8 @@ Result<std::vector<std::string>> Tree::exchange(ExchangeKind kind, uint64_t bloc
 
   std::vector<const TreeEdge*> children;
   for (const TreeEdge& child : children_) children.push_back(&child);
-  COMM_ASSIGN(const std::vector<std::string> from_children, receive(children, frame, limits));
+  COMM_ASSIGN(const std::vector<std::string> from_children,
+              receive(children, frame, limits, patience_with_children(limits)));
   std::string payload;
   append_block(&payload, rank_, mine);
   for (const std::string& subtree : from_children) payload += subtree;
@@ -172,12 +247,13 @@ Result<std::vector<std::string>> Tree::exchange(ExchangeKind kind, uint64_t bloc
   if (parent_.fd) {
     parent = parent_.rank;
     COMM_TRY(send(parent_, framed(payload), limits));
-    COMM_ASSIGN(std::vector<std::string> from_parent, receive({&parent_}, frame, limits));
+    COMM_ASSIGN(std::vector<std::string> from_parent,
+                receive({&parent_}, frame, limits, limits.deadline));
     payload = std::move(from_parent.front());
   }
   const std::string down = framed(payload);
-  for (const TreeEdge& child : children_) COMM_TRY(send(child, down, limits));
-  if (!take_blocks(payload, block_bytes, &blocks, &have) ||
+  for (TreeEdge& child : children_) COMM_TRY(send(child, down, limits));
+  if (!take_blocks(payload, frame.block_bytes, &blocks, &have) ||
       std::find(have.begin(), have.end(), false) != have.end())
     return error(Code::kInternal,
                  "the set-up message from rank {} does not hold one block of every rank", parent)

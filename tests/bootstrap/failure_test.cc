@@ -3,7 +3,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <set>
+#include <thread>
 
 #include "src/bootstrap/overlay.h"
 #include "tests/bootstrap/support.h"
@@ -104,6 +106,48 @@ TEST(Leave, EndsAnExchangeThatWaitsForTheLeaver) {
   const Status status = group[0].barrier();
   EXPECT_EQ(status.code(), Code::kRemote);
   EXPECT_EQ(status.peer(), 2);
+}
+
+// In a tree of seven, 3 is a leaf below 1: nobody else waits for it directly.
+TEST(MissingRank, InAnExchangeIsNamedToAll) {
+  ThreadGroup group(7, knobs_with({{"BOOTSTRAP_TIMEOUT", "5"}}));
+  ASSERT_OK(group.joined());
+  std::atomic<int> waiting{0};
+  run_ranks(7, [&](int rank) {
+    if (rank == 3) return;
+    // Who waits for others' words comes after them.
+    while (rank == 0 && waiting != 5) std::this_thread::yield();
+    ++waiting;
+    const Status status = group[rank].barrier();
+    EXPECT_EQ(status.code(), Code::kSystem);
+    EXPECT_EQ(status.peer(), 3) << rank;
+    EXPECT_EQ(status.message().find("rank 3 did not come to a set-up exchange"), 0u)
+        << status.message();
+  });
+}
+
+TEST(MissingRank, AtTheTreesRootIsNamedToAll) {
+  ThreadGroup group(3, knobs_with({{"BOOTSTRAP_TIMEOUT", "2"}}));
+  ASSERT_OK(group.joined());
+  run_ranks(3, [&](int rank) {
+    if (rank == 0) return;
+    const Status status = group[rank].barrier();
+    EXPECT_EQ(status.code(), Code::kSystem);
+    EXPECT_EQ(status.peer(), 0);
+    EXPECT_EQ(status.message().find("rank 0 did not answer in a set-up exchange"), 0u)
+        << status.message();
+  });
+}
+
+TEST(DifferentExchanges, AreNamedToAll) {
+  ThreadGroup group(4, knobs_with({}));
+  ASSERT_OK(group.joined());
+  run_ranks(4, [&](int rank) {
+    const Status status =
+        rank == 3 ? group[rank].all_gather_text("text").status() : group[rank].barrier();
+    EXPECT_EQ(status.code(), Code::kInvalidUsage) << status.message();
+    EXPECT_EQ(status.peer(), 3);
+  });
 }
 
 TEST(Fork, ChildMayDropAGroupWithoutDisturbingTheParent) {
