@@ -209,7 +209,9 @@ static const commRedOp_t commBand = static_cast<commRedOp_t>(0x7ffffff0);
 static const commRedOp_t commBor = static_cast<commRedOp_t>(0x7ffffff1);
 static const commRedOp_t commBxor = static_cast<commRedOp_t>(0x7ffffff2);
 #else
-enum { commBand = 0x7ffffff0, commBor, commBxor };
+#define commBand ((commRedOp_t)0x7ffffff0)
+#define commBor ((commRedOp_t)0x7ffffff1)
+#define commBxor ((commRedOp_t)0x7ffffff2)
 #endif
 
 /* Where commRedOpCreatePreMulSum's scalar lives and when it is read. */
