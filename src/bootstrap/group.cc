@@ -147,6 +147,8 @@ class Group final : public Bootstrap {
       children.push_back({child, std::move(fd)});
     }
     tree_ = Tree(rank_, nranks_, std::move(parent), std::move(children));
+    // For errors, until the members have said where this group reaches them.
+    for (int member : members) peers_.push_back(through.peers_[to_size(member)]);
     WaitLimits alarmed = limits;
     alarmed.alarm = monitor_->alarm();
     return assemble(alarmed);
@@ -299,7 +301,19 @@ class Group final : public Bootstrap {
     }
     // A tree that stopped halfway cannot be used again, here or anywhere.
     tree_.close();
-    return blocks;
+    if (limits.cancelled()) return blocks;
+    return with_place(std::move(blocks).status());
+  }
+
+  // A rank's number in a group that was split off is not the one that the user gave it.
+  Status with_place(Status status) const {
+    const int peer = status.peer();
+    if (peer < 0 || to_size(peer) >= peers_.size()) return status;
+    return Status(status.code(),
+                  fmt::format("{} (rank {}: {})", status.message(), peer, where(peer)))
+        .at_rank(status.rank())
+        .with_peer(peer)
+        .in_op(status.op());
   }
 
   const int rank_;

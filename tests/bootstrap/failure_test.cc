@@ -139,6 +139,22 @@ TEST(MissingRank, AtTheTreesRootIsNamedToAll) {
   });
 }
 
+// The group that is made numbers its ranks anew, and has no addresses of its own yet.
+TEST(MissingRank, OfAGroupThatIsDerivedIsNamedWithItsProcess) {
+  ThreadGroup group(4, knobs_with({}));
+  ASSERT_OK(group.joined());
+  const auto hasty = knobs_with({{"BOOTSTRAP_TIMEOUT", "2"}});
+  run_ranks(4, [&](int rank) {
+    if (rank == 0 || rank == 3) return;
+    const std::vector<int> members = {3, 1, 2};
+    const Status status = group[rank].derive(members, 1, hasty, nullptr).status();
+    EXPECT_EQ(status.code(), Code::kSystem);
+    const std::string place = "(rank 0: " + group[rank].where(3) + ")";
+    EXPECT_NE(status.message().find(place), std::string::npos)
+        << status.message() << " lacks " << place;
+  });
+}
+
 TEST(DifferentExchanges, AreNamedToAll) {
   ThreadGroup group(4, knobs_with({}));
   ASSERT_OK(group.joined());
