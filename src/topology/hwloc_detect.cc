@@ -67,8 +67,14 @@ Result<HwlocTopology> load(std::string* source) {
   // All processes of a host see the same machine, whatever their cgroups allow.
   (void)hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
   (void)hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
-  if (hwloc_topology_load(raw) != 0)
-    return system_error(errno, fmt::format("hwloc cannot load the topology of {}", *source));
+  if (hwloc_topology_load(raw) != 0) {
+    const bool file = variable("HWLOC_XMLFILE") != nullptr;
+    return system_error(
+        errno,
+        fmt::format(
+            "hwloc cannot load the topology of {}{}", *source,
+            file ? " (`lstopo FILE.xml` writes such a file; NCCL_TOPO_FILE's are others)" : ""));
+  }
   return topology;
 }
 

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 
 #include <cstdio>
+#include <fstream>
 #include <memory>
 #include <string>
 
@@ -91,6 +92,15 @@ TEST(CommTopo, FailsWhenTheMachineCannotBeRead) {
   const Outcome o = run("HWLOC_XMLFILE=/nonexistent", "");
   EXPECT_EQ(o.status, 1);
   EXPECT_NE(o.text.find("HWLOC_XMLFILE=/nonexistent"), std::string::npos) << o.text;
+}
+
+TEST(CommTopo, TellsThatATopologyOfNcclIsAnotherKindOfFile) {
+  const std::string path = ::testing::TempDir() + "nccl_topology.xml";
+  std::ofstream(path) << "<system version=\"1\"><cpu numaid=\"0\" arch=\"x86_64\"/></system>\n";
+  const Outcome o = run("HWLOC_XMLFILE=" + path, "");
+  std::remove(path.c_str());
+  EXPECT_EQ(o.status, 1) << o.text;
+  EXPECT_NE(o.text.find("`lstopo FILE.xml` writes such a file"), std::string::npos) << o.text;
 }
 
 TEST(CommTopo, FailsWhenItsOutputCannotBeWritten) {
