@@ -85,6 +85,9 @@ TEST(CommTune, RefusesWhatItDoesNotKnow) {
       {"--min 1M --max 1K", "--min 1048576 is more than --max 1024"},
       {"--max 1T", "expected a size from 4 to 4G"},
       {"--factor 1", "--factor 1: expected a number from 2 to 1024"},
+      {"--output ''", "--output: the name is empty"},
+      {"--output 'two\nlines'", "--output: the name has a line break or another control character"},
+      {"--output '\x7f'", "--output: the name has a line break or another control character"},
   };
   for (const auto& [options, said] : cases) {
     const Outcome o = comm_tune(options);

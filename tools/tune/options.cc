@@ -48,6 +48,20 @@ Status read_size(std::string_view option, std::string_view text, size_t* value) 
   return Status::ok();
 }
 
+// Whoever reads what is printed, or sets COMM_TUNER_FILE to it, must be able to tell where it ends.
+Status read_output(std::string_view name, std::string* output) {
+  if (name.empty()) return error(Code::kInvalidArgument, "--output: the name is empty");
+  const bool odd = std::any_of(name.begin(), name.end(), [](char c) {
+    return static_cast<unsigned char>(c) < ' ' || c == '\x7f';
+  });
+  if (odd)
+    return error(Code::kInvalidArgument,
+                 "--output: the name has a line break or another control character in it; choose "
+                 "one without");
+  *output = name;
+  return Status::ok();
+}
+
 Status read_collectives(std::string_view list, std::vector<Collective>* collectives) {
   collectives->clear();
   for (const std::string_view name : split(list)) {
@@ -161,7 +175,7 @@ Result<Options> parse_options(const std::vector<std::string>& words) {
       if (i + 1 == words.size())
         return error(Code::kInvalidArgument, "{} needs a value; see comm-tune --help", option);
       const std::string& value = words[++i];
-      if (option == "--output") options.output = value;
+      if (option == "--output") COMM_TRY(read_output(value, &options.output));
       if (option == "--collectives") COMM_TRY(read_collectives(value, &options.collectives));
       if (option == "--ranks") COMM_TRY(read_ranks(value, &options.ranks));
       if (option == "--transports") COMM_TRY(read_media(value, &options.media));
