@@ -55,8 +55,8 @@ TEST_F(Fabric, WithoutAnythingToReadSaysSo) {
   const FabricHints said = hints();
   EXPECT_THAT(said.wrong, IsEmpty());
   EXPECT_THAT(said.seen, ElementsAre("ECN: the driver does not say",
-                                     "pauses: eth0 does not count them; PFC: see `dcb pfc show dev "
-                                     "eth0`"));
+                                     "PFC: unknown, the driver does not say",
+                                     "pauses: eth0 does not count them"));
   EXPECT_THAT(explain_fabric(read_fabric(root_.string(), "mlx5_0", 1, ""), "").seen,
               Contains("pauses: the network device is not known"));
 }
@@ -71,6 +71,7 @@ TEST_F(Fabric, ThatIsWellSetUpHasNothingWrong) {
   EXPECT_THAT(said.wrong, IsEmpty());
   EXPECT_THAT(said.seen, ElementsAre("ECN: tells senders for priorities 0, 1, 2, 3, 4, 5, 6, 7, "
                                      "slows down for priorities 0, 1, 2, 3, 4, 5, 6, 7",
+                                     "PFC: unknown, the driver does not say",
                                      "pauses: none so far"));
 }
 

@@ -94,7 +94,8 @@ const std::vector<Meaning>& meanings() {
 }
 
 void explain_ecn(const FabricReadings& readings, const std::string& interface, FabricHints* hints) {
-  const auto& [notifies, reacts, port, link] = readings;
+  const auto& notifies = readings.notifies;
+  const auto& reacts = readings.reacts;
   if (notifies.empty() && reacts.empty()) {  // nor on InfiniBand, where there is none
     hints->seen.push_back("ECN: the driver does not say");
     return;
@@ -150,6 +151,25 @@ void explain_counters(const Counters& port, FabricHints* hints) {
   }
 }
 
+void explain_pfc(const FabricReadings& readings, FabricHints* hints) {
+  if (!readings.lossless) {
+    hints->seen.push_back("PFC: unknown, the driver does not say");
+    return;
+  }
+  std::map<int, bool> switches;
+  for (int priority = 0; priority < 8; ++priority)
+    switches[priority] = (*readings.lossless >> priority & 1) != 0;
+  const std::vector<std::string> lossless = priorities(switches, true);
+  if (lossless.empty()) {
+    hints->seen.push_back("PFC: off, no priority is lossless");
+  } else {
+    hints->seen.push_back(
+        fmt::format("PFC: on, {} {} lossless; COMM_IB_TC should lead there",
+                    (lossless.size() == 1 ? "priority " : "priorities ") + joined(lossless),
+                    lossless.size() == 1 ? "is" : "are"));
+  }
+}
+
 void explain_pauses(const Counters& link, const std::string& interface, FabricHints* hints) {
   uint64_t sent = 0, received = 0, by_priority = 0, of_all = 0;
   bool known = false;
@@ -165,9 +185,7 @@ void explain_pauses(const Counters& link, const std::string& interface, FabricHi
   if (!known) {
     hints->seen.push_back(
         interface.empty() ? "pauses: the network device is not known"
-                          : fmt::format("pauses: {} does not count them; PFC: see `dcb pfc show "
-                                        "dev {}`",
-                                        interface, interface));
+                          : fmt::format("pauses: {} does not count them", interface));
     return;
   }
   hints->seen.push_back("pauses: " + (found.empty() ? "none so far" : joined(found)));
@@ -287,6 +305,7 @@ FabricHints explain_fabric(const FabricReadings& readings, const std::string& in
   FabricHints hints;
   explain_ecn(readings, interface, &hints);
   explain_congestion(readings.port, &hints);
+  explain_pfc(readings, &hints);
   explain_pauses(readings.link, interface, &hints);
   explain_counters(readings.port, &hints);
   explain_losses(readings.link, interface, &hints);

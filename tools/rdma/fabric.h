@@ -1,5 +1,6 @@
 // What a host can read of its network's flow control without other programs, and what that says in
-// words: explicit congestion notification, pauses, packets that were lost or came out of order.
+// words: explicit congestion notification, priority flow control, pauses, packets that were lost or
+// came out of order.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,7 @@ struct FabricReadings {
   // By priority; empty when the driver does not say. `notifies`: packets that a switch has marked
   // make this port tell their sender. `reacts`: a sender here that is told slows down.
   std::map<int, bool> notifies, reacts;
+  std::optional<uint8_t> lossless;  // priorities with PFC, as bits (pfc.h)
   Counters port;  // of the RDMA port
   Counters link;  // of its network device
 };

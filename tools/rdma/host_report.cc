@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "tools/rdma/fabric.h"
+#include "tools/rdma/pfc.h"
 #include "transports/rdma/ports.h"
 #include "transports/rdma/verbs.h"
 
@@ -93,6 +94,7 @@ std::string network_device(const rdma::PortInfo& port) {
 void report_fabric(const rdma::PortInfo& port, const std::string& interface, Lines* lines) {
   FabricReadings readings = read_fabric("/sys", port.device, port.port, interface);
   readings.link.merge(driver_counters(interface));
+  readings.lossless = lossless_priorities(interface);
   const FabricHints hints = explain_fabric(readings, interface);
   if (port.ethernet)
     for (const std::string& text : hints.seen) lines->say("", text);
