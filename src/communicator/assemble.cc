@@ -187,6 +187,7 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
       self.lent_memory_ = std::make_shared<LentMemory>();
       COMM_ASSIGN(self.rdma_, open_rdma(*self.bootstrap_, self.knobs_, self.lent_memory_,
                                         mine.facts.numa_node));
+      if (self.rdma_) self.lends_from_ = self.knobs_->get_size(Knob::kRdmaPinFrom);
     }
     std::vector<Transport*> transport_of(static_cast<size_t>(nranks), nullptr);
     bool needs_sockets = false;

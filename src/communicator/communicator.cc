@@ -148,7 +148,7 @@ Status Communicator::reserve_scratch(size_t bytes) {
 
 OperationLoans::To Communicator::lends_to() const {
   if (!rdma_) return {};
-  return {lent_memory_.get(), rdma_.get(), knobs_->get_size(Knob::kRdmaPinFrom)};
+  return {lent_memory_.get(), rdma_.get(), lends_from_};
 }
 
 P2pBatch& Communicator::messages() {
@@ -195,6 +195,7 @@ Status Communicator::run_quick(const QuickCall& quick, const void* in, void* out
 }
 
 int Communicator::quick_looks() const {
+  if (wait_policy_.mode == WaitMode::kBlock) return 1;  // whoever awaits the peer is to sleep
   return wait_policy_.share_cores ? kQuickLooksShared : kQuickLooks;
 }
 
@@ -204,8 +205,9 @@ bool Communicator::is_quick(const MessageCall& call, int type) {
   const bool is_right = static_cast<unsigned>(type) < kNumDataTypes && call.count <= kMostCount &&
                         static_cast<unsigned>(call.peer) < static_cast<unsigned>(nranks_) &&
                         call.peer != rank_ && (buffer != nullptr || call.count == 0);
-  // Buffers for RDMA are lent for the time of a group.
-  if (!is_right || rdma_ || !runs_in_caller()) return false;
+  if (!is_right || !runs_in_caller()) return false;
+  // Buffers that are large enough for RDMA to register them are lent for the time of a group.
+  if (call.count * size_of(static_cast<DataType>(type)) >= lends_from_) return false;
   const bool traced =
       log_wants(LogLevel::kTrace, Subsys::kP2p) || log_wants(LogLevel::kTrace, Subsys::kCall);
   return !traced && is_host_memory(buffer);

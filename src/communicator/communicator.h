@@ -228,6 +228,7 @@ class Communicator {
   ShmGroup shm_;
   std::unique_ptr<Transport> tcp_;
   std::unique_ptr<Transport> rdma_;
+  size_t lends_from_ = SIZE_MAX;             // bytes of a buffer, with rdma_
   std::vector<char> rdma_peers_;             // by rank: whether it is reached so
   std::shared_ptr<LentMemory> lent_memory_;  // with rdma_
   std::unique_ptr<ChannelTable> channels_;

@@ -54,9 +54,9 @@ class Fabric : public testing::Test {
 TEST_F(Fabric, WithoutAnythingToReadSaysSo) {
   const FabricHints said = hints();
   EXPECT_THAT(said.wrong, IsEmpty());
-  EXPECT_THAT(said.seen, ElementsAre("ECN: the driver does not say",
-                                     "PFC: unknown, the driver does not say",
-                                     "pauses: eth0 does not count them"));
+  EXPECT_THAT(said.seen,
+              ElementsAre("ECN: the driver does not say", "PFC: unknown, the driver does not say",
+                          "pauses: eth0 does not count them"));
   EXPECT_THAT(explain_fabric(read_fabric(root_.string(), "mlx5_0", 1, ""), "").seen,
               Contains("pauses: the network device is not known"));
 }
@@ -69,10 +69,10 @@ TEST_F(Fabric, ThatIsWellSetUpHasNothingWrong) {
   put("class/net/eth0/statistics/rx_crc_errors", "0");
   const FabricHints said = hints({{"tx_prio3_pause", 0}, {"rx_prio3_pause", 0}});
   EXPECT_THAT(said.wrong, IsEmpty());
-  EXPECT_THAT(said.seen, ElementsAre("ECN: tells senders for priorities 0, 1, 2, 3, 4, 5, 6, 7, "
-                                     "slows down for priorities 0, 1, 2, 3, 4, 5, 6, 7",
-                                     "PFC: unknown, the driver does not say",
-                                     "pauses: none so far"));
+  EXPECT_THAT(said.seen,
+              ElementsAre("ECN: tells senders for priorities 0, 1, 2, 3, 4, 5, 6, 7, "
+                          "slows down for priorities 0, 1, 2, 3, 4, 5, 6, 7",
+                          "PFC: unknown, the driver does not say", "pauses: none so far"));
 }
 
 TEST_F(Fabric, EcnThatIsHalfOnOrOffIsNamedWithItsSwitch) {

@@ -335,7 +335,7 @@ class RdmaFencedSender : public RdmaFence {
     ground_ = std::make_unique<HandGround>(1);
     peer_ = std::make_unique<HandPeer>(*ground_, false);
     auto made = Sender::open(ground_->context, HandGround::name(), ground_->budget(),
-                             std::move(ground_->near));
+                             std::move(ground_->near), releases_);
     ASSERT_TRUE(made.is_ok()) << made.status().to_string();
     sender_ = *std::move(made);
     ASSERT_TRUE(until([&] { return look() && peer_->opens(); }));
@@ -370,9 +370,28 @@ class RdmaFencedSender : public RdmaFence {
   }
   std::unique_ptr<HandGround> ground_;
   std::unique_ptr<HandPeer> peer_;
+  const std::shared_ptr<Releases> releases_ = std::make_shared<Releases>();
   std::unique_ptr<Sender> sender_;
   uint64_t completed_ = 0;
 };
+
+// What arrivals of the other direction say comes by another way than what grant entries say.
+TEST_F(RdmaFencedSender, ReleasesMayBeSaidInAnyOrderButNotOfWhatWasNotSent) {
+  for (int n = 0; n < 2; ++n) post(ground_->memory->data(), 8);
+  releases_->there = 2;
+  post(ground_->memory->data(), 8);
+  peer_->grant(1, 0);  // says: none
+  ASSERT_TRUE(until([&] { return look() && sender_->statistics()->entries == 1; }));
+  post(ground_->memory->data(), 8);
+  releases_->there = 5;
+  bool accepted = false;
+  const Status status = sender_->post(numbered(1), ground_->memory->data(), 8, &accepted);
+  EXPECT_FALSE(accepted);
+  EXPECT_EQ(status.code(), Code::kRemote);
+  EXPECT_EQ(status.peer(), 1);
+  EXPECT_NE(status.message().find("released 5 arrivals of 4"), std::string::npos)
+      << status.message();
+}
 
 TEST_F(RdmaFencedSender, AReplacementThatTheDeviceRefusesIsTriedAgainUnderTheSameNumber) {
   Hoard hoard(*ground_->context->nics.front());

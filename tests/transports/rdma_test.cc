@@ -100,6 +100,47 @@ TEST_F(Rdma, RegisteredMemoryIsSentFromAndReceivedIntoWithoutACopy) {
   EXPECT_EQ(of(world, 1).direct_segments, 14u);
 }
 
+// The statistics of this rank's end that sends, or of the one that receives.
+const rdma::ChannelStatistics& end_of(RdmaWorld& world, int rank, bool sends) {
+  const auto all = world.rdma(rank).statistics();
+  const auto found =
+      std::find_if(all.begin(), all.end(), [&](const auto& each) { return each->sends == sends; });
+  EXPECT_TRUE(found != all.end());
+  return **found;
+}
+
+// What is released is said by the messages of the other direction.
+TEST_F(Rdma, APingPongNeedsNoPacketsButItsMessages) {
+  RdmaWorld world(Settings{});
+  Link to = open(world), fro = open_link(world.transport(1), world.transport(0), 1, 0, 0);
+  constexpr uint64_t kRounds = 100;
+  for (uint64_t round = 0; round < kRounds; ++round) {
+    const Bytes message = pattern(8, round);
+    ASSERT_TRUE(carry(to, SendWay::kPost, RecvWay::kInto, numbered(round), message));
+    ASSERT_TRUE(carry(fro, SendWay::kPost, RecvWay::kInto, numbered(round), message));
+  }
+  for (const int rank : {0, 1}) {
+    EXPECT_EQ(end_of(world, rank, false).segments, kRounds);
+    EXPECT_EQ(end_of(world, rank, false).entries, 0u);
+  }
+}
+
+// Answers say so, too, but nobody reads them: the sender still hears what is released.
+TEST_F(Rdma, AnswersThatAreNotReadHoldUpNoMessages) {
+  RdmaWorld world(Settings{});
+  Link to = open(world), fro = open_link(world.transport(1), world.transport(0), 1, 0, 0);
+  const Bytes message = pattern(8, 1);
+  ASSERT_TRUE(carry(fro, SendWay::kPost, RecvWay::kInto, numbered(1), message));
+  for (uint64_t n = 0; n < 200; ++n) {
+    ASSERT_TRUE(carry(to, SendWay::kPost, RecvWay::kInto, numbered(n), message)) << n;
+    if (n % 20 == 14) {
+      ASSERT_TRUE(until(
+          [&] { return try_send(*fro.send, SendWay::kPost, numbered(n), message.data(), 8); }));
+    }
+  }
+  EXPECT_GE(end_of(world, 1, false).entries, 200u / 16);
+}
+
 TEST_F(Rdma, MemoryThatIsTakenBackIsDeregisteredAtOnce) {
   const auto memory = std::make_shared<TestMemory>();
   RdmaWorld world(Settings{}, memory);

@@ -183,9 +183,9 @@ void explain_pauses(const Counters& link, const std::string& interface, FabricHi
     if (value > 0) found.push_back(fmt::format("{} {}", name, value));
   }
   if (!known) {
-    hints->seen.push_back(
-        interface.empty() ? "pauses: the network device is not known"
-                          : fmt::format("pauses: {} does not count them", interface));
+    hints->seen.push_back(interface.empty()
+                              ? "pauses: the network device is not known"
+                              : fmt::format("pauses: {} does not count them", interface));
     return;
   }
   hints->seen.push_back("pauses: " + (found.empty() ? "none so far" : joined(found)));

@@ -18,8 +18,8 @@ struct FabricReadings {
   // make this port tell their sender. `reacts`: a sender here that is told slows down.
   std::map<int, bool> notifies, reacts;
   std::optional<uint8_t> lossless;  // priorities with PFC, as bits (pfc.h)
-  Counters port;  // of the RDMA port
-  Counters link;  // of its network device
+  Counters port;                    // of the RDMA port
+  Counters link;                    // of its network device
 };
 
 // `sysfs` is /sys; `interface` may be empty: it is not known.

@@ -80,23 +80,24 @@ Status Bundle::rebuild(int index, uint32_t epoch) {
 void Bundle::destroy(int index) { qps_[static_cast<size_t>(index)].reset(); }
 
 bool Bundle::poll(std::vector<Completion>* out) {
-  const bool some = !spilled_.empty();
-  out->insert(out->end(), spilled_.begin(), spilled_.end());
-  spilled_.clear();
-  return poll_devices(out) || some;
+  if (!spilled_.empty()) {
+    out->insert(out->end(), spilled_.begin(), spilled_.end());
+    spilled_.clear();
+  }
+  return poll_devices(out);
 }
 
 // True while a completion queue may hold more.
 bool Bundle::poll_devices(std::vector<Completion>* out) {
   constexpr int kAtOnce = 16;
   ibv_wc done[kAtOnce];
-  bool some = false;
+  bool more = false;
   for (Rail& rail : rails_) {
     const int count = ibv_poll_cq(rail.cq.get(), kAtOnce, done);
-    some |= count > 0;
+    more |= count == kAtOnce;
     for (int i = 0; i < count; ++i) take(done[i], out);
   }
-  return some;
+  return more;
 }
 
 // Completions of queue pairs that have been replaced are dropped: what they would say was settled

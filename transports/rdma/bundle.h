@@ -57,7 +57,7 @@ class Bundle {
   // Its stragglers are dropped from then on.
   void destroy(int index);
 
-  // Hands over what has completed, at most `most`; true when there was something.
+  // Hands over what has completed; true: there may be more.
   bool poll(std::vector<Completion>* out);
   // A rebuild has taken completions out of turn, which the next poll hands over. The queue pairs
   // count them as taken already.

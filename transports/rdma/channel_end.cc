@@ -183,6 +183,7 @@ Status ChannelEnd::check_index(uint32_t index) const {
 }
 
 void ChannelEnd::enter(int index, Phase phase) {
+  lines_down_ += (phase != Phase::kLive) - (line(index).phase != Phase::kLive);
   line(index).phase = phase;
   line(index).since = Clock::now();
 }
@@ -193,12 +194,12 @@ Status ChannelEnd::turn() {
   bool moved = false;
   COMM_TRY(failed_);
   if (!control_) return Status::ok();
-  bool all_live = connected_;
-  for (const Line& each : lines_) all_live = all_live && each.phase == Phase::kLive;
-  if (!all_live || ++turns_ % kTurnsPerLook == 0 || coarse_now_ns() - looked_ns_ >= kLookEveryNs)
-    return look(&moved);
+  if (!is_calm() || ++turns_ % kTurnsPerLook == 0) return look(&moved);
   failed_ = take_completions(&moved);
-  if (failed_) failed_ = on_turn();
+  if (!failed_) return failed_;
+  // While something comes all is well.
+  if (!moved && coarse_now_ns() - looked_ns_ >= kLookEveryNs) return look(&moved);
+  failed_ = on_turn();
   return failed_;
 }
 

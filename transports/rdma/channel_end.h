@@ -117,6 +117,8 @@ class ChannelEnd {
   };
   Line& line(int index) { return lines_[static_cast<size_t>(index)]; }
   void enter(int index, Phase phase);
+  // The channel is open and all its queue pairs work.
+  bool is_calm() const { return connected_ && lines_down_ == 0; }
   bool is_live(int index) { return line(index).phase == Phase::kLive; }
   // Starts fencing; again is harmless.
   Status fail_line(int index, const std::string& cause);
@@ -169,6 +171,7 @@ class ChannelEnd {
   std::vector<std::shared_ptr<Nic>> rails_;
   std::vector<std::unique_ptr<PinnedMemory>> slots_;
   std::vector<Line> lines_;
+  int lines_down_ = 0;  // that are not live
   std::vector<Completion> completions_;
   std::vector<uint64_t> events_seen_;  // by rail
   unsigned turns_ = 0;

@@ -202,20 +202,28 @@ bool QueuePair::note_sent(uint64_t sequence) {
 }
 
 Status QueuePair::post_receives(int count) {
-  for (int i = 0; i < count; ++i) {
-    ibv_recv_wr receive{};  // a write with immediate brings no bytes of its own
+  ibv_recv_wr chain[kReceivesAtOnce] = {};  // a write with immediate brings no bytes of its own
+  for (ibv_recv_wr& receive : chain) {
     receive.wr_id = WorkId{true, index_, epoch_, 0}.encode();
+    receive.next = &receive + 1;
+  }
+  while (count > 0) {
+    const int now = std::min(count, kReceivesAtOnce);
+    chain[now - 1].next = nullptr;
     ibv_recv_wr* bad = nullptr;
-    if (const int err = ibv_post_recv(qp_.get(), &receive, &bad); err != 0)
+    if (const int err = ibv_post_recv(qp_.get(), chain, &bad); err != 0)
       return system_error(err, fmt::format("ibv_post_recv on {}", nic_->info().name()));
-    ++receives_;
+    receives_ += now;
+    count -= now;
   }
   return Status::ok();
 }
 
 Status QueuePair::receive_again() {
   --receives_;
-  return failed_ ? Status::ok() : post_receives(1);
+  if (++owed_ < kReceivesAtOnce || failed_) return Status::ok();
+  owed_ = 0;
+  return post_receives(kReceivesAtOnce);
 }
 
 }  // namespace libcomm::rdma

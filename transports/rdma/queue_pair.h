@@ -4,7 +4,8 @@
 // completion says so; nothing is posted beyond send_room(). What is posted without a completion of
 // its own is given back by the next one that has one, since a send queue completes in order; that
 // one always comes, because a send is signalled at the latest when a quarter of the queue has gone
-// unsignalled. Receives are posted up to the depth of their queue and anew for every one consumed.
+// unsignalled. Receives are posted up to the depth of their queue, and anew in chains of
+// kReceivesAtOnce: so up to kReceivesAtOnce - 1 fewer than that depth may be out at a time.
 // The completion queue holds the sum of all depths of the queue pairs that use it (Bundle), and
 // every work request makes at most one completion.
 #pragma once
@@ -16,6 +17,8 @@
 #include "transports/rdma/wire.h"
 
 namespace libcomm::rdma {
+
+inline constexpr int kReceivesAtOnce = 8;
 
 struct QueueDepth {
   int send = 0;
@@ -80,7 +83,7 @@ class QueuePair {
   bool note_sent(uint64_t sequence);
   uint64_t reclaimed() const { return reclaimed_; }
 
-  // A receive came back with something in it: one is posted in its place.
+  // A receive came back with something in it: one is going to be posted in its place.
   Status receive_again();
   // It came back because the queue pair is in ERR.
   void note_flushed() { --receives_; }
@@ -105,6 +108,7 @@ class QueuePair {
   uint64_t reclaimed_ = 0;  // the first of them that are done
   int unsignalled_ = 0;     // since the last signalled one
   int receives_ = 0;        // posted and not come back
+  int owed_ = 0;            // came back, and none has been posted in its place yet
 };
 
 }  // namespace libcomm::rdma

@@ -13,6 +13,7 @@ namespace {
 
 // Each queue pair may have to carry everything: all arrivals as receives, and every grant entry.
 constexpr QueueDepth kDepth{kGrants + 8, 2 * kArrivals};
+static_assert(kDepth.recv >= static_cast<int>(kArrivals) + kReceivesAtOnce);
 // Arrivals that are released before the sender is told without a grant: so many while there is
 // nothing else to do, or else when the sender may soon have no entry left. An answer that the
 // caller is about to send does not have to wait for it.
@@ -26,8 +27,10 @@ constexpr std::chrono::milliseconds kClosingPatience{20};
 Result<std::unique_ptr<Receiver>> Receiver::open(std::shared_ptr<const ChannelContext> context,
                                                  const ChannelName& name,
                                                  std::shared_ptr<PinBudget> budget,
-                                                 UniqueFd control) {
-  std::unique_ptr<Receiver> receiver(new Receiver(std::move(context), name, std::move(budget)));
+                                                 UniqueFd control,
+                                                 std::shared_ptr<Releases> releases) {
+  std::unique_ptr<Receiver> receiver(
+      new Receiver(std::move(context), name, std::move(budget), std::move(releases)));
   COMM_TRY(receiver->ChannelEnd::open(std::move(control), kArrivals * kEntryBytes,
                                       kGrants * sizeof(GrantEntry), kDepth));
   receiver->asked_.resize(static_cast<size_t>(receiver->bundle_->shape().qps()));
@@ -251,6 +254,7 @@ Status Receiver::read_front(bool* whole) {
     COMM_TRY(check_front(front.header));
     front.read = true;
     acknowledged_ += front.header.grants_seen - static_cast<uint32_t>(acknowledged_);
+    if (!front.filled) note_releases(front.header);
   }
   if (static_cast<int>(std::bit_width(front.parts)) > front.header.parts)
     return error(Code::kRemote,
@@ -297,6 +301,18 @@ Status Receiver::check_front(const ArrivalHeader& header) {
   return Status::ok();
 }
 
+// What is said of the other direction is checked by the sender, who knows what it has sent.
+void Receiver::note_releases(const ArrivalHeader& header) {
+  const auto known =
+      static_cast<int32_t>(header.released_known - static_cast<uint32_t>(released_told_));
+  if (known > 0) released_told_ = std::min(next_, released_told_ + static_cast<uint32_t>(known));
+  if (!releases_) return;
+  const uint64_t before = releases_->there.load(std::memory_order_relaxed);
+  const auto more = static_cast<int32_t>(header.released - static_cast<uint32_t>(before));
+  if (more > 0)
+    releases_->there.store(before + static_cast<uint32_t>(more), std::memory_order_release);
+}
+
 const std::byte* Receiver::front_data() {
   return incoming(next_).header.kind == ArrivalKind::kSmall ? entry(next_) + sizeof(ArrivalHeader)
                                                             : given_.front().address;
@@ -325,6 +341,7 @@ void Receiver::take_front() {
   front = {};
   shown_ = false;
   ++next_;
+  if (releases_) releases_->here.store(next_, std::memory_order_release);
 }
 
 // The peer's end of the control connection closes when its channel is gone. What it sent before
@@ -460,6 +477,7 @@ Status Receiver::write_entry(GrantEntry grant) {
   grant.sequence = static_cast<uint32_t>(written_);
   grant.released = static_cast<uint32_t>(next_);
   released_told_ = next_;
+  ChannelStatistics::add(statistics_->entries);
   std::memcpy(image_->data() + written_ % kGrants * sizeof grant, &grant, sizeof grant);
   return post_entry(written_++);
 }

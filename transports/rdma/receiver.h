@@ -10,6 +10,7 @@
 
 #include "transports/rdma/channel_end.h"
 #include "transports/rdma/flush.h"
+#include "transports/rdma/releases.h"
 #include "transports/transport.h"
 
 namespace libcomm::rdma {
@@ -18,8 +19,8 @@ class Receiver final : private ChannelEnd {
  public:
   static Result<std::unique_ptr<Receiver>> open(std::shared_ptr<const ChannelContext> context,
                                                 const ChannelName& name,
-                                                std::shared_ptr<PinBudget> budget,
-                                                UniqueFd control);
+                                                std::shared_ptr<PinBudget> budget, UniqueFd control,
+                                                std::shared_ptr<Releases> releases = nullptr);
   ~Receiver() override;
 
   // As RecvChannel's.
@@ -62,8 +63,9 @@ class Receiver final : private ChannelEnd {
   };
 
   Receiver(std::shared_ptr<const ChannelContext> context, const ChannelName& name,
-           std::shared_ptr<PinBudget> budget)
-      : ChannelEnd(std::move(context), name, std::move(budget), false) {}
+           std::shared_ptr<PinBudget> budget, std::shared_ptr<Releases> releases)
+      : ChannelEnd(std::move(context), name, std::move(budget), false),
+        releases_(std::move(releases)) {}
 
   Status on_sent(int index) override;
   Status on_arrived(int index, const Immediate& what) override;
@@ -88,6 +90,7 @@ class Receiver final : private ChannelEnd {
   Status check_front(const ArrivalHeader& header);
   bool can_flush(const Registration& memory);
   Status flush_front(bool* there);
+  void note_releases(const ArrivalHeader& header);
   const std::byte* front_data();
   void take_front();
   Status check_peer();
@@ -108,6 +111,7 @@ class Receiver final : private ChannelEnd {
   const std::byte* entry(uint64_t n) const { return ring_->data() + n % kArrivals * kEntryBytes; }
   int window() const { return context_->window_slots; }
 
+  const std::shared_ptr<Releases> releases_;  // with the channel in the other direction, or null
   EndWire theirs_;
   std::unique_ptr<Flush> flush_;  // once GPU memory that needs it has been granted
 
@@ -127,7 +131,7 @@ class Receiver final : private ChannelEnd {
   std::deque<uint64_t> write_again_;     // entries that a fence left over
   uint32_t next_grant_ = 0;
   std::deque<Given> given_;
-  uint64_t released_told_ = 0;  // arrivals
+  uint64_t released_told_ = 0;  // arrivals, by an entry or as the sender says that it knows
   bool wants_slots_ = false;    // the next segment may be a large one that is not planned
   Plan plan_;
   int target_ = 2;  // staging grants to have out

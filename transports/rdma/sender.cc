@@ -16,14 +16,16 @@ constexpr size_t kLeastPart = 4096;  // of a segment that is cut over queue pair
 
 // Each queue pair may have to carry everything: two work requests for every arrival, and every
 // grant entry as a receive.
-constexpr QueueDepth kDepth{2 * kArrivals + 8, kGrants + 1};
+constexpr QueueDepth kDepth{2 * kArrivals + 8, kGrants + kReceivesAtOnce};
 
 }  // namespace
 
 Result<std::unique_ptr<Sender>> Sender::open(std::shared_ptr<const ChannelContext> context,
                                              const ChannelName& name,
-                                             std::shared_ptr<PinBudget> budget, UniqueFd control) {
-  std::unique_ptr<Sender> sender(new Sender(std::move(context), name, std::move(budget)));
+                                             std::shared_ptr<PinBudget> budget, UniqueFd control,
+                                             std::shared_ptr<Releases> releases) {
+  std::unique_ptr<Sender> sender(
+      new Sender(std::move(context), name, std::move(budget), std::move(releases)));
   COMM_TRY(sender->ChannelEnd::open(std::move(control), kGrants * sizeof(GrantEntry),
                                     kArrivals * kEntryBytes, kDepth));
   const BundleShape& shape = sender->bundle_->shape();
@@ -85,12 +87,17 @@ Status Sender::post(const Signature& signature, const void* src, size_t bytes, b
   *accepted = false;
   if (bytes > segment_bytes())
     return error(Code::kInternal, "a segment of {} bytes where {} fit", bytes, segment_bytes());
-  COMM_TRY(turn());
+  COMM_TRY(failed_);
+  const bool small = bytes <= kSmallBytes && connected_;
+  if (small) failed_ = take_releases();
+  COMM_TRY(failed_);
+  // What goes out at once needs no look around first: progress() has one.
+  if (!small || !is_calm() || !waiting_.empty() || !may_use_entry()) COMM_TRY(turn());
   COMM_TRY(check_peer());
   if (waiting_.size() >= kArrivals) return Status::ok();
   if (reserved_ >= 0)
     return error(Code::kInternal, "post with a reserved slot that is not committed");
-  if (bytes <= kSmallBytes && connected_) {
+  if (small) {
     // It has to wait for the entry anyway, and until then the memory stays the caller's.
     if (!waiting_.empty() || !may_use_entry()) return Status::ok();
     ++accepted_;
@@ -277,14 +284,10 @@ Status Sender::read_grants() {
     GrantEntry entry;
     std::memcpy(&entry, ring_->data() + next_entry_ % kGrants * sizeof entry, sizeof entry);
     COMM_TRY(check_grant(entry, next_entry_, name_.rails, name_.peer));
-    const uint32_t more = entry.released - static_cast<uint32_t>(released_);
-    if (released_ + more > issued_)
-      return error(Code::kRemote, "rank {} released {} arrivals of {}: its memory is corrupt",
-                   name_.peer, released_ + more, issued_)
-          .with_peer(name_.peer);
-    released_ += more;
+    COMM_TRY(note_released(entry.released));
     entry_arrived_[next_entry_ % kGrants] = false;
     ++next_entry_;
+    ChannelStatistics::add(statistics_->entries);
     if ((entry.flags & kGrantsMemory) == 0) continue;
     if (grants_.size() >= kMaxSlots)
       return error(Code::kRemote, "rank {} granted more than {} places: its memory is corrupt",
@@ -304,6 +307,22 @@ Status Sender::read_grants() {
   return Status::ok();
 }
 
+// What arrivals of the other direction said may be ahead of what grant entries say, or behind.
+Status Sender::note_released(uint32_t released) {
+  const auto more = static_cast<int32_t>(released - static_cast<uint32_t>(released_));
+  if (more <= 0) return Status::ok();
+  released_ += static_cast<uint32_t>(more);
+  if (released_ <= issued_) return Status::ok();
+  return error(Code::kRemote, "rank {} released {} arrivals of {}: its memory is corrupt",
+               name_.peer, released_, issued_)
+      .with_peer(name_.peer);
+}
+
+Status Sender::take_releases() {
+  if (!releases_) return Status::ok();
+  return note_released(static_cast<uint32_t>(releases_->there.load(std::memory_order_acquire)));
+}
+
 // ---- segments ----------------------------------------------------------------------------------
 
 // The peer has released what was in the entry before, and our image of it is not being read.
@@ -312,7 +331,9 @@ bool Sender::may_use_entry() const {
 }
 
 Status Sender::on_turn() {
+  if (waiting_.empty() && send_again_.empty() && is_calm()) return Status::ok();
   if (!connected_) return Status::ok();
+  COMM_TRY(take_releases());
   const auto& shape = bundle_->shape();
   for (int index = 0; index < shape.qps(); ++index) {
     if (line(index).phase == Phase::kDown && !peer_left_ && may_rebuild(index))
@@ -410,12 +431,8 @@ Sender::Arrival& Sender::start_arrival(ArrivalKind kind, const Signature& signat
                                        const Grant& grant, size_t parts) {
   const uint64_t n = issued_++;
   Arrival& now = arrival(n);
-  now = {};
-  now.kind = kind;
-  now.bytes = bytes;
+  now.begin(kind, bytes, parts);
   now.grant = grant;
-  now.parts.resize(parts);
-  now.left = parts;
   if (kind == ArrivalKind::kLarge) {
     // Cut at pages of the segment, the last part takes the rest.
     const size_t each = bytes / parts / kLeastPart * kLeastPart;
@@ -432,6 +449,9 @@ Sender::Arrival& Sender::start_arrival(ArrivalKind kind, const Signature& signat
   header.grant = grant.number;
   header.grants_seen = static_cast<uint32_t>(next_entry_);
   header.signature = signature;
+  if (releases_)
+    header.released = static_cast<uint32_t>(releases_->here.load(std::memory_order_acquire));
+  header.released_known = static_cast<uint32_t>(released_);
   std::memcpy(image(n), &header, sizeof header);
   return now;
 }

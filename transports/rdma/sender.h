@@ -10,6 +10,7 @@
 #include <deque>
 
 #include "transports/rdma/channel_end.h"
+#include "transports/rdma/releases.h"
 #include "transports/transport.h"
 
 namespace libcomm::rdma {
@@ -19,7 +20,8 @@ class Sender final : public SendChannel, private ChannelEnd {
   // Returns while the channel is still being opened: reserve() and post() then say "not ready".
   static Result<std::unique_ptr<Sender>> open(std::shared_ptr<const ChannelContext> context,
                                               const ChannelName& name,
-                                              std::shared_ptr<PinBudget> budget, UniqueFd control);
+                                              std::shared_ptr<PinBudget> budget, UniqueFd control,
+                                              std::shared_ptr<Releases> releases = nullptr);
   ~Sender() override;
 
   unsigned capabilities() const override { return kDirectSend | kOrdered; }
@@ -69,6 +71,18 @@ class Sender final : public SendChannel, private ChannelEnd {
     std::vector<Part> parts;
     size_t left = 0;      // parts that are not done
     bool filled = false;  // its grant, exactly: needs no header
+
+    // In place of an earlier one, whose memory for parts it keeps.
+    void begin(ArrivalKind what, size_t length, size_t count) {
+      kind = what;
+      bytes = length;
+      src = nullptr;
+      registration.reset();
+      slot = -1;
+      parts.assign(count, Part());
+      left = count;
+      filled = false;
+    }
   };
   struct PartRef {
     uint64_t sequence;  // of its last work request
@@ -77,8 +91,9 @@ class Sender final : public SendChannel, private ChannelEnd {
   };
 
   Sender(std::shared_ptr<const ChannelContext> context, const ChannelName& name,
-         std::shared_ptr<PinBudget> budget)
-      : ChannelEnd(std::move(context), name, std::move(budget), true) {}
+         std::shared_ptr<PinBudget> budget, std::shared_ptr<Releases> releases)
+      : ChannelEnd(std::move(context), name, std::move(budget), true),
+        releases_(std::move(releases)) {}
 
   Status on_sent(int index) override;
   Status on_arrived(int index, const Immediate& what) override;
@@ -95,6 +110,8 @@ class Sender final : public SendChannel, private ChannelEnd {
   void begin_rebuild(int index);
 
   bool may_use_entry() const;
+  Status note_released(uint32_t released);
+  Status take_releases();
   Status issue_waiting();
   Status issue(const Waiting& segment, bool* issued);
   Status issue_small(const Signature& signature, const void* src, size_t bytes);
@@ -110,6 +127,7 @@ class Sender final : public SendChannel, private ChannelEnd {
   Arrival& arrival(uint64_t n) { return arrivals_[n % kArrivals]; }
   std::byte* image(uint64_t n) { return image_->data() + n % kArrivals * kEntryBytes; }
 
+  const std::shared_ptr<Releases> releases_;  // with the channel in the other direction, or null
   EndWire theirs_;
 
   // Grants.

@@ -24,6 +24,7 @@ struct ChannelStatistics {
   std::atomic<uint64_t> direct_segments{0};  // from or into user memory, without a copy
   std::atomic<uint64_t> filled_grants{0};    // of them, those that needed no header
   std::atomic<uint64_t> refused_grants{0};   // made for another segment
+  std::atomic<uint64_t> entries{0};          // of the grant ring that were written, or read
   std::atomic<uint64_t> duplicates{0};       // immediates that had arrived before
   std::atomic<uint64_t> out_of_order{0};     // arrivals ahead of one that was still missing
   std::atomic<uint64_t> fenced_qps{0};       // queue pairs that failed and were fenced

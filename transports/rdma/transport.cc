@@ -33,12 +33,14 @@ class ArrivingReceiver final : public RecvChannel {
  public:
   ArrivingReceiver(Bootstrap& bootstrap, std::shared_ptr<const ChannelContext> context,
                    const ChannelName& name, uint32_t index, std::shared_ptr<PinBudget> budget,
+                   std::shared_ptr<Releases> releases,
                    std::function<void(std::shared_ptr<const ChannelStatistics>)> opened)
       : bootstrap_(bootstrap),
         context_(std::move(context)),
         name_(name),
         index_(index),
         budget_(std::move(budget)),
+        releases_(std::move(releases)),
         opened_(std::move(opened)) {}
 
   unsigned capabilities() const override { return kDirectRecv | kOrdered; }
@@ -77,7 +79,7 @@ class ArrivingReceiver final : public RecvChannel {
     auto fd = bootstrap_.try_accept(name_.peer, Purpose::kRdmaSetup, index_);
     if (!fd) return std::move(fd).status();
     if (!*fd) return Status::ok();
-    auto made = Receiver::open(context_, name_, budget_, *std::move(fd));
+    auto made = Receiver::open(context_, name_, budget_, *std::move(fd), releases_);
     if (!made) {
       failed_ = std::move(made).status();
       return failed_;
@@ -92,6 +94,7 @@ class ArrivingReceiver final : public RecvChannel {
   const ChannelName name_;
   const uint32_t index_;
   const std::shared_ptr<PinBudget> budget_;
+  const std::shared_ptr<Releases> releases_;
   const std::function<void(std::shared_ptr<const ChannelStatistics>)> opened_;
   std::unique_ptr<Receiver> receiver_;
   Status failed_;
@@ -113,7 +116,8 @@ class TransportOfNics final : public RdmaTransport {
     COMM_TRY(check(peer, lane));
     const uint32_t index = connection_index(lane, next(&connected_, peer, lane));
     COMM_ASSIGN(UniqueFd fd, bootstrap_.connect(peer, Purpose::kRdmaSetup, index));
-    COMM_ASSIGN(auto sender, Sender::open(context_, name(peer, lane), budget(peer), std::move(fd)));
+    COMM_ASSIGN(auto sender, Sender::open(context_, name(peer, lane), budget(peer), std::move(fd),
+                                          releases(peer, index)));
     note(sender->statistics());
     return std::unique_ptr<SendChannel>(std::move(sender));
   }
@@ -122,7 +126,7 @@ class TransportOfNics final : public RdmaTransport {
     COMM_TRY(check(peer, lane));
     const uint32_t index = connection_index(lane, next(&accepted_, peer, lane));
     return std::unique_ptr<RecvChannel>(new ArrivingReceiver(
-        bootstrap_, context_, name(peer, lane), index, budget(peer),
+        bootstrap_, context_, name(peer, lane), index, budget(peer), releases(peer, index),
         [this](std::shared_ptr<const ChannelStatistics> opened) { note(std::move(opened)); }));
   }
 
@@ -181,6 +185,15 @@ class TransportOfNics final : public RdmaTransport {
     if (!budget) budget = std::make_shared<PinBudget>(context_->options.extra_slot_bytes);
     return budget;
   }
+  // The n-th channel to a peer on a lane goes with the n-th from there. Kept by the two alone.
+  std::shared_ptr<Releases> releases(int peer, uint32_t connection) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(releases_, [](const auto& entry) { return entry.second.expired(); });
+    auto& known = releases_[{peer, connection}];
+    auto shared = known.lock();
+    if (!shared) known = shared = std::make_shared<Releases>();
+    return shared;
+  }
   void note(std::shared_ptr<const ChannelStatistics> opened) {
     const std::lock_guard lock(mutex_);
     std::erase_if(statistics_, [](const auto& each) { return each.expired(); });
@@ -193,6 +206,7 @@ class TransportOfNics final : public RdmaTransport {
   mutable std::mutex mutex_;  // guards what follows
   Generations connected_, accepted_;
   std::map<int, std::shared_ptr<PinBudget>> budgets_;
+  std::map<std::pair<int, uint32_t>, std::weak_ptr<Releases>> releases_;  // by connection_index
   std::vector<std::weak_ptr<const ChannelStatistics>> statistics_;
 };
 

@@ -28,7 +28,7 @@ namespace libcomm::rdma {
 
 static_assert(std::endian::native == std::endian::little, "wire structs are little-endian");
 
-inline constexpr uint16_t kWireVersion = 2;
+inline constexpr uint16_t kWireVersion = 3;
 inline constexpr int kMaxRails = 4;
 inline constexpr int kMaxDataQps = 64;           // of one channel: 16 on each of 4 rails
 inline constexpr int kMaxQps = kMaxDataQps + 1;  // and one for grants
@@ -56,7 +56,9 @@ struct ArrivalHeader {
   uint32_t grant = 0;        // number of the grant that a large segment or a refusal used up
   uint32_t grants_seen = 0;  // entries of the grant ring that the sender has read so far
   Signature signature;
-  uint64_t reserved = 0;
+  // Modulo 2^32; see releases.h.
+  uint32_t released = 0;        // arrivals of the other direction that this rank has released
+  uint32_t released_known = 0;  // arrivals of this direction that it knows to be released
 };
 static_assert(sizeof(ArrivalHeader) == 64);
 static_assert(offsetof(ArrivalHeader, grant) == 16 && offsetof(ArrivalHeader, signature) == 24);
