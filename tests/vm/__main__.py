@@ -8,11 +8,11 @@ import sys
 import tempfile
 from pathlib import Path
 
-from . import alone_rdma, image, packages, pair_rdma, table
+from . import alone_rdma, counted, image, packages, pair_rdma, table
 from .machine import MachineFailed
 from .packages import Unavailable
 
-_SUITES = {suite.name: suite for suite in (alone_rdma.SUITE, pair_rdma.SUITE)}
+_SUITES = {suite.name: suite for suite in (alone_rdma.SUITE, counted.SUITE, pair_rdma.SUITE)}
 _PROGRAMS = ["bin/all_reduce_perf", "bin/sendrecv_perf", "bin/rdma_write_bw", "tests/vm_rank",
              "tests/vm_matrix", "tests/vm_ping_pong", "tests/hosts_rank", "tests/rdma_transport_test",
              "tests/rdma_edge_cases", "tests/libvm_qp_killer.so", "bin/comm-check"]

@@ -10,12 +10,13 @@ from .soft_roce import DEVICE, GID, add_device, all_well, start_ranks
 from .suite import Suite, expect, run
 
 
-def _prepare(machine: Machine) -> None:
+def prepare(machine: Machine) -> None:
+    """The device on a dummy network device."""
     run(machine, "ip link add d0 type dummy", 10)
     add_device(machine, "d0", "10.0.0.1")
 
 
-SUITE = Suite("alone", ("one",), 2, _prepare)
+SUITE = Suite("alone", ("one",), 2, prepare)
 
 
 def both(machine: Machine, program: str) -> str:

@@ -66,7 +66,7 @@ class Machine:
     """A guest. Use it in a with statement."""
 
     def __init__(self, image: Image, name: str, cpus: int, memory_mb: int,
-                 cable: socket.socket | None = None) -> None:
+                 cable: socket.socket | None = None, counted: bool = False) -> None:
         program = shutil.which(_QEMU)
         if not program:
             raise Unavailable(f"no {_QEMU} here: apt-get install qemu-system-x86")
@@ -80,7 +80,7 @@ class Machine:
         inherited = [line] + ([cable] if cable else [])
         try:
             self._qemu = subprocess.Popen(
-                [program, *_arguments(image, name, cpus, memory_mb, line, cable)],
+                [program, *_arguments(image, name, cpus, memory_mb, line, cable, counted)],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
                 pass_fds=[each.fileno() for each in inherited], start_new_session=True,
                 preexec_fn=_end_with_parent)
@@ -157,15 +157,19 @@ class Machine:
 
 
 def _arguments(image: Image, name: str, cpus: int, memory_mb: int, line: socket.socket,
-               cable: socket.socket | None) -> list[str]:
+               cable: socket.socket | None, counted: bool) -> list[str]:
     # Not KVM: where these tests were written, /dev/kvm opens and an ordinary guest hangs under it.
-    arguments = ["-M", "q35", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", str(cpus),
+    arguments = ["-M", "q35", "-cpu", "max", "-smp", str(cpus),
                  "-m", f"{memory_mb}M", "-nodefaults", "-no-user-config", "-no-reboot",
                  "-display", "none", "-serial", "stdio",
                  "-kernel", str(image.kernel), "-initrd", str(image.initramfs),
                  "-append", f"console=ttyS0 quiet panic=-1 mitigations=off libcomm.name={name}",
                  "-device", "virtio-serial-pci", "-device", "virtserialport,chardev=line,nr=1",
                  "-chardev", f"socket,id=line,fd={line.fileno()}"]
+    if counted:  # the guest's clock goes on by 8 ns for each instruction, and skips what is idle
+        arguments += ["-accel", "tcg,thread=single", "-icount", "shift=3,sleep=off"]
+    else:
+        arguments += ["-accel", "tcg,thread=multi"]
     if cable:
         arguments += ["-netdev", f"socket,id=cable,fd={cable.fileno()}", "-device",
                       f"virtio-net-pci,netdev=cable,mac={_address(name)},host_mtu=4200,romfile="]

@@ -53,6 +53,8 @@ class Suite:
     machines: tuple[str, ...]
     cpus: int
     prepare: Callable[..., None]
+    counted: bool = False
+    """The guest's clock counts instructions: what it measures does not depend on the machine below."""
     cases: list[Case] = field(default_factory=list)
 
     def case(self, title: str, ranks: str = "-") -> Callable[..., Callable[..., str | None]]:
@@ -77,7 +79,7 @@ class Suite:
 
     def _boot(self, stack: ExitStack, image: Image) -> list[Machine]:
         cables = list(socket.socketpair()) if len(self.machines) == 2 else [None]
-        machines = [stack.enter_context(Machine(image, name, self.cpus, 768, cable))
+        machines = [stack.enter_context(Machine(image, name, self.cpus, 768, cable, self.counted))
                     for name, cable in zip(self.machines, cables, strict=True)]
         for machine in machines:
             machine.wait_until_booted()
