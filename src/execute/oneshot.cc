@@ -6,8 +6,20 @@
 #include <cstring>
 #include <vector>
 
+#include "src/base/processor.h"
+
 namespace libcomm {
 namespace {
+
+// How many exchanges ahead a rank owns the lines that it is going to write, and how many lines at
+// most are fetched ahead for one call: more of them are fetched in a row anyway.
+constexpr uint64_t kOwnedAhead = 2;
+constexpr int kMostFetched = 8;
+// How many slots a rank waits for that has none, and how long between two looks.
+constexpr uint64_t kFreedTogether = 8;
+constexpr int kPausesHeldUp = 8;
+// Above so many ranks, looking at how far each has come costs more than it saves.
+constexpr int kMostRanksAhead = 8;
 
 // Mixes everything but the operation's number into 32 bits; two different calls collide with
 // probability 2^-32, and then only the message is lost, not the deadline.
@@ -72,10 +84,20 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
   const bool to_root =
       operation.collective == Collective::kReduce || operation.collective == Collective::kGather;
   call.root_alone = rooted;
+  call.to_root = to_root;
   call.awaits_all = to_root ? rank == operation.root : !rooted;
   call.awaits_root = rooted && rank != operation.root;
   call.publishes = call.bytes > 0 && (!rooted || rank == operation.root);
   call.lines = OneshotSlot::lines_for(call.bytes);
+  // Blocks for each rank that do not share one line: each finds its own without the others', and
+  // nobody looks for this rank's. A root that writes one after the other, and does not wait, is
+  // sooner done with one flag for all when they are larger.
+  const size_t most = rooted ? OneshotSlot::kSmallBytes : SIZE_MAX;
+  if (call.bytes > std::max(call.block_bytes, OneshotSlot::kLineData) && call.bytes <= most) {
+    const size_t each = (call.block_bytes + OneshotSlot::kLineData - 1) / OneshotSlot::kLineData;
+    call.has_lines_each = each * static_cast<size_t>(nranks - 1) <= OneshotSlot::kLines;
+    if (call.has_lines_each) call.lines = static_cast<int>(each);
+  }
   call.bulk_writers = rooted ? 1 : static_cast<size_t>(nranks);
   call.kernel = kernel;
   call.divisor = operation.average ? nranks : 1;
@@ -128,27 +150,72 @@ Oneshot::Oneshot(const BoardView& view, const OneshotCall& call, uint64_t number
       exchange_(++view.state->oneshots),
       flag_(flag_of(view.state->calls = (view.state->calls ^ call.kind) * 0x9e3779b97f4a7c15u,
                     exchange_)),
-      bulk_(call.bytes > OneshotSlot::kSmallBytes
+      bulk_(call.bytes > OneshotSlot::kSmallBytes && !call.has_lines_each
                 ? view.state->bulks.next(exchange_, call.bytes, call.bulk_writers)
                 : BulkPlaces::Place{}),
       in_(static_cast<const std::byte*>(in)),
-      out_(static_cast<std::byte*>(out)) {}
+      out_(static_cast<std::byte*>(out)) {
+  // The slot's last user is kOneshotSlots exchanges back.
+  if (exchange_ > kOneshotSlots) needed_ = exchange_ - kOneshotSlots;
+  if (call_.publishes) needed_ = std::max(needed_, bulk_.after);
+}
 
-// The slot's last user is `kOneshotSlots` exchanges back.
+// A rank that is as far ahead of another as it can be waits until several slots are free again: to
+// look whether the next one is takes the line away from the rank that writes it.
 bool Oneshot::may_publish() {
-  const uint64_t back = kOneshotSlots;
-  const uint64_t needed =
-      std::max(call_.publishes ? bulk_.after : 0, exchange_ <= back ? 0 : exchange_ - back);
-  if (needed == 0) return true;
+  if (needed_ == 0) return true;
   std::vector<uint64_t>& exchanged = view_.state->exchanged;
   for (; next_peer_ < view_.n; ++next_peer_) {
     uint64_t& theirs = exchanged[static_cast<size_t>(next_peer_)];
-    if (next_peer_ == view_.me || theirs >= needed) continue;
+    if (next_peer_ == view_.me || theirs >= needed_) continue;
     theirs = board_control(view_.parts[next_peer_]).exchanged.load(std::memory_order_acquire);
-    if (theirs < needed) return false;
+    if (theirs >= needed_) continue;
+    if (!held_up_) needed_ = std::min(needed_ + kFreedTogether, exchange_ - 1);
+    held_up_ = true;
+    return false;
   }
   next_peer_ = 0;
   return true;
+}
+
+// Data and flag of a line arrive together.
+void Oneshot::write_lines(OneshotSlot::Line* lines, const std::byte* from, size_t bytes) {
+  constexpr size_t kData = OneshotSlot::kLineData;
+  for (; bytes > kData; ++lines, from += kData, bytes -= kData) {
+    std::memcpy(lines->data, from, kData);  // of a size that is known here
+    lines->flag.store(flag_, std::memory_order_release);
+  }
+  std::memcpy(lines->data, from, bytes);
+  lines->flag.store(flag_, std::memory_order_release);
+}
+
+// Makes the lines of a slot that follows this rank's own while it waits for others anyway. Not when
+// a peer may still have to read them, and not of a stream to the root, which comes to them just
+// when this rank may write them again.
+void Oneshot::own_soon() {
+  const uint64_t soon = exchange_ + kOwnedAhead;
+  if (call_.to_root || view_.n > kMostRanksAhead) return;
+  for (int i = 0; i < view_.n; ++i) {
+    if (i != view_.me && view_.state->exchanged[static_cast<size_t>(i)] + kOneshotSlots < soon)
+      return;
+  }
+  const OneshotSlot& slot = oneshot_slot(view_.parts[view_.me], soon);
+  const int lines = std::min(lines_written_by(view_.me), kMostFetched);
+  for (int i = 0; i < lines; ++i) prefetch_for_writing(&slot.lines[i]);
+}
+
+// What this rank takes was there when it first looked: where data goes one way, that of the next
+// call is probably there, too.
+void Oneshot::expect_next() {
+  const bool to_me = call_.to_root && call_.awaits_all && call_.lines > 1;
+  if (!call_.awaits_root && !to_me) return;
+  for (int i = 0; i < view_.n; ++i) {
+    if (i == view_.me || !publishes(i)) continue;
+    const OneshotSlot& slot = oneshot_slot(view_.parts[i], exchange_ + 1);
+    const int first = first_line(i, view_.me);
+    const int lines = std::min(call_.lines, kMostFetched);
+    for (int k = first; k < first + lines; ++k) prefetch_for_reading(&slot.lines[k]);
+  }
 }
 
 void Oneshot::publish() {
@@ -158,20 +225,17 @@ void Oneshot::publish() {
   view_.board->publish(signature);
   OneshotSlot& slot = slot_of(view_.me);
   sign(slot, signature);
-  if (call_.publishes && call_.lines > 1) {
-    for (int i = 0; i < call_.lines; ++i) {
-      const size_t at = static_cast<size_t>(i) * OneshotSlot::kLineData;
-      OneshotSlot::Line& line = slot.lines[i];
-      if (i + 1 < call_.lines)
-        std::memcpy(line.data, in_ + at, OneshotSlot::kLineData);  // of a size that is known here
-      else
-        std::memcpy(line.data, in_ + at, call_.bytes - at);
-      line.flag.store(flag_, std::memory_order_release);
+  if (call_.publishes && call_.has_lines_each) {
+    for (int i = 0; i < view_.n; ++i) {
+      if (i == view_.me) continue;
+      write_lines(slot.lines + first_line(view_.me, i),
+                  in_ + static_cast<size_t>(i) * call_.block_bytes, call_.block_bytes);
     }
+  } else if (call_.publishes && call_.bytes <= OneshotSlot::kSmallBytes) {
+    write_lines(slot.lines, in_, call_.bytes);
   } else {
     if (call_.publishes) {
-      std::byte* to =
-          call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : bulk_of(view_.me);
+      std::byte* to = bulk_of(view_.me);
       // Of blocks for each rank nobody reads this rank's own.
       const size_t skipped = call_.bytes > call_.block_bytes ? call_.block_bytes : 0;
       const size_t before = skipped * static_cast<size_t>(view_.me);
@@ -182,13 +246,14 @@ void Oneshot::publish() {
     slot.lines[0].flag.store(flag_, std::memory_order_release);
   }
   view_.board->wake_others(view_.share_cores);
+  own_soon();
   published_ = true;
 }
 
 Oneshot::Peers Oneshot::look_at(int index) {
-  const OneshotSlot& slot = slot_of(index);
-  for (const int lines = lines_of(index); next_line_ < lines; ++next_line_) {
-    const uint64_t flag = slot.lines[next_line_].flag.load(std::memory_order_acquire);
+  const OneshotSlot::Line* lines = slot_of(index).lines + first_line(index, view_.me);
+  for (const int count = lines_of(index); next_line_ < count; ++next_line_) {
+    const uint64_t flag = lines[next_line_].flag.load(std::memory_order_acquire);
     if (flag == flag_) continue;
     const bool same_exchange = static_cast<uint32_t>(flag) == static_cast<uint32_t>(flag_);
     return same_exchange ? Peers::kElsewhere : Peers::kAwaited;
@@ -211,33 +276,33 @@ Oneshot::Peers Oneshot::look() {
   return Peers::kHere;
 }
 
-// This rank's own stays in the user's buffer.
 const std::byte* Oneshot::data_of(int index, std::byte* room) const {
-  if (index == view_.me) return in_;
-  OneshotSlot& slot = slot_of(index);
-  const int lines = lines_of(index);
-  if (lines == 1)
-    return call_.bytes <= OneshotSlot::kLineData ? slot.lines[0].data : bulk_of(index);
-  for (int i = 0; i < lines; ++i)
-    std::memcpy(room + static_cast<size_t>(i) * OneshotSlot::kLineData, slot.lines[i].data,
+  // Where this rank's block is in what is published whole.
+  const size_t offset =
+      call_.bytes > call_.block_bytes ? static_cast<size_t>(view_.me) * call_.block_bytes : 0;
+  if (index == view_.me) return in_ + offset;  // stays in the user's buffer
+  if (!call_.has_lines_each && call_.bytes > OneshotSlot::kSmallBytes)
+    return bulk_of(index) + offset;
+  const OneshotSlot::Line* lines = slot_of(index).lines + first_line(index, view_.me);
+  const size_t in_lines = call_.has_lines_each ? 0 : offset;
+  const int count = lines_of(index);
+  if (count == 1) return lines->data + in_lines;
+  for (int i = 0; i < count; ++i)
+    std::memcpy(room + static_cast<size_t>(i) * OneshotSlot::kLineData, lines[i].data,
                 OneshotSlot::kLineData);
-  return room;
+  return room + in_lines;
 }
 
 void Oneshot::take() {
-  const size_t block = call_.block_bytes;
-  const size_t mine = static_cast<size_t>(view_.me) * block;
   if (call_.root_alone) {
     std::byte room[OneshotSlot::kSmallBytes];
-    const size_t offset = call_.collective == Collective::kScatter ? mine : 0;
-    copy_unless_same(out_, data_of(call_.root, room) + offset, block);
+    copy_unless_same(out_, data_of(call_.root, room), call_.block_bytes);
   } else if (call_.awaits_all && call_.collective != Collective::kBarrier) {
-    take_from_all(call_.bytes > block ? mine : 0);
+    take_from_all();
   }
 }
 
-// `offset`: of what this rank needs in what every rank has published.
-void Oneshot::take_from_all(size_t offset) {
+void Oneshot::take_from_all() {
   constexpr size_t kFew = 8;
   const size_t n = static_cast<size_t>(view_.n);
   const bool is_few = n <= kFew;
@@ -249,7 +314,7 @@ void Oneshot::take_from_all(size_t offset) {
   const void** sources = is_few ? few : many.data();
   for (size_t i = 0; i < n; ++i) {
     std::byte* room = rooms + (call_.lines == 1 ? 0 : i) * OneshotSlot::kSmallBytes;
-    sources[i] = data_of(static_cast<int>(i), room) + offset;
+    sources[i] = data_of(static_cast<int>(i), room);
   }
   if (call_.kernel == nullptr) {
     const size_t block = call_.block_bytes;
@@ -276,11 +341,15 @@ void Oneshot::end() {
 bool Oneshot::finish_within(int looks) {
   for (int i = 0; i < looks; ++i) {
     if (!published_) {
-      if (!may_publish()) continue;
+      if (!may_publish()) {
+        for (int k = 0; k < kPausesHeldUp; ++k) relax();
+        continue;
+      }
       publish();
     }
     const Peers peers = look();
     if (peers == Peers::kHere) {
+      if (i == 0) expect_next();
       end();
       return true;
     }

@@ -9,6 +9,10 @@
 // A flag holds a hash of all calls so far, so that ranks that went different ways find out at the
 // next exchange, or, before a call that goes another way, by OneshotCheck.
 //
+// Streams of calls run ahead of those that take: who publishes makes the lines of one of the next
+// slots its own before it needs them, and who found what it takes waiting for it fetches what will
+// be there for the next call.
+//
 // It is the fused form of the algorithm `oneshot`: reductions combine ranks 0, 1, 2, ... in order,
 // rounded once.
 #pragma once
@@ -33,14 +37,16 @@ struct OneshotCall {
   Collective collective = Collective::kBarrier;
   bool publishes = false;   // this rank's data
   bool root_alone = false;  // only the root publishes any
+  bool to_root = false;     // only the root needs any
   bool awaits_all = true;   // this rank needs something from every other
   bool awaits_root = false;
   int root = 0;
   size_t count = 0;
   size_t block_bytes = 0;
-  size_t bytes = 0;         // published by one rank
-  int lines = 1;            // that carry flags
-  size_t bulk_writers = 1;  // ranks that publish when it lies in the bulk
+  size_t bytes = 0;             // published by one rank
+  int lines = 1;                // that carry flags, and that a rank looks at
+  bool has_lines_each = false;  // each other rank looks at lines of its own, with its block
+  size_t bulk_writers = 1;      // ranks that publish when it lies in the bulk
   ReduceKernel kernel = nullptr;
   int divisor = 1;
 
@@ -75,17 +81,28 @@ class Oneshot final : public Execution {
 
   bool may_publish();
   void publish();
+  void write_lines(OneshotSlot::Line* lines, const std::byte* from, size_t bytes);
+  void own_soon();
+  void expect_next();
   Peers look();
   Peers look_at(int index);
   void end();
-  int lines_of(int index) const {
-    return call_.root_alone && index != call_.root ? 1 : call_.lines;
+  bool publishes(int index) const { return !call_.root_alone || index == call_.root; }
+  // How many lines of rank `index` tell that what this rank needs is there.
+  int lines_of(int index) const { return publishes(index) ? call_.lines : 1; }
+  // The first of them, in a slot of rank `from` that rank `to` looks at.
+  int first_line(int from, int to) const {
+    return call_.has_lines_each && publishes(from) ? (to < from ? to : to - 1) * call_.lines : 0;
+  }
+  // How many lines rank `index` writes.
+  int lines_written_by(int index) const {
+    return lines_of(index) * (call_.has_lines_each && publishes(index) ? view_.n - 1 : 1);
   }
   void take();
-  void take_from_all(size_t offset);
+  void take_from_all();
   OneshotSlot& slot_of(int index) const { return oneshot_slot(view_.parts[index], exchange_); }
   std::byte* bulk_of(int index) const { return oneshot_bulk(view_.parts[index], bulk_.begin); }
-  // Where rank `index`'s contribution is, in one piece; `room` for putting it together.
+  // Where what rank `index` has for this one is, in one piece; `room` for putting it together.
   const std::byte* data_of(int index, std::byte* room) const;
 
   const BoardView& view_;
@@ -96,9 +113,11 @@ class Oneshot final : public Execution {
   const BulkPlaces::Place bulk_;
   const std::byte* in_;
   std::byte* out_;
-  int next_peer_ = 0;  // all before it are here
-  int next_line_ = 0;  // of its
+  uint64_t needed_ = 0;  // exchanges that all others must have ended before this rank publishes
+  int next_peer_ = 0;    // all before it are here
+  int next_line_ = 0;    // of its
   bool published_ = false;
+  bool held_up_ = false;  // there was no free slot
 };
 
 // Before an operation that does not go through the slots: have all ranks made the same one-shot

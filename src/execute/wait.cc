@@ -6,6 +6,8 @@
 
 #include <algorithm>
 
+#include "src/base/processor.h"
+
 namespace libcomm {
 namespace {
 
@@ -24,14 +26,6 @@ constexpr unsigned kYieldsAlone = 8000;
 constexpr unsigned kYieldsShared = 200;
 constexpr int kBoardSleepUs = 2000;  // a lost wake-up costs at most this
 constexpr int kSocketSleepMs = 50;
-
-inline void relax() {
-#if defined(__x86_64__) || defined(__i386__)
-  __builtin_ia32_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 }  // namespace
 

@@ -1,6 +1,7 @@
 // Every way through shared memory: at once and by windows, staged, mapped, read from another
 // process and used by another thread. Exact results whichever it is.
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include "tests/collectives/sweep.h"
 
@@ -58,6 +59,63 @@ TEST_P(Paths, TakeTurnsWithoutTouchingEachOthersWindows) {
     Arena arena;
     for (const Call& call : calls) perform(rank, arena, call);
   });
+}
+
+// Blocks that just fill lines, lie in lines of their own or share one, in slots that have carried
+// others before.
+TEST(Lines, CarryBlocksOfEverySize) {
+  constexpr size_t kData = 56;  // bytes of a line beside its flag
+  std::vector<size_t> counts = {1};
+  for (const size_t lines : {1, 2, 3, 8, 10, 16, 31, 32, 33})
+    counts.insert(counts.end(), {lines * kData - 1, lines * kData, lines * kData + 1});
+  for (const int nranks : {2, 3, 5, 9}) {
+    const size_t n = static_cast<size_t>(nranks);
+    std::vector<Call> calls;
+    for (uint64_t i = 0; i < (kSanitized ? 150 : 600); ++i) {
+      const uint64_t h = elements::hash(i, 23 + n);
+      const size_t count = counts[(h >> 8) % counts.size()];
+      Call call;
+      call.collective = static_cast<Collective>(h % kNumCollectives);
+      call.type = commInt8;
+      // So many bytes in a block, or in all of them.
+      call.count = h >> 48 & 1 ? count : (count + n - 1) / n;
+      call.root = static_cast<int>(h >> 40) % nranks;
+      call.in_place = h >> 50 & 1;
+      call.seed = i + 1;
+      calls.push_back(call);
+      if (h >> 51 & 1) calls.push_back(call);  // as a repeated call
+    }
+    world::run({.nranks = nranks, .kind = Kind::kProcesses}, [&](world::Rank& rank) {
+      Arena arena;
+      for (const Call& call : calls) perform(rank, arena, call);
+    });
+  }
+}
+
+// A stream of calls to a root that comes late: who is ahead waits for several free slots, and all
+// that is in them is what it sent.
+TEST(Lines, AreNotOverwrittenBeforeTheRootHasReadThem) {
+  for (const int nranks : {2, 4}) {
+    world::run({.nranks = nranks, .kind = Kind::kProcesses}, [](world::Rank& rank) {
+      const size_t n = static_cast<size_t>(rank.nranks);
+      for (uint32_t i = 0; i < 2000; ++i) {
+        const int root = static_cast<int>(i / 500) % rank.nranks;
+        if (i % 100 == 50 && rank.rank == root) ::usleep(2000);  // not needed: makes it likelier
+        const size_t count = 1 + i % 40;
+        std::vector<uint32_t> mine(count), all(count * n);
+        for (size_t at = 0; at < count; ++at)
+          mine[at] = i * 1000 + static_cast<uint32_t>(rank.rank) * 100 + static_cast<uint32_t>(at);
+        COMM_OK(rank,
+                commGather(mine.data(), all.data(), count, commUint32, root, rank.comm, nullptr));
+        if (rank.rank != root) continue;
+        bool right = true;
+        for (size_t at = 0; at < all.size(); ++at)
+          right = right && all[at] == i * 1000 + static_cast<uint32_t>(at / count) * 100 +
+                                          static_cast<uint32_t>(at % count);
+        rank.require(right, "gather " + std::to_string(i) + " gave something else");
+      }
+    });
+  }
 }
 
 // A sender that is many exchanges ahead: the places of the bulk are used again and again.

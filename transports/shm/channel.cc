@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "src/base/processor.h"
 #include "src/reduce/reduce.h"
 #include "transports/shm/memory.h"
 
@@ -46,15 +47,6 @@ struct LinePart {
       std::memcpy(to, from, bytes);
   }
 };
-
-// Makes this processor the line's owner, so that a store to it later need not wait for that.
-void prefetch_for_writing(const void* line) {
-#if defined(__x86_64__) || defined(__i386__)
-  asm volatile("prefetchw (%0)" : : "r"(line));
-#else
-  __builtin_prefetch(line, 1);
-#endif
-}
 
 }  // namespace
 
@@ -216,7 +208,7 @@ void ShmSendChannel::finish_note() {
   ring(*place_.peer_bell);
   // The receiver took the note after this one long ago, and its cursor is needed soon.
   prefetch_for_writing(&parts_.note(sent_).head);
-  if (sent_ - released_ == kNotes - 1) __builtin_prefetch(&parts_.header->released);
+  if (sent_ - released_ == kNotes - 1) prefetch_for_reading(&parts_.header->released);
 }
 
 ShmSendChannel::Reference ShmSendChannel::refer(const void* src, size_t bytes) {
