@@ -22,9 +22,6 @@
 
 namespace libcomm {
 
-// From here on an output is not going to be in the cache when the caller reads it.
-inline constexpr size_t kStreamBytes = size_t{16} << 20;
-
 struct BoardArgs {
   Board* board = nullptr;
   BoardState* state = nullptr;

@@ -41,6 +41,8 @@ ReduceKernel find_reduce_kernel(DataType type, ReduceOp op);
 // dst[i] = src[i] * *scalar (one element of `type`), rounded once; dst may equal src.
 void scale_elements(void* dst, const void* src, size_t count, DataType type, const void* scalar);
 
+// From here on an output is not going to be in the cache when the caller reads it.
+inline constexpr size_t kStreamBytes = size_t{16} << 20;
 // memcpy, with non-temporal stores when `stream` says that dst will not be read soon.
 void copy_bytes(void* dst, const void* src, size_t bytes, bool stream);
 

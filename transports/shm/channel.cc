@@ -6,7 +6,6 @@
 #include <cstring>
 
 #include "src/base/processor.h"
-#include "src/reduce/reduce.h"
 #include "transports/shm/memory.h"
 
 namespace libcomm::shm {
@@ -407,7 +406,7 @@ Status ShmRecvChannel::release() {
 Status ShmRecvChannel::copy_within_process(void* dst) {
   parts_.header->taking.store(1, std::memory_order_seq_cst);
   const Status status = check_offered();
-  if (status) copy_bytes(dst, shown_.data, shown_.bytes, false);
+  if (status) copy_bytes(dst, shown_.data, shown_.bytes, stream_);
   parts_.header->taking.store(0, std::memory_order_seq_cst);
   return status;
 }
@@ -433,10 +432,10 @@ Status ShmRecvChannel::receive_into(const Signature& expected, void* dst, size_t
       if (!take_lines(to)) return {};
       break;
     case Payload::kRing:
-      copy_bytes(to, shown_.data, bytes, false);
+      copy_bytes(to, shown_.data, bytes, stream_);
       break;
     case Payload::kSegment:
-      copy_bytes(to, shown_.data, bytes, false);
+      copy_bytes(to, shown_.data, bytes, stream_);
       COMM_TRY(check_offered());
       break;
     case Payload::kAddress:

@@ -16,6 +16,7 @@
 #include <memory>
 
 #include "src/base/aligned_buffer.h"
+#include "src/reduce/reduce.h"
 #include "transports/shm/doorbell.h"
 #include "transports/shm/group_memory.h"
 #include "transports/transport.h"
@@ -131,6 +132,10 @@ class ShmRecvChannel final : public RecvChannel {
   // kInternal when nothing was shown.
   Status release() override;
   Status receive_into(const Signature& expected, void* dst, size_t bytes, bool* done) override;
+  void expect(const Signature& /*expected*/, void* /*dst*/, size_t bytes,
+              size_t /*segment*/) override {
+    stream_ = bytes >= kStreamBytes;
+  }
   size_t receive_bytes() const override {
     return place_.refers_to_all() ? std::max(parts_.slot_bytes, kMostReferred) : parts_.slot_bytes;
   }
@@ -153,6 +158,7 @@ class ShmRecvChannel final : public RecvChannel {
   Payload where_ = Payload::kHere;
   uint64_t address_ = 0;
   size_t lines_taken_ = 0;  // by take_lines()
+  bool stream_ = false;     // what is received is part of so much that it goes around the caches
   AlignedBuffer staging_;   // for peek() of such a payload
 };
 
