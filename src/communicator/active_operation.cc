@@ -62,17 +62,20 @@ Status ActiveOperation::start(Communicator& communicator, const Operation& opera
   COMM_ASSIGN(plan_, communicator.planner_->plan(*operation_));
   const Signature signature = signature_of(*operation_, communicator.operations_);
   communicator.current_ = signature;
-  // Describing it costs more than a small operation.
-  if (log_wants(LogLevel::kTrace, Subsys::kColl))
-    log_trace(Subsys::kColl, "rank {}: operation {}: {} by {}", communicator.rank_, signature.op,
-              describe(signature), plan_->algorithm);
-
   Board* board = communicator.shm_.board;
   if (board != nullptr) board->drop_freed_segments();
   // Where nothing moves, the others are met all the same: they may be in another call. Exchanges
   // that go window by window have none here.
   Route route = plan_->route;
+  if (route == Route::kOneshot && plan_->in_place &&
+      communicator.board_state_.reachable.contains(plan_->oneshot.kind))
+    route = *plan_->in_place;
   if (empty && (route == Route::kReduction || route == Route::kCopy)) route = Route::kOneshot;
+  // Describing it costs more than a small operation.
+  if (log_wants(LogLevel::kTrace, Subsys::kColl))
+    log_trace(Subsys::kColl, "rank {}: operation {}: {} by {} ({})", communicator.rank_,
+              signature.op, describe(signature), plan_->algorithm, name_of(route));
+  board_state_ = &communicator.board_state_;
   if (communicator.board_state_.unverified && route != Route::kOneshot)
     unverified_ = &communicator.board_view_;
   const BoardArgs on_board{board,
@@ -133,7 +136,17 @@ Status ActiveOperation::advance(Progress* progress) {
     if (*progress == Progress::kStuck) return Status::ok();
     unverified_ = nullptr;
   }
-  return running_->advance(progress);
+  COMM_TRY(running_->advance(progress));
+  if (*progress == Progress::kDone) note_reach();
+  return Status::ok();
+}
+
+// Of a one-shot that went by windows: may the next one like it? A one-shot notes it itself.
+void ActiveOperation::note_reach() {
+  if (plan_->route != Route::kOneshot || oneshot_) return;
+  board_state_->reachable.note(plan_->oneshot.kind, windowed_reduction_
+                                                        ? windowed_reduction_->was_in_place()
+                                                        : windowed_copy_->was_in_place());
 }
 
 void ActiveOperation::awaited_peers(std::vector<int>* peers) const {

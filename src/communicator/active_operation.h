@@ -29,6 +29,7 @@ class ActiveOperation final : public Execution {
   }
 
  private:
+  void note_reach();
   Status scale_input(const Operation& operation, int nranks);
 
   const Operation* operation_ = nullptr;
@@ -41,7 +42,8 @@ class ActiveOperation final : public Execution {
   std::optional<WindowedReduction> windowed_reduction_;
   std::optional<WindowedCopy> windowed_copy_;
   std::optional<Interpreter> interpreter_;
-  Execution* running_ = nullptr;           // null: nothing (more) to do
+  Execution* running_ = nullptr;  // null: nothing (more) to do
+  BoardState* board_state_ = nullptr;
   const BoardView* unverified_ = nullptr;  // set until check_oneshots() is satisfied
   int unverified_peer_ = -1;               // whom it waits for
   unsigned char barrier_in_ = 0, barrier_out_ = 0;

@@ -255,7 +255,8 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
                         board->parts().data(),
                         board->index(),
                         static_cast<int>(board->ranks().size()),
-                        self.wait_policy_.share_cores};
+                        self.wait_policy_.share_cores,
+                        is_one_process(*board)};
   }
   if (nranks > 1 && knobs.get_int(Knob::kNthreads) > 0) {
     COMM_ASSIGN(self.reduce_pool_,

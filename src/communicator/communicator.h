@@ -94,9 +94,12 @@ class Communicator {
   Status run(const Operation& operation);
 
   // The call as it was done before, if it can be done so now: null while the engine exists, or when
-  // the communicator cannot be used.
+  // the communicator cannot be used, or when the call goes by windows for once.
   const QuickCall* find_quick(const QuickKey& key) const {
-    return runs_in_caller() ? quick_calls_.find(key) : nullptr;
+    const QuickCall* quick = runs_in_caller() ? quick_calls_.find(key) : nullptr;
+    const bool elsewhere = quick != nullptr && quick->call.tells_reach &&
+                           board_state_.reachable.contains(quick->call.kind);
+    return elsewhere ? nullptr : quick;
   }
   // Does it; the buffers are ones that it accepts. As run().
   Status run_quick(const QuickCall& quick, const void* in, void* out);

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/execute/reachable_calls.h"
 #include "transports/shm/memory.h"
 #include "transports/transport.h"
 
@@ -95,6 +96,22 @@ inline constexpr size_t kStagingBegin = size_t{1} << 20;
 inline constexpr int kWindowBuffers = 4;  // windows in flight
 static_assert(kBulkBegin + kBulkSections * kOneshotBytes <= kStagingBegin);
 
+// The commMemAlloc segment that holds a buffer, shared with the peers; none when there is none, or
+// when they cannot map it.
+inline std::optional<SegmentRef> share_buffer(Board& board, const void* buffer, size_t bytes) {
+  if (!board.segments_mappable()) return std::nullopt;
+  const std::optional<SegmentRef> place = find_segment(buffer, bytes);
+  if (!place || !board.share_segment(place->segment, true)) return std::nullopt;
+  return place;
+}
+
+// All ranks are threads of this process and may use each other's memory.
+inline bool is_one_process(const Board& board) {
+  for (int i = 0; i < static_cast<int>(board.ranks().size()); ++i)
+    if (i != board.index() && !board.in_this_process(i)) return false;
+  return board.memory_readable();
+}
+
 inline BoardControl& board_control(std::byte* part) {
   return *reinterpret_cast<BoardControl*>(part);
 }
@@ -158,6 +175,7 @@ struct Staging {
 struct BoardState {
   uint64_t oneshots = 0;
   BulkPlaces bulks;
+  ReachableCalls reachable;
   uint64_t windows = 0;
   size_t window = 0;  // bytes, of the last operation that had any
   // Bytes per window from now on; true when that moves the buffers, so that none may be written

@@ -25,15 +25,6 @@ bool is_at(const BoardControl& control, const BoardNeeds& needs, BoardNeeds* see
          is_at(control.gathered, needs.gathered, &seen->gathered);
 }
 
-// The commMemAlloc segment that holds a buffer, shared with the peers; none when there is none, or
-// when they cannot map it.
-std::optional<SegmentRef> share_buffer(Board& board, const void* buffer, size_t bytes) {
-  if (!board.segments_mappable()) return std::nullopt;
-  const std::optional<SegmentRef> place = find_segment(buffer, bytes);
-  if (!place || !board.share_segment(place->segment, true)) return std::nullopt;
-  return place;
-}
-
 }  // namespace
 
 BoardNeeds both(const BoardNeeds& a, const BoardNeeds& b) {

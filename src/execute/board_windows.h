@@ -83,6 +83,10 @@ class BoardWindows {
   // Copies from a buffer of rank `index` that is readable.
   Status fetch(int index, const PeerBuffer& from, size_t offset, void* to, size_t bytes,
                bool stream);
+  // Can every other rank use a buffer to which it has this access where it is?
+  bool all_reach(Access access) const {
+    return access == Access::kSegment || (access == Access::kAddress && all_in_this_process());
+  }
   bool in_this_process(int index) const { return board_->in_this_process(index); }
   bool all_in_this_process() const { return neighbours_ + 1 == ranks(); }
   // Some other ranks are in this process and may use its memory.

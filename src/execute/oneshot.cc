@@ -98,6 +98,7 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
     call.has_lines_each = each * static_cast<size_t>(nranks - 1) <= OneshotSlot::kLines;
     if (call.has_lines_each) call.lines = static_cast<int>(each);
   }
+  call.tells_reach = libcomm::tells_reach(operation.collective, call.bytes);
   call.bulk_writers = rooted ? 1 : static_cast<size_t>(nranks);
   call.kernel = kernel;
   call.divisor = operation.average ? nranks : 1;
@@ -242,6 +243,7 @@ void Oneshot::publish() {
       const size_t after = before + skipped;
       if (skipped > 0 && before > 0) std::memcpy(to, in_, before);
       if (after < call_.bytes) std::memcpy(to + after, in_ + after, call_.bytes - after);
+      if (call_.tells_reach) slot.lines[0].data[0] = std::byte{is_reachable()};
     }
     slot.lines[0].flag.store(flag_, std::memory_order_release);
   }
@@ -330,8 +332,25 @@ void Oneshot::take_from_all() {
   call_.kernel(work);
 }
 
+// Could the others have used this rank's buffers where they are?
+bool Oneshot::is_reachable() const {
+  if (view_.one_process) return true;
+  const bool in = share_buffer(*view_.board, in_, call_.bytes).has_value();
+  return call_.collective == Collective::kAllReduce
+             ? in && share_buffer(*view_.board, out_, call_.bytes)
+             : in;
+}
+
+// As all ranks have told that publish anything.
+bool Oneshot::all_reachable() const {
+  for (int i = 0; i < view_.n; ++i)
+    if (publishes(i) && slot_of(i).lines[0].data[0] == std::byte{0}) return false;
+  return true;
+}
+
 void Oneshot::end() {
   take();
+  if (call_.tells_reach) view_.state->reachable.note(call_.kind, all_reachable());
   board_control(view_.parts[view_.me]).exchanged.store(exchange_, std::memory_order_release);
   view_.state->unverified = !call_.awaits_all;
   // Whoever needs nothing from this rank now may wait for its slot later.

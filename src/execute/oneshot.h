@@ -33,7 +33,7 @@ bool oneshot_knows(Collective collective);
 // the same.
 struct OneshotCall {
   Signature signature;  // but for the number
-  uint64_t kind = 0;    // a hash of it, in the high half
+  uint64_t kind = 0;    // a hash of it
   Collective collective = Collective::kBarrier;
   bool publishes = false;   // this rank's data
   bool root_alone = false;  // only the root publishes any
@@ -47,6 +47,8 @@ struct OneshotCall {
   int lines = 1;                // that carry flags, and that a rank looks at
   bool has_lines_each = false;  // each other rank looks at lines of its own, with its block
   size_t bulk_writers = 1;      // ranks that publish when it lies in the bulk
+  // All ranks are told whether the buffers of all could be reached where they are.
+  bool tells_reach = false;
   ReduceKernel kernel = nullptr;
   int divisor = 1;
 
@@ -61,6 +63,7 @@ struct BoardView {
   int me = 0;
   int n = 1;
   bool share_cores = false;  // more ranks on the host than cores: wake-ups must not be lost
+  bool one_process = false;  // all ranks may use each other's memory
 };
 
 class Oneshot final : public Execution {
@@ -87,6 +90,8 @@ class Oneshot final : public Execution {
   Peers look();
   Peers look_at(int index);
   void end();
+  bool is_reachable() const;
+  bool all_reachable() const;
   bool publishes(int index) const { return !call_.root_alone || index == call_.root; }
   // How many lines of rank `index` tell that what this rank needs is there.
   int lines_of(int index) const { return publishes(index) ? call_.lines : 1; }

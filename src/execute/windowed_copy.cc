@@ -106,6 +106,7 @@ void WindowedCopy::announce() {
   if (offers(me_)) {
     const bool by_address = reads_ || windows_.reaches_neighbours();
     access_ = windows_.offer(&BoardControl::in, in_, offered_bytes(), by_address);
+    in_place_ = windows_.all_reach(access_);
   }
   args_.board->publish(args_.signature);
   announced_ = true;
@@ -122,8 +123,9 @@ Status WindowedCopy::meet_peers() {
       return mismatch(board.ranks()[static_cast<size_t>(me_)], args_.signature, block_bytes_,
                       board.ranks()[static_cast<size_t>(i)], *theirs, block_bytes_);
     if (!offers(i) || !takes_from(i)) continue;
-    COMM_ASSIGN(peers_[static_cast<size_t>(i)],
-                windows_.reach(i, windows_.control(i).in, offered_bytes()));
+    const BufferNote& note = windows_.control(i).in;
+    COMM_ASSIGN(peers_[static_cast<size_t>(i)], windows_.reach(i, note, offered_bytes()));
+    in_place_ = in_place_ && windows_.all_reach(note.access(windows_.first()));
   }
   met_ = true;
   return Status::ok();

@@ -28,6 +28,9 @@ class WindowedCopy final : public Execution {
   WindowedCopy(const BoardArgs& args, size_t window);
   Status advance(Progress* progress) override;
   void awaited_peers(std::vector<int>* peers) const override;
+  // When it is over: did all ranks take from each other's memory where it is, without a system
+  // call?
+  bool was_in_place() const { return in_place_; }
 
  private:
   struct Slice {
@@ -72,6 +75,7 @@ class WindowedCopy final : public Execution {
   std::byte* out_;
   Access access_ = Access::kNone;  // of the others to this rank's input
   bool announced_ = false, met_ = false;
+  bool in_place_ = true;  // as far as is known
   bool stream_;
   std::vector<PeerBuffer> peers_;  // inputs, by index
 };

@@ -69,6 +69,7 @@ void WindowedReduction::announce() {
   const bool neighbours = windows_.reaches_neighbours();
   in_access_ = windows_.offer(&BoardControl::in, in_, in_bytes_, neighbours);
   if (collects()) out_access_ = windows_.offer(&BoardControl::out, out_, block_bytes_, neighbours);
+  in_place_ = windows_.all_reach(in_access_) && (!collects() || windows_.all_reach(out_access_));
   args_.board->publish(args_.signature);
   announced_ = true;
 }
@@ -87,19 +88,19 @@ Status WindowedReduction::meet_peers() {
     const BoardControl& control = windows_.control(i);
     COMM_ASSIGN(const PeerBuffer in, windows_.reach(i, control.in, in_bytes_));
     peer.in = in.memory;
+    in_place_ = in_place_ && windows_.all_reach(control.in.access(windows_.first()));
     if (!collects()) continue;
     COMM_ASSIGN(const PeerBuffer out, windows_.reach(i, control.out, block_bytes_));
     peer.out = out.memory;
     to_board_ = to_board_ || out.memory == nullptr;
+    in_place_ = in_place_ && windows_.all_reach(control.out.access(windows_.first()));
   }
   met_ = true;
   return Status::ok();
 }
 
 void WindowedReduction::stage() {
-  const bool is_staged = in_access_ == Access::kNone ||
-                         (in_access_ == Access::kAddress && !windows_.all_in_this_process());
-  if (is_staged) {
+  if (!windows_.all_reach(in_access_)) {
     std::byte* to = windows_.input(me_, staged_);
     for (int owner = 0; owner < n_; ++owner) {
       if (owner == me_) continue;

@@ -31,6 +31,8 @@ class WindowedReduction final : public Execution {
   WindowedReduction(const BoardArgs& args, size_t window);
   Status advance(Progress* progress) override;
   void awaited_peers(std::vector<int>* peers) const override;
+  // When it is over: did all ranks use each other's buffers where they are?
+  bool was_in_place() const { return in_place_; }
 
  private:
   struct Peer {
@@ -79,6 +81,7 @@ class WindowedReduction final : public Execution {
   Access in_access_ = Access::kNone, out_access_ = Access::kNone;
   bool to_board_ = false;  // some rank takes this rank's share from the board
   bool announced_ = false, met_ = false;
+  bool in_place_ = true;  // as far as is known
   bool stream_;
   std::vector<Peer> peers_;
   std::vector<const void*> sources_;

@@ -273,12 +273,16 @@ Result<Decision> Chooser::by_model(const Call& call) const {
       std::min_element(candidates.data(), candidates.data() + count,
                        [](const Candidate& a, const Candidate& b) { return a.us < b.us; });
   Decision decision{best->route, best->way, 0, 0, price(call, best->route, best->way), ""};
+  if (best->route == Route::kOneshot && tells_reach(call.collective, call.published))
+    decision.in_place = windows(call);
   if (explains()) {
     decision.reason = fmt::format("the cost model: {:.3g} us", best->us);
     for (size_t i = 0; i < count; ++i)
       if (&candidates[i] != best)
         decision.reason +=
             fmt::format(", by {} {:.3g}", name_of(candidates[i].way), candidates[i].us);
+    if (decision.in_place)
+      decision.reason += "; by windows after a call on memory that all ranks can reach";
   }
   return decision;
 }

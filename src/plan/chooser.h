@@ -32,6 +32,8 @@ struct Decision {
   size_t window = 0;  // the same
   double estimated_us = 0;
   std::string reason;  // empty when nobody reads it
+  // Instead, when all ranks' buffers could be reached where they are in the last call like this.
+  std::optional<Route> in_place = std::nullopt;
 };
 
 // What a choice depends on, of one operation.

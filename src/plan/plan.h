@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "src/execute/layout.h"
@@ -28,6 +29,8 @@ struct Plan {
   ReduceKernel kernel = nullptr;
   OneshotCall oneshot;  // kOneshot
   size_t window = 0;    // kReduction, kCopy
+  // Of a one-shot, when BoardState::reachable has it.
+  std::optional<Route> in_place;
   // kSchedule
   Schedule schedule;
   std::unique_ptr<Layout> layout;

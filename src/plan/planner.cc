@@ -153,17 +153,21 @@ Result<std::unique_ptr<const Plan>> Planner::make(const Operation& operation) co
   plan->algorithm = name_of(decision.way == Way::kWindows ? Way::kOneshot : decision.way);
   plan->reason = decision.reason;
   plan->estimated_us = decision.estimated_us;
+  const auto window = [&](Route route) {
+    if (decision.window > 0) return decision.window;
+    return route == Route::kReduction ? kWindowBytes : kCopyWindowBytes;
+  };
   switch (decision.route) {
     case Route::kLocal:
       break;
     case Route::kOneshot:
+      plan->in_place = decision.in_place;
+      if (plan->in_place) plan->window = window(*plan->in_place);
       plan->oneshot = OneshotCall::of(operation, plan->kernel, shape_.rank, shape_.nranks);
       break;
     case Route::kReduction:
-      plan->window = decision.window > 0 ? decision.window : kWindowBytes;
-      break;
     case Route::kCopy:
-      plan->window = decision.window > 0 ? decision.window : kCopyWindowBytes;
+      plan->window = window(decision.route);
       break;
     case Route::kSchedule:
       COMM_TRY(plan_schedule(operation, decision, plan.get()));

@@ -1,7 +1,14 @@
 // Every way through shared memory: at once and by windows, staged, mapped, read from another
 // process and used by another thread. Exact results whichever it is.
 #include <gtest/gtest.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <vector>
 
 #include "tests/collectives/sweep.h"
 
@@ -90,6 +97,79 @@ TEST(Lines, CarryBlocksOfEverySize) {
       for (const Call& call : calls) perform(rank, arena, call);
     });
   }
+}
+
+// Middle sizes go by windows after a call on memory that all ranks can reach, and at once after one
+// on memory that some cannot: right results while that changes from call to call and from rank to
+// rank.
+TEST(Reach, MayChangeFromCallToCall) {
+  struct Sort {
+    Kind kind;
+    int nranks;
+  };
+  for (const Sort& sort : {Sort{Kind::kProcesses, 2}, Sort{Kind::kProcesses, 3},
+                           Sort{Kind::kThreads, 2}, Sort{Kind::kThreads, 3}}) {
+    world::run({.nranks = sort.nranks, .kind = sort.kind}, [&](world::Rank& rank) {
+      Arena arena;
+      for (uint64_t i = 0; i < (kSanitized ? 40 : 200); ++i) {
+        const uint64_t h = elements::hash(i / 10, 31);  // the same call ten times
+        const uint64_t memories = elements::hash(i, 32);
+        Call call;
+        call.collective = static_cast<Collective>(h % kNumCollectives);
+        call.type = commFloat32;
+        call.count = 4096 + (h >> 8) % 12288;
+        if (call.collective != Collective::kAllReduce && h >> 40 & 1)
+          call.count /= static_cast<size_t>(sort.nranks);
+        call.root = static_cast<int>(h >> 44) % sort.nranks;
+        // All in memory that can be mapped, or each rank as it likes.
+        const bool mixed = (memories & 3) == 0;
+        const uint64_t mine = memories >> (8 + 4 * rank.rank);
+        call.memory = mixed ? static_cast<Memory>(mine % 3) : Memory::kShared;
+        call.seed = i + 1;
+        perform(rank, arena, call);
+      }
+    });
+  }
+}
+
+// Which way each of seven calls goes, by the trace of every rank.
+TEST(Reach, DecidesOfTheNextCallLikeIt) {
+  char folder[] = "/tmp/libcomm-reach-XXXXXX";
+  ASSERT_NE(mkdtemp(folder), nullptr);
+  World world{.nranks = 2, .kind = Kind::kProcesses};
+  world.environment = {{"COMM_DEBUG", "TRACE"},
+                       {"COMM_DEBUG_SUBSYS", "COLL"},
+                       {"COMM_DEBUG_FILE", std::string(folder) + "/%p"}};
+  constexpr size_t kCount = 16384;
+  world::run(world, [](world::Rank& rank) {
+    std::vector<float> plain(kCount, 1);
+    void* shared = nullptr;
+    COMM_OK(rank, commMemAlloc(&shared, kCount * sizeof(float)));
+    auto* const mapped = static_cast<float*>(shared);
+    std::fill(mapped, mapped + kCount, 1.0f);
+    for (const bool all : {true, true, true, false, true, true, true}) {
+      float* const data = all || rank.rank == 0 ? mapped : plain.data();
+      COMM_OK(rank, commAllReduce(data, data, kCount, commFloat, commMax, rank.comm, nullptr));
+      rank.require(data[kCount - 1] == 1, "not the largest");
+    }
+    COMM_OK(rank, commMemFree(shared));
+  });
+  int files = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(folder)) {
+    std::ifstream log(entry.path());
+    std::string ways;
+    for (std::string line; std::getline(log, line);) {
+      if (line.find("allreduce(count 16384") == std::string::npos) continue;
+      ways += line.find("(at once on the board)") != std::string::npos      ? '1'
+              : line.find("(by windows on the board)") != std::string::npos ? 'w'
+                                                                            : '?';
+    }
+    if (ways.empty()) continue;  // the test's own process
+    ++files;
+    EXPECT_EQ(ways, "1www1ww");
+  }
+  EXPECT_EQ(files, 2);
+  std::filesystem::remove_all(folder);
 }
 
 // A stream of calls to a root that comes late: who is ahead waits for several free slots, and all
