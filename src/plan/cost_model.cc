@@ -199,6 +199,9 @@ Shares shares_of(Collective collective, Route route, double p) {
     case Collective::kBroadcast:
       return {{1, 1}, {1 / p, 1}};
     case Collective::kReduce:
+      // By windows the root puts nothing up, and takes while the others put up the next one.
+      if (reduction) return {{0, p - 1}, {(p - 1) / p, (p - 1) / p}};
+      return {{1, p - 1}, {1, (p - 1) / p}};
     case Collective::kGather:
       return {{1, p - 1}, {1, (p - 1) / p}};
     case Collective::kBarrier:
