@@ -107,7 +107,7 @@ def _time(results: Results, case: Case, contender: Contender, size: int) -> str:
 def _limits(results: Results) -> str:
     if not results.limits:
         return ""
-    names = ("allreduce_floor", "memcpy_alone", "memcpy_both", "socket_one_way",
+    names = ("allreduce_floor", "memcpy_alone", "memcpy_both", "kernel_read_both", "socket_one_way",
              "socket_both_ways")
     curves = {name: results.limit(name) for name in names}
     sizes = sorted({size for curve in curves.values() for size in curve})

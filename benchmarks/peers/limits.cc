@@ -9,6 +9,9 @@
 //                      half and writes it to both outputs; from a cache line exchange to the next
 //   memcpy_alone       a copy by one process while the other is idle
 //   memcpy_both        a copy by each process at once, between separate memory
+//   kernel_read_both   each process has the kernel copy from the other's memory
+//                      (process_vm_readv): all that libraries do for large plain memory; missing
+//                      where the kernel forbids it
 //   socket_latency     one way over TCP on 127.0.0.1: half a ping-pong of one byte
 //   socket_one_way     SIZE bytes in one direction, until their arrival is acknowledged by one byte
 //   socket_both_ways   SIZE bytes in each direction at once
@@ -20,6 +23,7 @@
 #include <sched.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -55,6 +59,8 @@ struct Shared {
   Flag flags[2];
   std::atomic<double> times[2];
   std::atomic<int> port{0};
+  std::atomic<pid_t> processes[2];
+  std::atomic<bool> may_not_read{false};
 };
 
 double now_us() {
@@ -110,6 +116,8 @@ class Process {
 
   void measure_all_reduce(size_t bytes);
   void measure_copies(size_t bytes);
+  bool read_other(char* to, const char* from, size_t bytes);
+  void measure_kernel_reads(size_t bytes);
   void connect();
   void transfer(const char* send, size_t to_send, char* recv, size_t to_receive);
   void measure_sockets(size_t bytes);
@@ -208,6 +216,30 @@ void Process::measure_copies(size_t bytes) {
   print("memcpy_both", bytes, time_calls(copy));
 }
 
+// From the other process's memory, which is mapped at the same address there.
+bool Process::read_other(char* to, const char* from, size_t bytes) {
+  while (bytes > 0) {
+    const iovec here{to, bytes};
+    const iovec there{const_cast<char*>(from), bytes};
+    const ssize_t got = process_vm_readv(shared_->processes[1 - index_], &here, 1, &there, 1, 0);
+    if (got <= 0) return false;
+    to += got;
+    from += got;
+    bytes -= static_cast<size_t>(got);
+  }
+  return true;
+}
+
+void Process::measure_kernel_reads(size_t bytes) {
+  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
+  const char* from = memory_ + static_cast<size_t>(1 - index_) * 2 * stride;
+  char* to = memory_ + static_cast<size_t>(index_) * 2 * stride + stride;
+  if (!read_other(to, from, bytes)) shared_->may_not_read = true;
+  exchange();
+  if (shared_->may_not_read) return;
+  print("kernel_read_both", bytes, time_calls([&] { read_other(to, from, bytes); }));
+}
+
 void Process::connect() {
   sockaddr_in address{};
   address.sin_family = AF_INET;
@@ -273,6 +305,7 @@ int Process::run() {
   // All pages exist before anything is timed, and both processes know them.
   const size_t own = (settings_.most_bytes() + kPage) * 2;
   std::memset(memory_ + static_cast<size_t>(index_) * own, 0, own);
+  shared_->processes[index_] = getpid();
   exchange();
   for (size_t at = 0; at < 2 * own; at += kPage) {
     [[maybe_unused]] const char seen = static_cast<volatile char*>(memory_)[at];
@@ -281,6 +314,7 @@ int Process::run() {
   for (const size_t bytes : settings_.sizes) {
     measure_all_reduce(bytes);
     measure_copies(bytes);
+    measure_kernel_reads(bytes);
   }
   connect();
   char byte = 0;
