@@ -87,6 +87,7 @@ Status Communicator::check_mismatch() {
       if (theirs && theirs->op == current_.op && *theirs != current_)
         return mismatch(rank_, current_, 0, ranks[i], *theirs, 0);
     }
+    COMM_TRY(check_passed_by(board_view_, current_));
   }
   if (!channels_) return Status::ok();
   for (const auto& [peer, port] : channels_->open_recv_ports()) {

@@ -98,7 +98,6 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
     call.has_lines_each = each * static_cast<size_t>(nranks - 1) <= OneshotSlot::kLines;
     if (call.has_lines_each) call.lines = static_cast<int>(each);
   }
-  call.tells_reach = libcomm::tells_reach(operation.collective, call.bytes);
   call.bulk_writers = rooted ? 1 : static_cast<size_t>(nranks);
   call.kernel = kernel;
   call.divisor = operation.average ? nranks : 1;
@@ -392,6 +391,26 @@ Status Oneshot::advance(Progress* progress) {
     case Peers::kHere:
       end();
       *progress = Progress::kDone;
+  }
+  return Status::ok();
+}
+
+Status check_passed_by(const BoardView& view, const Signature& current) {
+  const auto rank = [&](int i) { return view.board->ranks()[static_cast<size_t>(i)]; };
+  for (const uint64_t exchange : {view.state->oneshots, view.state->oneshots + 1}) {
+    for (int i = 0; i < view.n; ++i) {
+      if (i == view.me) continue;
+      const OneshotSlot& slot = oneshot_slot(view.parts[i], exchange);
+      // Every rank flags line 0 of every exchange, after it has signed.
+      const auto& flag = slot.lines[0].flag;
+      const uint64_t seen = flag.load(std::memory_order_acquire);
+      if (static_cast<uint32_t>(seen) != static_cast<uint32_t>(flag_of(0, exchange))) continue;
+      const Signature theirs = signed_in(slot);
+      std::atomic_thread_fence(std::memory_order_acquire);
+      const bool changed = flag.load(std::memory_order_relaxed) != seen;
+      if (!changed && theirs.op == current.op && !(theirs == current))
+        return mismatch(rank(view.me), current, 0, rank(i), theirs, 0);
+    }
   }
   return Status::ok();
 }

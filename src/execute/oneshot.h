@@ -47,7 +47,8 @@ struct OneshotCall {
   int lines = 1;                // that carry flags, and that a rank looks at
   bool has_lines_each = false;  // each other rank looks at lines of its own, with its block
   size_t bulk_writers = 1;      // ranks that publish when it lies in the bulk
-  // All ranks are told whether the buffers of all could be reached where they are.
+  // All ranks are told whether the buffers of all could be reached where they are: the next call
+  // may go another way. The planner's.
   bool tells_reach = false;
   ReduceKernel kernel = nullptr;
   int divisor = 1;
@@ -124,6 +125,11 @@ class Oneshot final : public Execution {
   bool published_ = false;
   bool held_up_ = false;  // there was no free slot
 };
+
+// A slow look, while `current` waits: has a rank made another call in its place, needed nothing of
+// the others for it, and gone on? That call is the exchange that this rank is in, or where this one
+// goes by windows, its next.
+Status check_passed_by(const BoardView& view, const Signature& current);
 
 // Before an operation that does not go through the slots: have all ranks made the same one-shot
 // calls? kDone when they have, kStuck while one, *awaited, is not as far.

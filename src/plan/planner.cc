@@ -162,8 +162,9 @@ Result<std::unique_ptr<const Plan>> Planner::make(const Operation& operation) co
       break;
     case Route::kOneshot:
       plan->in_place = decision.in_place;
-      if (plan->in_place) plan->window = window(*plan->in_place);
       plan->oneshot = OneshotCall::of(operation, plan->kernel, shape_.rank, shape_.nranks);
+      plan->oneshot.tells_reach = plan->in_place.has_value();
+      if (plan->in_place) plan->window = window(*plan->in_place);
       break;
     case Route::kReduction:
     case Route::kCopy:

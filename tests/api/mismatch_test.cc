@@ -2,6 +2,7 @@
 // in the text, in shared memory and over sockets, as threads and as processes; and no hang.
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <ostream>
 #include <utility>
 #include <vector>
@@ -162,6 +163,44 @@ TEST_P(Mismatched, AreNamedInSharedMemory) {
 TEST_P(Mismatched, AreNamedOverSockets) {
   check({.nranks = 2, .environment = {{"COMM_SHM_DISABLE", "1"}}});
   check({.nranks = 3, .kind = Kind::kProcesses, .environment = {{"COMM_SHM_DISABLE", "1"}}});
+}
+
+// The first calls are done before the ranks could notice that one of them made another.
+void check_later(const World& world, const std::function<commResult_t(Rank&, Buffers&)>& calls,
+                 const std::vector<std::string>& parts) {
+  world::run(world, [&](Rank& rank) {
+    Buffers buffers;
+    commResult_t result = calls(rank, buffers);
+    for (int i = 0; i < 3 && result == commSuccess; ++i) result = commBarrier(rank.comm, nullptr);
+    const commResult_t seen = result;
+    rank.expect_error(seen, commInvalidUsage, parts, "afterwards", rank.comm);
+    (void)commAbort(std::exchange(rank.comm, nullptr));
+  });
+}
+
+// Its block is in other lines than those which the others write.
+TEST(MismatchedScatter, OfARankThatNobodyWaitsForIsNamed) {
+  for (const Kind kind : {Kind::kThreads, Kind::kProcesses})
+    check_later({.nranks = 3, .kind = kind},
+                [](Rank& r, Buffers& m) {
+                  const size_t count = r.rank == 2 ? 6 : 2;
+                  return commScatter(m.a.data(), m.b.data(), count, commFloat, 0, r.comm, nullptr);
+                },
+                {"scatter", "count 2", "count 6", "rank 0", "rank 2"});
+}
+
+// The others go by windows, as the call before has told them; the root does not wait for them.
+TEST(MismatchedBroadcast, OfARootThatGoesOnIsNamed) {
+  check_later({.nranks = 3, .kind = Kind::kThreads},
+              [](Rank& r, Buffers& m) {
+                commResult_t result = commSuccess;
+                for (int i = 0; i < 3 && result == commSuccess; ++i) {
+                  const size_t count = i == 2 && r.rank == 0 ? 16000 : 16384;
+                  result = commBcast(m.a.data(), count, commFloat, 0, r.comm, nullptr);
+                }
+                return result;
+              },
+              {"broadcast", "16384", "16000", "rank 0"});
 }
 
 // A call that is wrong on one rank alone fails there, before anything starts: the communicator goes

@@ -172,6 +172,32 @@ TEST(Reach, DecidesOfTheNextCallLikeIt) {
   std::filesystem::remove_all(folder);
 }
 
+// In the table where ranks find each other's segments, only four of these five have a place.
+TEST(Reach, IsNotLostToTheOtherBufferOfTheSameCall) {
+  constexpr size_t kSets = 32, kCount = 16384;
+  world::run({.nranks = 2, .kind = Kind::kProcesses}, [](world::Rank& rank) {
+    std::vector<float*> segments(4 * kSets + 1);
+    for (float*& segment : segments) {
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, kCount * sizeof(float)));
+      segment = static_cast<float*>(memory);
+    }
+    const auto reduce = [&](size_t from, size_t to, size_t count) {
+      float* const in = segments[from * kSets];
+      float* const out = segments[to * kSets];
+      std::fill(in, in + count, 1.0f);
+      COMM_OK(rank, commAllReduce(in, out, count, commFloat, commSum, rank.comm, nullptr));
+      rank.require(out[0] == 2 && out[count - 1] == 2, "not the sum");
+    };
+    // Two calls tell of four segments, and no rank maps any. The third uses the first of them, and
+    // the fifth, which needs a place.
+    reduce(0, 1, kCount);
+    reduce(2, 3, kCount - 1);
+    reduce(0, 4, kCount);
+    for (float* const segment : segments) COMM_OK(rank, commMemFree(segment));
+  });
+}
+
 // A stream of calls to a root that comes late: who is ahead waits for several free slots, and all
 // that is in them is what it sent.
 TEST(Lines, AreNotOverwrittenBeforeTheRootHasReadThem) {

@@ -54,7 +54,11 @@ Status PeerSegments::share(uint64_t segment, bool replace) {
   SegmentEntry* place = nullptr;
   for (SegmentEntry& entry : ways) {
     const uint64_t held = entry.segment.load(std::memory_order_relaxed);
-    if (held == segment) return {};
+    if (held == segment) {
+      // The other buffer of the same call must not take its place.
+      if (&entry == &ways[next_way_ % kSegmentWays]) ++next_way_;
+      return {};
+    }
     if (held == 0 && place == nullptr) place = &entry;
   }
   if (place == nullptr && !replace)
