@@ -134,6 +134,8 @@ TEST(Reach, MayChangeFromCallToCall) {
 
 // Which way each of seven calls goes, by the trace of every rank.
 TEST(Reach, DecidesOfTheNextCallLikeIt) {
+  if (world::kThreadSanitized)
+    GTEST_SKIP() << "needs processes; ThreadSanitizer does not follow a fork beside threads";
   char folder[] = "/tmp/libcomm-reach-XXXXXX";
   ASSERT_NE(mkdtemp(folder), nullptr);
   World world{.nranks = 2, .kind = Kind::kProcesses};
