@@ -52,9 +52,8 @@ std::string describe(const Signature& signature) {
   if (signature.collective >= std::size(kCallForms)) {
     return fmt::format("collective {}(count {})", signature.collective, signature.count);
   }
-  if (signature.table_hash == kGpuMeeting)
-    return signature.collective == kSendRecv ? "a message of GPU memory"
-                                             : "a collective on GPU memory";
+  const bool in_place = signature.table_hash == kGpuMeeting;  // GPU memory
+  if (in_place && signature.collective != kSendRecv) return "a collective on GPU memory";
   const CallForm& form = kCallForms[signature.collective];
   if (signature.collective == kBarrier) return fmt::format("{}()", form.name);
 
@@ -64,7 +63,8 @@ std::string describe(const Signature& signature) {
   arguments += text_of_type(signature.type);
   if (form.has_operator) arguments += ", " + text_of_operator(signature.redop);
   if (form.has_root) arguments += fmt::format(", root {}", signature.root);
-  if (signature.merged == 0) return fmt::format("{}({})", form.name, arguments);
+  if (signature.merged == 0)
+    return fmt::format("{}({}){}", form.name, arguments, in_place ? " of GPU memory" : "");
   return fmt::format("{} calls of a group, {}({})", signature.merged, form.name, arguments);
 }
 

@@ -37,7 +37,7 @@ struct Signature {
 static_assert(sizeof(Signature) == 32);
 
 // The table hash of the exchange in which ranks tell each other where the GPU memory of a call is,
-// so that it is told from other calls.
+// or a sender its receiver, so that it is told from other calls.
 inline constexpr uint64_t kGpuMeeting = 0x4750554d45455431;
 
 // What a channel can do, as bits.

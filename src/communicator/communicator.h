@@ -187,6 +187,7 @@ class Communicator {
   friend class ActiveOperation;
   friend class Batch;
   friend class GpuMeeting;
+  friend class GpuMessages;
   friend class GpuWork;
   Communicator() = default;
   Status start_engine();
@@ -260,6 +261,7 @@ class Communicator {
   std::array<const void*, 64> host_buffers_{};
   std::atomic<int> gpu_{-1};
   std::unique_ptr<cuda::PeerMemory> peer_memory_;  // used by the engine's thread
+  std::vector<uint64_t> gpu_messages_sent_;        // in place, by rank; the engine's thread's
   std::shared_ptr<GpuQueue> gpu_queue_;
   std::atomic<size_t> gpu_pinned_bytes_{0};
 

@@ -21,9 +21,10 @@ constexpr size_t kWordBytes = 64;  // a cache line for the word alone
 constexpr size_t kArgumentsAt = kWordBytes;
 constexpr size_t kHeadBytes =  // before the slots
     (kArgumentsAt + sizeof(LateArguments) + kWordBytes - 1) / kWordBytes * kWordBytes;
-constexpr std::chrono::milliseconds kLookAround{5};
+constexpr std::chrono::microseconds kLookAround{5000};
+constexpr std::chrono::microseconds kLookAtMessages{100};  // while some have not gone
 // How often a work that waits for its stream asks whether the GPU still works.
-constexpr int kLooksPerQuery = 40;
+constexpr std::chrono::milliseconds kQueryEvery{200};
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -194,6 +195,7 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
   place_.nranks = communicator_.nranks();
   place_.slot_bytes = queue_->slot_bytes_;
   place_.takes_gpu_memory = communicator_.rdma_peers_;
+  place_.messages_in_place = communicator_.peer_memory_ != nullptr;
   COMM_TRY(choose_paths(operations, alone));
   std::byte* base = queue_->pinned_.data();
   size_t slot = queue_->slot_bytes_;
@@ -222,6 +224,7 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
   place_.slots[0] = base + kHeadBytes;
   place_.slots[1] = place_.slots[0] + slot;
   stages_ = plan_stages(operations, place_);
+  if (place_.messages_in_place) COMM_TRY(offer_messages());
   if (captured_) return give_to_graph(graph);
   first_ = queue_->issued_;
   queue_->issued_ += static_cast<uint32_t>(stages_.size());
@@ -233,7 +236,13 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
 Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) {
   PeerMemory* memory = communicator_.peer_memory_.get();
   if (memory == nullptr) return Status::ok();
-  const bool here = memory->context() == queue_->gpu_.context;
+  queue_->kernels_ = memory->kernels();
+  on_its_gpu_ = memory->context() == queue_->gpu_.context;
+  const auto is_direct = [](const Operation& operation) {
+    return operation.on_gpu && operation.count > 0 && !operation.premultiply &&
+           has_peer_kernels(operation.collective);
+  };
+  if (std::none_of(operations.begin(), operations.end(), is_direct)) return Status::ok();
   const OutsideCapture outside(queue_->driver_);
   GpuMeeting meeting(communicator_, *memory);
   const uint64_t exports = memory->exports();
@@ -242,10 +251,8 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   paths_.assign(operations.size(), StagingPlace::Path::kStaged);
   for (size_t i = 0; i < operations.size(); ++i) {
     const Operation& operation = operations[i];
-    if (!operation.on_gpu || operation.count == 0 || operation.premultiply ||
-        !has_peer_kernels(operation.collective))
-      continue;
-    if (here) cards_[i] = meeting.describe(operation);
+    if (!is_direct(operation)) continue;
+    if (on_its_gpu_) cards_[i] = meeting.describe(operation);
     // What others cannot reach may be given up right after the call, in the order of its stream (a
     // pool's): so the copies are put there too, or the call returns when they are over. Stages of
     // its own would not be alike those of other works on the stream.
@@ -259,8 +266,63 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   // waiting in it for the stream.
   waits_here_ = waits_here_ || (memory->exports() != exports && !captured_);
   place_.paths = paths_;
-  queue_->kernels_ = memory->kernels();
   return Status::ok();
+}
+
+// Where the memory of what is sent in place is.
+Status GpuWork::offer_messages() {
+  offers_.resize(stages_.size());
+  for (size_t i = 0; i < stages_.size(); ++i) {
+    Stage& stage = stages_[i];
+    if (stage.kind != Stage::Kind::kMessages || stage.round > 0) continue;
+    COMM_TRY(offer(stage, &offers_[i]));
+    // What is received in another context is copied by the engine, which needs the driver.
+    waits_here_ = waits_here_ || (!on_its_gpu_ && stage.rounds > 0 && !captured_);
+  }
+  return Status::ok();
+}
+
+Status GpuWork::offer(Stage& stage, std::vector<ExportedMemory>* cards) {
+  PeerMemory& memory = *communicator_.peer_memory_;
+  const ContextScope scope(queue_->driver_, memory.context());
+  COMM_TRY(scope.status());
+  const OutsideCapture outside(queue_->driver_);
+  cards->resize(stage.operations.size());
+  std::vector<size_t> apart;
+  size_t bytes_apart = 0;
+  const auto bytes_of = [&](size_t i) {
+    return stage.operations[i].count * size_of(stage.operations[i].type);
+  };
+  for (size_t i = 0; i < stage.operations.size(); ++i) {
+    const Operation& operation = stage.operations[i];
+    if (!operation.on_gpu || !operation.is_send) continue;
+    if (memory.describe(operation.in, bytes_of(i), &(*cards)[i])) continue;
+    apart.push_back(i);
+    bytes_apart += round_up(bytes_of(i), kWordBytes);
+  }
+  if (apart.empty()) return Status::ok();
+  // Those of earlier works are used in the order of the works.
+  DeviceBuffer& copies = captured_ ? own_copies_ : queue_->copies_;
+  if (copies.size() < bytes_apart) {
+    const size_t bytes = std::max(bytes_apart, 2 * copies.size());
+    outgrown_.push_back(std::move(copies));
+    COMM_ASSIGN(copies, DeviceBuffer::allocate(queue_->driver_, memory.context(), bytes));
+  }
+  std::byte* at = copies.data();
+  for (const size_t i : apart) {
+    if (!memory.describe(at, bytes_of(i), &(*cards)[i]))
+      return error(Code::kSystem, "other ranks cannot reach GPU memory of the library's own");
+    stage.in.push_back({at, stage.operations[i].in, bytes_of(i)});
+    at += round_up(bytes_of(i), kWordBytes);
+  }
+  return Status::ok();
+}
+
+bool GpuWork::follows_at(size_t index) const {
+  if (index >= stages_.size()) return false;
+  const Stage& stage = stages_[index];
+  return stage.kind == Stage::Kind::kLeave ||
+         (index > 0 && stages_[index - 1].kind == Stage::Kind::kMessages);
 }
 
 GpuWork::~GpuWork() {
@@ -324,23 +386,30 @@ Status GpuWork::put_on_streams(std::span<const std::shared_ptr<GpuWork>> works) 
     }
     return Status::ok();
   };
-  const auto end = [&](size_t index) {
-    return all([&](GpuWork& work) {
-      return index < work.stages_.size() ? work.end_stage(index) : Status::ok();
-    });
+  const auto begin = [](GpuWork& work, size_t index) {
+    return index < work.stages_.size() ? work.begin_stage(index) : Status::ok();
+  };
+  const auto end = [](GpuWork& work, size_t index) {
+    return index < work.stages_.size() && !work.ends_last(index) ? work.end_stage(index)
+                                                                 : Status::ok();
   };
   COMM_TRY(all([](GpuWork& work) { return work.join_streams(); }));
-  for (size_t i = 0; i < most; ++i) {
-    // What a kernel does must be over when its rank leaves; copies overlap with the next stage.
-    const bool leaves = std::any_of(works.begin(), works.end(),
-                                    [&](const auto& work) { return work->leaves_at(i); });
-    if (i > 0 && leaves) COMM_TRY(end(i - 1));
-    COMM_TRY(all([&](GpuWork& work) {
-      return i < work.stages_.size() ? work.begin_stage(i) : Status::ok();
-    }));
-    if (i > 0 && !leaves) COMM_TRY(end(i - 1));
+  for (size_t i = 0; i <= most; ++i) {
+    // What a kernel does must be over when the next stage begins, and others may wait for that;
+    // copies overlap with it.
+    const bool follows = std::any_of(works.begin(), works.end(),
+                                     [&](const auto& work) { return work->follows_at(i); });
+    if (!follows) COMM_TRY(all([&](GpuWork& work) { return begin(work, i); }));
+    const auto go_on = [&](GpuWork& work) -> Status {
+      if (i > 0) COMM_TRY(end(work, i - 1));
+      return follows ? begin(work, i) : Status::ok();
+    };
+    COMM_TRY(all(go_on));
   }
-  if (most > 0) COMM_TRY(end(most - 1));
+  COMM_TRY(all([&](GpuWork& work) {
+    const size_t last = work.stages_.size() - 1;
+    return !work.stages_.empty() && work.ends_last(last) ? work.end_stage(last) : Status::ok();
+  }));
   return all([](GpuWork& work) { return work.finish(); });
 }
 
@@ -361,7 +430,7 @@ Status GpuWork::copy(std::span<const StagedCopy> copies) {
   for (const StagedCopy& each : copies)
     COMM_TRY(driver.check(
         driver.copy_async(number_of(each.to), number_of(each.from), each.bytes, streams_.front()),
-        "copying between GPU and pinned memory"));
+        "copying from or to GPU memory"));
   return Status::ok();
 }
 
@@ -387,6 +456,12 @@ Status GpuWork::end_stage(size_t index) {
                                                    done_value(index), kWaitGreaterOrEqual),
                           "cuStreamWaitValue32"));
   const Stage& stage = stages_[index];
+  if (stage.kind == Stage::Kind::kMessages && !stage.is_last()) {
+    if (!on_its_gpu_) return Status::ok();
+    return queue_->kernels_->copy_later(static_cast<int>(stage.segments), stage.largest,
+                                        &arguments_->copies, communicator_.peer_memory_->max_ctas(),
+                                        streams_.front());
+  }
   const bool meets = stage.kind == Stage::Kind::kMeet && cards_[stage.direct].reachable != 0;
   return meets ? launch(stage) : copy(stage.out);
 }
@@ -479,16 +554,24 @@ void GpuWork::await_word(uint32_t value) {
 Status GpuWork::await_start(size_t stage) {
   const Driver& driver = queue_->driver_;
   std::unique_lock lock(queue_->mutex_);
-  for (int look = 1; started_ <= stage; ++look) {
+  auto query_at = Clock::now() + kQueryEvery;
+  while (started_ <= stage) {
     if (stage == 0 && !captured_ && !queue_->graphs_.empty()) {
       lock.unlock();
       run_next_graph(*queue_);
       lock.lock();
       continue;
     }
-    queue_->changed_.wait_for(lock, kLookAround);
+    const bool passes_on = messages_ && !messages_->exchanged();
+    queue_->changed_.wait_for(lock, passes_on ? kLookAtMessages : kLookAround);
     if (communicator_.failure_.failed()) return communicator_.failure_.reason();
-    if (look % kLooksPerQuery != 0) continue;
+    if (passes_on) {
+      lock.unlock();
+      COMM_TRY(messages_->go_on());
+      lock.lock();
+    }
+    if (Clock::now() < query_at) continue;
+    query_at = Clock::now() + kQueryEvery;
     lock.unlock();  // host functions take it, and the driver may wait for them
     const ContextScope scope(driver, queue_->gpu_.context);
     COMM_TRY(scope.status());
@@ -537,6 +620,34 @@ Status GpuWork::run_leaving() {
   return GpuMeeting(communicator_, *communicator_.peer_memory_).leave();
 }
 
+Status GpuWork::run_messages(size_t index) {
+  const Stage& stage = stages_[index];
+  PeerMemory& memory = *communicator_.peer_memory_;
+  if (stage.round == 0)
+    messages_.emplace(communicator_, memory, stage, offers_[index]);
+  else
+    messages_->copied();
+  if (stage.is_last()) {
+    disarm();
+    COMM_TRY(messages_->finish());
+    messages_.reset();
+    return Status::ok();
+  }
+  const ContextScope scope(queue_->driver_, memory.context());
+  if (!scope.status()) return communicator_.fail(scope.status());
+  const OutsideCapture outside(queue_->driver_);
+  CopyArguments& copies = arguments_->copies;
+  COMM_TRY(messages_->take(stage.rounds - stage.round, &copies));
+  if (on_its_gpu_ || copies.segment_count == 0) return Status::ok();
+  for (int i = 0; i < copies.segment_count; ++i) {
+    const CopySegment& each = copies.segments[i];
+    if (Status status = memory.copy(each.to, each.from, each.bytes); !status)
+      return communicator_.fail(std::move(status));
+  }
+  Status status = memory.finish([&] { return communicator_.failure_.failed(); });
+  return status ? Status::ok() : communicator_.fail(std::move(status));
+}
+
 // From now on the late kernels do nothing. One that runs may be reading the rest.
 void GpuWork::disarm() noexcept {
   std::atomic_ref(arguments_->reduction.count).store(0, std::memory_order_release);
@@ -582,6 +693,8 @@ void GpuWork::run() noexcept {
         status = run_meeting(stage, place_.slots[next % 2]);
       else if (stage.kind == Stage::Kind::kLeave)
         status = run_leaving();
+      else if (stage.kind == Stage::Kind::kMessages)
+        status = run_messages(next);
       else
         status = run_stage(stage);
       if (!status) break;
@@ -594,6 +707,7 @@ void GpuWork::run() noexcept {
         error(Code::kSystem, "an operation on GPU memory failed: {}", problem.what()));
   }
   disarm();
+  messages_.reset();
   write_word(done_value(stages_.size() - 1));  // nobody waits for what will not be done
 }
 

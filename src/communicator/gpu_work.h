@@ -16,7 +16,9 @@
 //
 // Where the ranks reach each other's GPU memory (src/communicator/gpu_meeting.h), two stages stage
 // nothing: after the first the stream has a kernel, whose arguments the engine has written by then
-// into pinned memory, and the second ends when the kernels of all ranks are over. So the engine
+// into pinned memory, and the second ends when the kernels of all ranks are over. Messages go so
+// too (src/communicator/gpu_messages.h), each copied by its receiver's kernel; what the receiver
+// could not reach, the sender's stream first copies into GPU memory of the library. So the engine
 // needs nothing of the driver, which may be waiting for the very stream in another thread, but for
 // the first use of another process's memory and for calls that must be staged after all.
 //
@@ -29,11 +31,13 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <span>
 #include <vector>
 
 #include "src/base/status.h"
 #include "src/communicator/gpu_meeting.h"
+#include "src/communicator/gpu_messages.h"
 #include "src/device/memory.h"
 #include "src/execute/staging.h"
 
@@ -94,6 +98,7 @@ class GpuQueue {
   const GpuPlace gpu_;
   const size_t slot_bytes_;
   cuda::PinnedBuffer pinned_;  // the word, a line; arguments of kernels; the slots
+  cuda::DeviceBuffer copies_;  // of messages whose memory others do not reach
   cuda::Event used_;           // recorded after the last use of the slots
   cuda::Event joint_;          // joins the streams of a group
   std::shared_ptr<const cuda::Kernels> kernels_;  // where peer kernels are used
@@ -136,12 +141,17 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
 
   Status choose_paths(std::span<const Operation> operations, bool alone);
   Status launch(const Stage& stage);
-  bool leaves_at(size_t index) const {
-    return index < stages_.size() && stages_[index].kind == Stage::Kind::kLeave;
+  // What the stage before it has on the stream must be over when it begins.
+  bool follows_at(size_t index) const;
+  // Nothing but the stream waits for its end.
+  bool ends_last(size_t index) const {
+    return index + 1 == stages_.size() && stages_[index].kind == Stage::Kind::kMessages;
   }
   Status look_at_streams(cuda::CUgraph* graph);
   Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams,
                  bool alone);
+  Status offer_messages();
+  Status offer(Stage& stage, std::vector<cuda::ExportedMemory>* cards);
   Status give_to_graph(cuda::CUgraph graph);
   void begin();
   static Status put_on_streams(std::span<const std::shared_ptr<GpuWork>> works);
@@ -161,6 +171,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   Status run_stage(Stage& stage);
   Status run_meeting(const Stage& stage, std::byte* slot);
   Status run_leaving();
+  Status run_messages(size_t index);
   Status run_staged(const Operation& operation, std::byte* slot);
   void disarm() noexcept;
   Status await_start(size_t stage);
@@ -182,13 +193,19 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   std::vector<Operation> operations_;  // where some are for peer kernels
   std::vector<StagingPlace::Path> paths_;
   std::vector<GpuCard> cards_;
+  bool on_its_gpu_ = false;                   // where the peers' memory is reached
+  cuda::DeviceBuffer own_copies_;             // of a captured work
+  std::vector<cuda::DeviceBuffer> outgrown_;  // an earlier stage may use them
+  // By stage; of those in which messages begin.
+  std::vector<std::vector<cuda::ExportedMemory>> offers_;
   cuda::LateArguments* arguments_ = nullptr;  // pinned
   std::vector<Start> starts_;                 // of a captured work
   uint32_t* word_ = nullptr;
   uint32_t first_ = 0;  // the word's value before the first stage
 
   bool together_ = false;  // the last meeting was of ranks that reach each other; the engine's
-  size_t started_ = 0;     // stages that may begin; with the queue's mutex
+  std::optional<GpuMessages> messages_;  // the engine's
+  size_t started_ = 0;                   // stages that may begin; with the queue's mutex
 };
 
 }  // namespace libcomm

@@ -141,6 +141,28 @@ void PinnedBuffer::free_spare(const Driver& driver) {
   }
 }
 
+Result<DeviceBuffer> DeviceBuffer::allocate(const Driver& driver, CUcontext context, size_t bytes) {
+  const ContextScope scope(driver, context);
+  COMM_TRY(scope.status());
+  const OutsideCapture outside(driver);
+  DeviceBuffer buffer;
+  COMM_TRY(driver.check(
+      driver.memory_alloc(&buffer.at_, bytes),
+      fmt::format("cannot allocate {} bytes of GPU memory (cuMemAlloc)", bytes).c_str()));
+  buffer.driver_ = &driver;
+  buffer.context_ = context;
+  buffer.bytes_ = bytes;
+  return buffer;
+}
+
+DeviceBuffer::~DeviceBuffer() {
+  if (at_ == 0) return;
+  end_when_idle(Ending::kWithCommunicators, [&driver = *driver_, context = context_, at = at_] {
+    const ContextScope scope(driver, context);
+    if (scope.status()) (void)driver.memory_free(at);
+  });
+}
+
 void end_when_idle(Ending when, std::function<void()> end) noexcept {
   try {
     const std::lock_guard lock(g_spare_mutex);

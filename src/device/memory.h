@@ -60,6 +60,32 @@ class PinnedBuffer {
   size_t bytes_ = 0;
 };
 
+// Memory of a GPU. When it ends it is left to end_when_idle(), for the same reason.
+class DeviceBuffer {
+ public:
+  DeviceBuffer() = default;
+  DeviceBuffer(DeviceBuffer&& from) noexcept { *this = std::move(from); }
+  DeviceBuffer& operator=(DeviceBuffer&& from) noexcept {
+    std::swap(driver_, from.driver_);
+    std::swap(context_, from.context_);
+    std::swap(at_, from.at_);
+    std::swap(bytes_, from.bytes_);
+    return *this;
+  }
+  ~DeviceBuffer();
+  // Of the GPU of `context`. kUnhandledCuda: no memory.
+  static Result<DeviceBuffer> allocate(const Driver& driver, CUcontext context, size_t bytes);
+
+  std::byte* data() const { return static_cast<std::byte*>(pointer_of(at_)); }
+  size_t size() const { return bytes_; }
+
+ private:
+  const Driver* driver_ = nullptr;
+  CUcontext context_ = nullptr;
+  CUdeviceptr at_ = 0;
+  size_t bytes_ = 0;
+};
+
 // Counts what waits for other ranks in streams of this process.
 class PendingWork {
  public:

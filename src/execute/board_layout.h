@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "src/device/kernels/arguments.h"
 #include "src/execute/reachable_calls.h"
 #include "transports/shm/memory.h"
 #include "transports/transport.h"
@@ -58,6 +59,8 @@ struct BoardControl {
   // this rank's may not be used any more.
   alignas(kPair) std::atomic<uint32_t> using_neighbours;
   std::atomic<uint32_t> withdrawn;
+  // By rank: messages that this rank has copied out of its GPU memory.
+  alignas(kPair) std::atomic<uint64_t> copied[cuda::kMaxSources];
 };
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 
@@ -87,6 +90,7 @@ struct OneshotSlot {
 static_assert(sizeof(OneshotSlot) == OneshotSlot::kLines * kLine + kPair);
 
 inline constexpr size_t kControlBytes = 4096;
+static_assert(sizeof(BoardControl) <= kControlBytes);
 inline constexpr size_t kOneshotBytes = size_t{256} << 10;  // most data of a one-shot exchange
 inline constexpr int kOneshotSlots =
     32;  // exchanges that a rank may be ahead of one that still reads

@@ -15,6 +15,7 @@ Signature signature_of(const MessageCall& call, uint64_t number) {
   signature.count = call.count;
   signature.collective = static_cast<uint8_t>(Collective::kSendRecv);
   signature.type = static_cast<uint8_t>(call.type);
+  if (call.card_bytes > 0) signature.table_hash = kGpuMeeting;
   return signature;
 }
 
@@ -91,7 +92,7 @@ void P2pBatch::add(const MessageCall& call) {
   added.signature = signature_of(call, call.is_send ? ++peer.sent : ++peer.received);
   added.src = static_cast<const std::byte*>(call.src);
   added.dst = static_cast<std::byte*>(call.dst);
-  added.bytes = call.count * size_of(call.type);
+  added.bytes = call.card_bytes > 0 ? call.card_bytes : call.count * size_of(call.type);
   if (log_wants(LogLevel::kTrace, Subsys::kP2p))
     log_trace(Subsys::kP2p, "rank {}: message {} {} rank {}: {}", rank_, added.signature.op,
               call.is_send ? "to" : "from", call.peer, describe(added.signature));

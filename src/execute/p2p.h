@@ -27,6 +27,9 @@ struct MessageCall {
   size_t count = 0;
   const void* src = nullptr;  // of a send
   void* dst = nullptr;        // of a receive
+  // Not 0: so many bytes go from src to dst instead, which say where the GPU memory is. The peer
+  // must be told so too.
+  size_t card_bytes = 0;
 };
 
 class P2pBatch final : public Execution {
@@ -38,6 +41,8 @@ class P2pBatch final : public Execution {
   void start(std::span<const Operation> operations);
   // The same with these.
   void start(std::span<const MessageCall> calls);
+  // The bytes of this receive, counted as start() got the calls, have all come.
+  bool has_come(size_t index) const { return messages_[index].done == messages_[index].bytes; }
   Status advance(Progress* progress) override;
   // Goes as far as it can, looking so many times in vain; *done when that was to the end.
   Status finish_within(int looks, bool* done);

@@ -2,11 +2,18 @@
 
 #include <algorithm>
 
+#include "src/device/kernels/arguments.h"
+
 namespace libcomm {
 namespace {
 
 constexpr size_t kLine = 64;            // what is copied for its own begins on a cache line
 constexpr size_t kLeastMessage = 4096;  // per peer and direction in a round
+static_assert(kLeastInPlace <= 2 * kLeastMessage);
+// Kernels of a group that receives in place. Sends of another rank may follow each other, so that
+// the second comes only when the first has been copied; the last kernel waits for all.
+constexpr size_t kMostRounds = 4;
+constexpr size_t kMostSegments = cuda::kMaxSegments;  // of one kernel
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 
@@ -102,7 +109,8 @@ class Planner {
         slots_{place.slots[0], place.slots[1]},
         slot_bytes_(place.slot_bytes),
         takes_gpu_memory_(place.takes_gpu_memory),
-        paths_(place.paths) {}
+        paths_(place.paths),
+        in_place_(place.messages_in_place) {}
 
   std::vector<Stage> plan(std::span<const Operation> operations) {
     for (size_t i = 0; i < operations.size(); ++i) {
@@ -244,7 +252,8 @@ class Planner {
   }
 
   bool takes_gpu_memory(int peer) const {
-    return !takes_gpu_memory_.empty() && takes_gpu_memory_[static_cast<size_t>(peer)] != 0;
+    return !in_place_ && !takes_gpu_memory_.empty() &&
+           takes_gpu_memory_[static_cast<size_t>(peer)] != 0;
   }
 
   // One direction of one pair of ranks.
@@ -261,11 +270,18 @@ class Planner {
     size_t next = 0;
     bool over() const { return next == messages.size(); }
   };
+  static size_t bytes_of(const Flow::Message& message) {
+    return message.count * size_of(message.like->type);
+  }
 
   void add_messages(std::span<const Operation> operations) {
     std::vector<Flow> flows = flows_of(operations);
     const size_t most =
         slot_bytes_ / (2 * static_cast<size_t>(nranks_)) / kLeastMessage * kLeastMessage;
+    if (in_place_) {
+      add_in_place(std::move(flows), most);
+      return;
+    }
     for (bool first = true;; first = false) {
       std::erase_if(flows, [](const Flow& flow) { return flow.over(); });
       if (flows.empty()) return;
@@ -275,13 +291,85 @@ class Planner {
     }
   }
 
+  // The stages of all messages, at most `most` bytes of each flow staged at a time.
+  void add_in_place(std::vector<Flow> flows, size_t most) {
+    if (flows.empty()) return;
+    for (bool first = true;; first = false) {
+      std::erase_if(flows, [](const Flow& flow) { return flow.over(); });
+      if (!first && flows.empty()) return;
+      Stage& stage = next_stage();
+      stage.kind = Stage::Kind::kMessages;
+      if (first) settle_self(&flows);
+      size_t receives = 0;
+      bool any_order = false;
+      for (Flow& flow : flows) {
+        size_t used = 0;
+        for (; !flow.over(); ++flow.next) {
+          const Flow::Message& message = flow.messages[flow.next];
+          const bool direct = message.like->on_gpu && bytes_of(message) >= kLeastInPlace;
+          const size_t bytes = direct || !message.like->on_gpu ? 0 : bytes_of(message);
+          if (used + bytes > most) break;
+          used += round_up(bytes, kLine);
+          add_message(flow, message, direct);
+          if (!direct || flow.is_send) continue;
+          ++receives;
+          stages_.back().largest = std::max(stages_.back().largest, bytes_of(message));
+          any_order = any_order || message.like->collective == Collective::kSendRecv;
+        }
+      }
+      add_rounds(receives, any_order);
+    }
+  }
+
+  // The stages after the first of some messages.
+  void add_rounds(size_t receives, bool any_order) {
+    const size_t rounds = std::max((receives + kMostSegments - 1) / kMostSegments,
+                                   any_order ? std::min(receives, kMostRounds) : 0);
+    std::vector<StagedCopy> out = std::move(stages_.back().out);
+    stages_.back().out.clear();
+    stages_.back().rounds = rounds;
+    stages_.back().segments = std::min(receives, kMostSegments);
+    for (size_t round = 1; round <= rounds; ++round) {
+      Stage& stage = next_stage();
+      const Stage& before = stages_[stages_.size() - 2];
+      stage.kind = Stage::Kind::kMessages;
+      stage.round = round;
+      stage.rounds = rounds;
+      stage.segments = before.segments;
+      stage.largest = before.largest;
+    }
+    stages_.back().out = std::move(out);
+    closed_ = true;
+  }
+
+  // The n-th message to oneself belongs to the n-th from oneself.
+  void settle_self(std::vector<Flow>* flows) {
+    const auto take = [&](bool is_send) {
+      const auto found = std::find_if(flows->begin(), flows->end(), [&](const Flow& flow) {
+        return flow.peer == rank_ && flow.is_send == is_send;
+      });
+      if (found == flows->end()) return std::vector<Flow::Message>();
+      std::vector<Flow::Message> messages = std::move(found->messages);
+      flows->erase(found);
+      return messages;
+    };
+    const std::vector<Flow::Message> sends = take(true), receives = take(false);
+    Stage& stage = stages_.back();
+    for (size_t i = 0; i < std::min(sends.size(), receives.size()); ++i) {
+      const StagedCopy copy{receives[i].base, sends[i].base, bytes_of(sends[i])};
+      if (copy.bytes == 0 || copy.to == copy.from) continue;
+      const bool by_host = !sends[i].like->on_gpu && !receives[i].like->on_gpu;
+      (by_host ? stage.by_host : stage.in).push_back(copy);
+    }
+  }
+
   // Whole messages while they fit, or the next piece of one.
   void add_round(Flow& flow, size_t most) {
     size_t used = 0;
     while (!flow.over()) {
       Flow::Message& message = flow.messages[flow.next];
       if (takes_gpu_memory(flow.peer)) {
-        add_piece(flow, message, message.count);
+        add_piece(flow, message, message.count, false);
         ++flow.next;
         continue;
       }
@@ -290,7 +378,7 @@ class Planner {
       const size_t bytes = round_up(left * element, kLine);
       if (used > 0 && bytes > most - used) return;
       const size_t piece = std::min(left, most / element);
-      add_piece(flow, message, piece);
+      add_piece(flow, message, piece, message.like->on_gpu);
       used += round_up(piece * element, kLine);
       message.done += piece;
       if (message.done < message.count) return;
@@ -298,13 +386,17 @@ class Planner {
     }
   }
 
-  void add_piece(const Flow& flow, const Flow::Message& message, size_t piece) {
+  void add_message(const Flow& flow, const Flow::Message& message, bool direct) {
+    add_piece(flow, message, message.count, message.like->on_gpu && !direct);
+    stages_.back().operations.back().on_gpu = direct;
+  }
+
+  void add_piece(const Flow& flow, const Flow::Message& message, size_t piece, bool in_slot) {
     Stage& stage = stages_.back();
     const size_t bytes = piece * size_of(message.like->type);
     std::byte* there = message.base + message.done * size_of(message.like->type);
-    const bool staged_piece = message.like->on_gpu && !takes_gpu_memory(flow.peer);
-    std::byte* at = staged_piece ? take(bytes) : there;
-    if (staged_piece && bytes > 0) {
+    std::byte* at = in_slot ? take(bytes) : there;
+    if (in_slot && bytes > 0) {
       if (flow.is_send)
         stage.in.push_back({at, there, bytes});
       else
@@ -364,6 +456,7 @@ class Planner {
   const size_t slot_bytes_;
   const std::span<const char> takes_gpu_memory_;
   const std::span<const StagingPlace::Path> paths_;
+  const bool in_place_;
   std::vector<Stage> stages_;
   bool closed_ = false;  // nothing may join the last stage
 };

@@ -18,6 +18,13 @@
 // other where their buffers are, whereupon the stream runs the kernel; in kLeave they wait for each
 // other's. If some rank's buffers cannot be reached, the call is staged after all, within kMeet;
 // the rank itself may have the stages for it instead of kLeave.
+//
+// There messages of kLeastInPlace bytes and more are not staged either: the receiver's kernel
+// copies each out of the sender's memory. The stages of a group's messages are kMessages: in the
+// first the sends say where their memory is; after each but the last a kernel copies what has come
+// so far, since what comes later may come only when another rank has gone on; and the last ends
+// when other ranks have copied what this one sends. Smaller messages are staged in the first and
+// the last.
 #pragma once
 
 #include <cstddef>
@@ -35,12 +42,13 @@ struct StagedCopy {
 };
 
 struct Stage {
-  enum class Kind { kStaged, kMeet, kLeave };
+  enum class Kind { kStaged, kMeet, kLeave, kMessages };
   Kind kind = Kind::kStaged;
   size_t direct = 0;           // of kMeet, kLeave: the index of the call
   std::vector<StagedCopy> in;  // into the slot
-  std::vector<Operation>
-      operations;  // on the slot's memory, or on the caller's where it is the host's
+  // On the slot's memory, or on the caller's where it is the host's. Of kMessages: those with
+  // on_gpu are not staged; the first stage has them all.
+  std::vector<Operation> operations;
   // Where operations read their scalars, once `in` is done.
   struct Scalar {
     size_t operation;
@@ -49,7 +57,16 @@ struct Stage {
   std::vector<Scalar> scalars;
   std::vector<StagedCopy> out;  // out of the slot
   size_t bytes = 0;             // of the slot
+  // Of kMessages: how many kernels come before it and in all, and what one may have to do.
+  size_t round = 0, rounds = 0;
+  size_t segments = 0, largest = 0;
+  std::vector<StagedCopy> by_host;  // messages to oneself in host memory; in the first stage
+  bool is_last() const { return round == rounds; }
 };
+
+// Bytes of a message from which it is not staged where GPU memory is reached; small ones take less
+// time so, and their sender need not wait for the receiver. Fits in a round's share of a slot.
+inline constexpr size_t kLeastInPlace = 8192;
 
 // What a slot must have at least for a group of so many ranks.
 size_t least_slot_bytes(int nranks);
@@ -64,6 +81,7 @@ struct StagingPlace {
   // By call; empty: all are staged.
   enum class Path { kStaged, kPeers, kOwnStages };
   std::span<const Path> paths;
+  bool messages_in_place = false;  // all ranks reach each other's GPU memory
 };
 std::vector<Stage> plan_stages(std::span<const Operation> operations, const StagingPlace& place);
 

@@ -174,8 +174,7 @@ TEST(Peers, CopyNothingToTheHost) {
   });
 }
 
-// Messages are staged: large ones, several to the same peer, to itself, of no bytes, and an
-// all-to-all-v.
+// Large ones, several to the same peer, to itself, of no bytes, and an all-to-all-v.
 TEST(Peers, SendEachOtherMessages) {
   NEED_DOUBLE();
   world::run(on_gpu(0, 3), [](Rank& rank) {
@@ -228,7 +227,7 @@ TEST(Peers, SendEachOtherMessages) {
 }
 
 // One end has managed memory, which only its own process reaches.
-TEST(Peers, StageMessagesOfWhichOneEndCannotBeReached) {
+TEST(Peers, SendMessagesOfWhichOneEndCannotBeReached) {
   NEED_DOUBLE();
   for (const int odd : {0, 1}) {
     world::run(on_gpu(0, 2), [&](Rank& rank) {

@@ -23,6 +23,23 @@ __device__ __forceinline__ const Arguments& fetch(const Arguments* where) {
   return *reinterpret_cast<const Arguments*>(words);
 }
 
+// The same of copies: only the segments that there are. The first thread reads how many for all,
+// since the host may set that to zero meanwhile.
+__device__ __forceinline__ const CopyArguments& fetch_copies(const CopyArguments* where) {
+  constexpr unsigned kHead = offsetof(CopyArguments, segments) / sizeof(uint64_t);
+  constexpr unsigned kEach = sizeof(CopySegment) / sizeof(uint64_t);
+  static_assert(kHead == 1 && offsetof(CopyArguments, segment_count) == 0);
+  __shared__ uint64_t words[sizeof(CopyArguments) / sizeof(uint64_t)];
+  const volatile uint64_t* from = reinterpret_cast<const volatile uint64_t*>(where);
+  if (threadIdx.x == 0) words[0] = from[0];
+  __syncthreads();
+  const CopyArguments& arguments = *reinterpret_cast<const CopyArguments*>(words);
+  const unsigned end = kHead + static_cast<unsigned>(arguments.segment_count) * kEach;
+  for (unsigned i = kHead + threadIdx.x; i < end; i += blockDim.x) words[i] = from[i];
+  __syncthreads();
+  return arguments;
+}
+
 }  // namespace
 }  // namespace libcomm::cuda
 
@@ -50,5 +67,5 @@ extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)
 
 extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)
     libcomm_late_copy(const libcomm::cuda::CopyArguments* a) {
-  libcomm::cuda::copy_step(libcomm::cuda::fetch(a), libcomm::cuda::here());
+  libcomm::cuda::copy_step(libcomm::cuda::fetch_copies(a), libcomm::cuda::here());
 }

@@ -56,8 +56,9 @@ CUresult reach_both(State& state, Context& context, CUdeviceptr dst, CUdeviceptr
                     Copy* copy) {
   if (dst == 0 || src == 0) return kInvalidValue;
   copy->bytes = bytes;
-  const CUresult found = reach(state, &context, pointer_of(dst), bytes, &copy->dst);
-  return found != kSuccess ? found : reach(state, &context, pointer_of(src), bytes, &copy->src);
+  const CUresult found = reach(state, &context, pointer_of(dst), bytes, &copy->dst, true);
+  return found != kSuccess ? found
+                           : reach(state, &context, pointer_of(src), bytes, &copy->src, true);
 }
 
 }  // namespace

@@ -135,7 +135,8 @@ bool Memory::was_freed(const void* pointer) const {
   return false;
 }
 
-CUresult reach(State& state, Context* context, const void* pointer, size_t bytes, Reach* out) {
+CUresult reach(State& state, Context* context, const void* pointer, size_t bytes, Reach* out,
+               bool copies) {
   const RegionRef region = state.memory.find(pointer);
   const auto* at = static_cast<const std::byte*>(pointer);
   if (region == nullptr) {
@@ -155,7 +156,7 @@ CUresult reach(State& state, Context* context, const void* pointer, size_t bytes
                   bytes, pointer, region->bytes);
   if (context != nullptr) {
     const bool may = region->kind == Region::Kind::kImported ? region->context == context
-                     : region->on_device() ? region->ordinal == context->ordinal ||
+                     : region->on_device() ? copies || region->ordinal == context->ordinal ||
                                                  context->peers.count(region->ordinal) != 0
                                            : region->portable || region->context == context;
     if (!may)

@@ -83,7 +83,8 @@ struct Reach {
 
 // The range for an operation of `context`, or kIllegalAddress (see misuse) for one that is freed,
 // outside of its allocation or out of that context's reach. A null context reaches all devices.
-CUresult reach(State& state, Context* context, const void* pointer, size_t bytes, Reach* out);
+CUresult reach(State& state, Context* context, const void* pointer, size_t bytes, Reach* out,
+               bool copies = false);
 
 size_t whole_pages(size_t bytes);
 
