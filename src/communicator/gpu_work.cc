@@ -41,6 +41,15 @@ std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
 // Those that streams or graphs may have longer than their communicators; under the same mutex.
 std::vector<std::weak_ptr<GpuQueue>>& g_left = *new std::vector<std::weak_ptr<GpuQueue>>;
 
+// The same at all ranks.
+bool moves_bytes(const Operation& operation) {
+  const auto any = [](const BlockTable& table) {
+    return std::any_of(table.counts.begin(), table.counts.end(),
+                       [](size_t count) { return count > 0; });
+  };
+  return operation.count > 0 || any(operation.in_table()) || any(operation.out_table());
+}
+
 void put_aside(GpuQueue* queue) {
   const std::lock_guard lock(g_unused_mutex);
   g_unused.push_back(queue);
@@ -239,8 +248,8 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   queue_->kernels_ = memory->kernels();
   on_its_gpu_ = memory->context() == queue_->gpu_.context;
   const auto is_direct = [](const Operation& operation) {
-    return operation.on_gpu && operation.count > 0 && !operation.premultiply &&
-           has_peer_kernels(operation.collective);
+    return operation.on_gpu && !operation.premultiply && has_peer_kernels(operation.collective) &&
+           moves_bytes(operation);
   };
   if (std::none_of(operations.begin(), operations.end(), is_direct)) return Status::ok();
   const OutsideCapture outside(queue_->driver_);

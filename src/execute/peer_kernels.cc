@@ -39,10 +39,16 @@ class Kernel {
         combine_share();
         break;
       case Collective::kReduceScatter:
-        combine_block();
+        combine_block(operation_.count, at(rank_));
+        break;
+      case Collective::kReduceScatterV:
+        combine_block(my_block(operation_.in_table()), my_place(operation_.in_table()));
         break;
       case Collective::kAllGather:
         gather();
+        break;
+      case Collective::kAllGatherV:
+        gather_table();
         break;
       case Collective::kGather:
         if (at_root) gather();
@@ -90,9 +96,16 @@ class Kernel {
         reduction.destinations[reduction.destination_count++] = of(peer).out + offset;
   }
 
-  void combine_block() {
-    if (operation_.count == 0) return;
-    cuda::ReduceArguments& reduction = combination(operation_.count, at(rank_));
+  size_t my_block(const BlockTable& table) const {
+    return table.counts[static_cast<size_t>(rank_)];
+  }
+  size_t my_place(const BlockTable& table) const {
+    return table.displs[static_cast<size_t>(rank_)] * size_of(operation_.type);
+  }
+
+  void combine_block(size_t count, size_t offset) {
+    if (count == 0) return;
+    cuda::ReduceArguments& reduction = combination(count, offset);
     reduction.destinations[reduction.destination_count++] = mine().out;
   }
 
@@ -100,10 +113,20 @@ class Kernel {
     for (int peer = 0; peer < nranks_; ++peer) fetch(mine().out + at(peer), of(peer).in);
   }
 
-  void fetch(std::byte* to, const std::byte* from) {
-    if (to == from || block_ == 0) return;
+  void gather_table() {
+    const BlockTable& table = operation_.out_table();
+    const size_t element = size_of(operation_.type);
+    for (size_t peer = 0; peer < buffers_.size(); ++peer)
+      if (table.counts[peer] > 0)
+        fetch(mine().out + table.displs[peer] * element, buffers_[peer].in,
+              table.counts[peer] * element);
+  }
+
+  void fetch(std::byte* to, const std::byte* from) { fetch(to, from, block_); }
+  void fetch(std::byte* to, const std::byte* from, size_t bytes) {
+    if (to == from || bytes == 0) return;
     if (!kernel_.copies) kernel_.copies.emplace();
-    kernel_.copies->segments[kernel_.copies->segment_count++] = {from, to, block_};
+    kernel_.copies->segments[kernel_.copies->segment_count++] = {from, to, bytes};
   }
 
   const Operation& operation_;
@@ -126,6 +149,8 @@ bool has_peer_kernels(Collective collective) {
     case Collective::kBroadcast:
     case Collective::kScatter:
     case Collective::kAllToAll:
+    case Collective::kAllGatherV:
+    case Collective::kReduceScatterV:
       return true;
     default:
       return false;
@@ -143,6 +168,12 @@ PeerKernelSize peer_kernel_size(const Operation& operation, int rank, int nranks
     }
     case Collective::kReduceScatter:
       return {true, 0, operation.count * element};
+    case Collective::kReduceScatterV:
+      return {true, 0, operation.in_table().counts[static_cast<size_t>(rank)] * element};
+    case Collective::kAllGatherV: {
+      const std::vector<size_t>& counts = operation.out_table().counts;
+      return {false, nranks, *std::max_element(counts.begin(), counts.end()) * element};
+    }
     case Collective::kAllGather:
     case Collective::kAllToAll:
       return {false, nranks, operation.count * element};
