@@ -35,7 +35,7 @@ ncclResult_t result_of(commResult_t result);
 // ncclGetLastError answers.
 ncclResult_t refuse(ncclResult_t result, const char* text, ncclComm_t comm);
 
-// Hands libcomm what the NCCL_* variables say now (environment.cc).
+// Hands libcomm what the NCCL_* variables and NCCL's files say now (environment.cc).
 void read_environment();
 
 }  // namespace nccl_binding

@@ -1,16 +1,17 @@
-// NCCL_* variables: each row of the table becomes the default of a COMM_* knob, so that what is set
-// under libcomm's own name wins. Variables that are not in the table have no effect; values that
-// the knob does not take have none either, but a warning. docs/nccl.md has the table for users.
+// NCCL_* variables, of the environment and of NCCL's files (conf.h): each row of the table becomes
+// the default of a COMM_* knob, so that what is set under libcomm's own name wins. Variables that
+// are not in the table have no effect; values that the knob does not take have none either, but a
+// warning. docs/nccl.md has the table for users.
 #include <strings.h>
 
 #include <algorithm>
-#include <cstdlib>
 #include <exception>
 #include <optional>
 #include <string>
 #include <string_view>
 
 #include "bindings/nccl/call.h"
+#include "bindings/nccl/conf.h"
 
 namespace nccl_binding {
 namespace {
@@ -180,15 +181,18 @@ constexpr Row kRows[] = {
 
 void read_environment() {
   try {
+    Conf conf = Conf::read();
     const Row* const end = std::end(kRows);
     for (const Row *row = kRows, *next = row; row != end; row = next) {
       next = std::find_if(
           row, end, [&](const Row& other) { return std::string_view(other.comm) != row->comm; });
       // One call that changes the knob, so that another thread never sees it half decided.
-      const bool taken = std::any_of(row, next, [](const Row& one) {
-        const char* text = std::getenv(one.nccl);
-        const Value value = text != nullptr && *text != '\0' ? one.translate(text) : Value();
-        return value && commSetKnobDefault(one.comm, value->c_str(), one.nccl) == commSuccess;
+      const bool taken = std::any_of(row, next, [&](const Row& one) {
+        const Conf::Setting* said = conf.find(one.nccl);
+        const Value value =
+            said != nullptr && !said->value.empty() ? one.translate(said->value.c_str()) : Value();
+        return value &&
+               commSetKnobDefault(one.comm, value->c_str(), said->origin.c_str()) == commSuccess;
       });
       if (!taken) (void)commSetKnobDefault(row->comm, nullptr, nullptr);
     }

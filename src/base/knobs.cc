@@ -95,20 +95,30 @@ std::string_view without_comment(std::string_view line) {
   return line;
 }
 
-// Lines "NAME=value" or "COMM_NAME=value".
-std::map<std::string, std::string> read_conf(const std::string& path) {
+// Where values come from.
+struct Source {
+  std::string origin;
   std::map<std::string, std::string> values;
+  std::vector<int> bad_lines;  // of a file; those that are not "NAME=value"
+};
+
+// Lines "NAME=value" or "COMM_NAME=value".
+Source read_conf(const std::string& path, std::string origin) {
+  Source source{std::move(origin), {}, {}};
   std::ifstream file(path);
   std::string line;
-  while (std::getline(file, line)) {
+  for (int number = 1; std::getline(file, line); ++number) {
     const std::string_view view = trim(without_comment(line));
     const size_t equals = view.find('=');
-    if (equals == std::string_view::npos) continue;
+    if (equals == std::string_view::npos) {
+      if (!view.empty()) source.bad_lines.push_back(number);
+      continue;
+    }
     std::string_view name = trim(view.substr(0, equals));
     if (name.starts_with("COMM_")) name.remove_prefix(5);
-    values[std::string(name)] = std::string(trim(view.substr(equals + 1)));
+    source.values[std::string(name)] = std::string(trim(view.substr(equals + 1)));
   }
-  return values;
+  return source;
 }
 
 size_t edit_distance(std::string_view a, std::string_view b) {
@@ -126,13 +136,29 @@ size_t edit_distance(std::string_view a, std::string_view b) {
   return row[b.size()];
 }
 
-void warn_unknown(std::string_view name, std::string_view origin) {
+// False when this process has warned of it before.
+bool is_news(const std::string& what) {
   static ForkMutex mutex;
   static std::set<std::string> warned;
-  {
-    std::lock_guard lock(mutex);
-    if (!warned.insert(std::string(name)).second) return;
-  }
+  std::lock_guard lock(mutex);
+  return warned.insert(what).second;
+}
+
+// The lines themselves may hold a secret.
+void warn_bad_lines(const Source& file) {
+  if (file.bad_lines.empty()) return;
+  constexpr size_t kMost = 8;
+  const size_t named = std::min(file.bad_lines.size(), kMost);
+  std::string text = file.bad_lines.size() == 1 ? "line" : "lines";
+  for (size_t i = 0; i < named; ++i)
+    text += fmt::format("{} {}", i == 0 ? "" : ",", file.bad_lines[i]);
+  if (named < file.bad_lines.size()) text += ", ...";
+  text += " of " + file.origin;
+  if (is_news(text)) log_warn("{}: no '=', so no effect; write NAME=value", text);
+}
+
+void warn_unknown(std::string_view name, std::string_view origin) {
+  if (!is_news(std::string(name))) return;
   if (const KnobRow* near = nearest_knob(name)) {
     log_warn(
         "COMM_{} ({}) is not a knob of this library; did you mean COMM_{}? See comm-info --knobs",
@@ -283,10 +309,10 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
     COMM_TRY(knobs->set(id, given.value, given.origin));
 
   // Weakest source first, so that stronger ones overwrite it.
-  std::vector<std::pair<std::string, std::map<std::string, std::string>>> sources;
-  sources.emplace_back("/etc/comm.conf", read_conf("/etc/comm.conf"));
+  std::vector<Source> sources;
+  sources.push_back(read_conf("/etc/comm.conf", "/etc/comm.conf"));
   if (const char* home = std::getenv("HOME"))
-    sources.emplace_back("~/.comm.conf", read_conf(std::string(home) + "/.comm.conf"));
+    sources.push_back(read_conf(std::string(home) + "/.comm.conf", "~/.comm.conf"));
   std::map<std::string, std::string> from_environment;
   for (char** entry = environ; entry && *entry; ++entry) {
     const std::string_view pair = *entry;
@@ -295,20 +321,20 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
     from_environment[std::string(pair.substr(5, equals - 5))] =
         std::string(pair.substr(equals + 1));
   }
-  sources.emplace_back("environment", std::move(from_environment));
+  sources.push_back({"environment", std::move(from_environment), {}});
 
   std::vector<std::pair<std::string, std::string>> unknown;
   Status first_bad;
-  for (const auto& [origin, values] : sources) {
-    for (const auto& [name, value] : values) {
+  for (const Source& source : sources) {
+    for (const auto& [name, value] : source.values) {
       const KnobRow* row = find_row(name);
       if (row == nullptr) {
-        if (!belongs_to_programs(name)) unknown.emplace_back(name, origin);
+        if (!belongs_to_programs(name)) unknown.emplace_back(name, source.origin);
         continue;
       }
       // Launchers export empty variables: they ask for the table's default.
       const std::string_view wanted = trim(value).empty() ? row->fallback : std::string_view(value);
-      Status status = knobs->set(row->id, wanted, origin);
+      Status status = knobs->set(row->id, wanted, source.origin);
       if (!status && first_bad.is_ok()) first_bad = std::move(status);
     }
   }
@@ -318,6 +344,7 @@ Result<std::shared_ptr<const Knobs>> Knobs::load() {
       parse_subsystems(knobs->get_string(Knob::kDebugSubsys), &unknown_subsystem);
   configure_log(static_cast<LogLevel>(knobs->get_choice(Knob::kDebug)), subsystems,
                 knobs->get_string(Knob::kDebugFile));
+  for (const Source& source : sources) warn_bad_lines(source);
   for (const auto& [name, origin] : unknown) warn_unknown(name, origin);
   if (!unknown_subsystem.empty() && first_bad.is_ok()) {
     first_bad = error(Code::kInvalidArgument,

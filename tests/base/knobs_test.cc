@@ -244,6 +244,14 @@ TEST_F(KnobsTest, WarnAboutAnUnknownNameInAFileToo) {
   EXPECT_THAT(warnings(), HasSubstr("COMM_BUFFSIZES (~/.comm.conf) is not a knob"));
 }
 
+TEST_F(KnobsTest, WarnOnceAboutLinesOfAFileThatSetNothing) {
+  conf("ALGO=ring\n# a comment\n\nSECRET hush # and one\n  \nMAX_NRINGS 3\n");
+  const std::string text = warnings();
+  EXPECT_THAT(text, HasSubstr("lines 4, 6 of ~/.comm.conf: no '=', so no effect"));
+  EXPECT_THAT(text, Not(HasSubstr("hush")));
+  EXPECT_EQ(std::count(text.begin(), text.end(), '\n'), 1);
+}
+
 TEST_F(KnobsTest, SayNothingAboutNamesThatBelongToPrograms) {
   set("COMM_TESTS_SPLIT", "0x7");
   EXPECT_EQ(warnings(), "");

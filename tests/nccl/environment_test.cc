@@ -1,8 +1,12 @@
 // NCCL_* variables reach the COMM_* knobs that they stand for. What a process has read shows in its
 // log: one line for every knob that is set, with the origin of its value.
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <nccl.h>
+#include <sched.h>
+#include <sys/mount.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <string>
@@ -177,6 +181,91 @@ TEST(Environment, IsReadAgainWithEveryCommunicator) {
             }),
             0);
   EXPECT_THAT(read_file(file), HasSubstr("COMM_BUFFSIZE=65536 (NCCL_BUFFSIZE)"));
+}
+
+// What a process logs whose /etc has nothing but these files, one of which may tell that the home
+// folder is `home`. Nothing: the machine does not let this user have such a process.
+std::string log_with_etc(const Variables& variables, const Variables& etc, const TempFolder& home) {
+  const std::string file = home / "log";
+  const auto has_etc = [&] {
+    if (::geteuid() != 0 || ::unshare(CLONE_NEWNS) != 0) return false;
+    if (::mount("none", "/", nullptr, MS_REC | MS_PRIVATE, nullptr) != 0) return false;
+    if (::mount("tmpfs", "/etc", "tmpfs", 0, nullptr) != 0) return false;
+    write_file("/etc/passwd", "root:x:0:0:root:" + home.path() + ":/bin/sh\n");
+    for (const auto& [name, text] : etc) write_file("/etc/" + name, text);
+    return true;
+  };
+  const int verdict = in_child([&] {
+    if (!has_etc()) return 77;
+    ::clearenv();
+    ::setenv("COMM_DEBUG", "INFO", 1);
+    ::setenv("COMM_DEBUG_FILE", file.c_str(), 1);
+    for (const auto& [name, value] : variables) ::setenv(name.c_str(), value.c_str(), 1);
+    ncclUniqueId id;
+    return ncclGetUniqueId(&id) == ncclSuccess ? 0 : 1;
+  });
+  EXPECT_TRUE(verdict == 0 || verdict == 77) << verdict;
+  return verdict == 0 ? read_file(file) : std::string();
+}
+
+TEST(ConfFile, OfTheUserIsStrongerThanThatOfTheMachineAndWeakerThanTheEnvironment) {
+  const TempFolder home;
+  write_file(home / ".nccl.conf", "NCCL_IB_SL=3\nNCCL_IB_SL=4\nNCCL_MAX_NRINGS=2\n");
+  const std::string log = log_with_etc({{"NCCL_MAX_NRINGS", "5"}, {"NCCL_IB_TC", ""}},
+                                       {{"nccl.conf",
+                                         "NCCL_IB_SL=5\n#NCCL_IB_PKEY=1\n NCCL_BUFFSIZE=8192\n"
+                                         "NCCL_IB_TIMEOUT=21\nNCCL_IB_TC=9\n"}},
+                                       home);
+  if (log.empty()) GTEST_SKIP() << "this machine refuses a mount namespace";
+  const std::string own = home / ".nccl.conf";
+  EXPECT_THAT(log, HasSubstr("COMM_IB_SL=3 (NCCL_IB_SL in " + own + ")"));
+  EXPECT_THAT(log, HasSubstr("COMM_MAX_NRINGS=5 (NCCL_MAX_NRINGS)"));
+  EXPECT_THAT(log, HasSubstr("COMM_IB_TIMEOUT=21 (NCCL_IB_TIMEOUT in /etc/nccl.conf)"));
+  EXPECT_THAT(log, Not(HasSubstr("COMM_IB_PKEY")));
+  EXPECT_THAT(log, Not(HasSubstr("COMM_BUFFSIZE")));
+  EXPECT_THAT(log, Not(HasSubstr("COMM_IB_TC")));
+}
+
+TEST(ConfFile, ThatIsNamedStandsInForTheUsers) {
+  const TempFolder home;
+  write_file(home / ".nccl.conf", "NCCL_IB_SL=3\nNCCL_IB_TC=9\n");
+  const std::string named = home / "named";
+  write_file(named, "NCCL_IB_SL=4\n");
+  const std::string log =
+      log_with_etc({{"NCCL_CONF_FILE", named}}, {{"nccl.conf", "NCCL_IB_TIMEOUT=21\n"}}, home);
+  if (log.empty()) GTEST_SKIP() << "this machine refuses a mount namespace";
+  EXPECT_THAT(log, HasSubstr("COMM_IB_SL=4 (NCCL_IB_SL in " + named + ")"));
+  EXPECT_THAT(log, HasSubstr("COMM_IB_TIMEOUT=21 (NCCL_IB_TIMEOUT in /etc/nccl.conf)"));
+  EXPECT_THAT(log, Not(HasSubstr("COMM_IB_TC")));
+}
+
+TEST(ConfFile, OfOursIsStronger) {
+  const TempFolder home;
+  const std::string log =
+      log_with_etc({}, {{"nccl.conf", "NCCL_IB_SL=5\n"}, {"comm.conf", "IB_SL=6\n"}}, home);
+  if (log.empty()) GTEST_SKIP() << "this machine refuses a mount namespace";
+  EXPECT_THAT(log, HasSubstr("COMM_IB_SL=6 (/etc/comm.conf)"));
+}
+
+TEST(ConfFile, WithALineThatSetsNothingIsNamedOnce) {
+  const TempFolder folder;
+  const std::string file = folder / "named";
+  write_file(file, "NCCL_IB_SL=5\nNCCL_IB_TC 9\n\n # a comment\nNCCL_DEBUG\n");
+  const std::string errors = folder / "errors";
+  EXPECT_EQ(in_child([&] {
+              ::clearenv();
+              ::setenv("NCCL_CONF_FILE", file.c_str(), 1);
+              const int to = ::open(errors.c_str(), O_CREAT | O_WRONLY, 0600);
+              if (::dup2(to, 2) != 2) return 2;
+              ncclUniqueId id;
+              for (int i = 0; i < 3; ++i)
+                if (ncclGetUniqueId(&id) != ncclSuccess) return 1;
+              return 0;
+            }),
+            0);
+  const std::string text = read_file(errors);
+  EXPECT_THAT(text, HasSubstr("lines 2, 5 of " + file + ", without '=',"));
+  EXPECT_EQ(text.find("without '='"), text.rfind("without '='"));
 }
 
 }  // namespace
