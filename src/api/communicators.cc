@@ -188,7 +188,9 @@ void end(comm* handle, LastWords&& last_words) {
     last_words(*handle->communicator);
   }
   handle->stage.store(comm::Stage::kClosed, std::memory_order_seq_cst);
-  while (handle->users.load(std::memory_order_seq_cst) > 0)
+  heavy_fence();
+  while (handle->users.load(std::memory_order_seq_cst) > 0 ||
+         handle->in_quick_call.load(std::memory_order_acquire))
     std::this_thread::sleep_for(std::chrono::microseconds(100));
   handle->communicator.reset();
   free_handle(handle);

@@ -62,6 +62,7 @@ bool is_handle(const comm* handle) {
 }  // namespace
 
 Result<comm*> new_handle() {
+  prepare_fences();
   Table& t = table();
   std::lock_guard lock(t.mutex);
   comm* handle = nullptr;

@@ -15,6 +15,7 @@
 #include "comm.h"
 #include "src/api/errors.h"
 #include "src/base/fd.h"
+#include "src/base/fence.h"
 #include "src/base/status.h"
 #include "src/communicator/communicator.h"
 
@@ -26,9 +27,11 @@ struct comm {
 
   // A call counts itself in, then looks at the stage; who ends the handle stores the stage, then
   // waits for the count. One of them sees the other because all four accesses are sequentially
-  // consistent. On x86 that costs a call nothing: its counting is a full barrier anyway.
+  // consistent. A quick call says so in `in_quick_call` instead, with a light fence before it
+  // looks; a handle is used by one thread at a time, but for those that end it.
   std::atomic<Stage> stage{Stage::kFree};
-  std::atomic<int> users{0};        // calls inside this handle right now
+  std::atomic<int> users{0};  // calls inside this handle right now, but a quick one
+  std::atomic<bool> in_quick_call{false};
   std::atomic<bool> ending{false};  // some call ends this handle: the first one to set it
   unsigned generation = 0;          // of fork, when it was made
   std::shared_ptr<libcomm::Communicator> communicator;
@@ -127,24 +130,33 @@ class QuickUse {
  public:
   explicit QuickUse(struct comm* handle) {
     if (handle == nullptr || handle != t_used_handle) return;
-    handle->users.fetch_add(1, std::memory_order_seq_cst);
+    handle->in_quick_call.store(true, std::memory_order_relaxed);
+    light_fence();
     const bool usable = handle->stage.load(std::memory_order_seq_cst) == comm::Stage::kLive &&
                         handle->generation == fork_generation() && handle->blocking;
     if (usable)
       handle_ = handle;
     else
-      handle->users.fetch_sub(1, std::memory_order_acq_rel);
+      handle->in_quick_call.store(false, std::memory_order_release);
   }
-  ~QuickUse() {
-    if (handle_ != nullptr) handle_->users.fetch_sub(1, std::memory_order_acq_rel);
-  }
-  QuickUse(const QuickUse&) = delete;
-  QuickUse& operator=(const QuickUse&) = delete;
+  ~QuickUse() { end(); }
+  QuickUse(QuickUse&& from) noexcept : handle_(std::exchange(from.handle_, nullptr)) {}
+  QuickUse& operator=(QuickUse&&) = delete;
   explicit operator bool() const { return handle_ != nullptr; }
-  // The same use, for longer.
-  HandleUse keep() && { return {HandleUse::Counted(), std::exchange(handle_, nullptr)}; }
+  // The same use, beside others: it is counted now.
+  HandleUse keep() && {
+    handle_->users.fetch_add(1, std::memory_order_seq_cst);
+    HandleUse kept(HandleUse::Counted(), handle_);
+    end();
+    return kept;
+  }
 
  private:
+  void end() {
+    if (handle_ != nullptr) handle_->in_quick_call.store(false, std::memory_order_release);
+    handle_ = nullptr;
+  }
+
   struct comm* handle_ = nullptr;  // non-null: in use by us
 };
 

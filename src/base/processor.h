@@ -1,5 +1,5 @@
-// Hints to the processor: which cache lines are used next (any address is allowed), and that this
-// thread only waits.
+// Hints to the processor: which cache lines are used next (any address is allowed), and which are
+// for others, and that this thread only waits.
 #pragma once
 
 namespace libcomm {
@@ -15,6 +15,16 @@ inline void prefetch_for_writing(const void* line) {
   asm volatile("prefetchw (%0)" : : "r"(line));
 #else
   __builtin_prefetch(line, 1);
+#endif
+}
+
+// Moves a line that has been written down to a cache which other processors share, where they find
+// it sooner (Intel SDM, CLDEMOTE; processors that do not have it take it for a NOP).
+inline void demote(const void* line) {
+#if defined(__x86_64__) || defined(__i386__)
+  asm volatile("cldemote (%0)" : : "r"(line));
+#else
+  static_cast<void>(line);
 #endif
 }
 

@@ -17,7 +17,7 @@ constexpr uint64_t kOwnedAhead = 2;
 constexpr int kMostFetched = 8;
 // How many slots a rank waits for that has none, and how long between two looks.
 constexpr uint64_t kFreedTogether = 8;
-constexpr int kPausesHeldUp = 8;
+constexpr int kPausesHeldUp = 32;
 // Above so many ranks, looking at how far each has come costs more than it saves.
 constexpr int kMostRanksAhead = 8;
 
@@ -87,7 +87,8 @@ OneshotCall OneshotCall::of(const Operation& operation, ReduceKernel kernel, int
   call.to_root = to_root;
   call.awaits_all = to_root ? rank == operation.root : !rooted;
   call.awaits_root = rooted && rank != operation.root;
-  call.publishes = call.bytes > 0 && (!rooted || rank == operation.root);
+  call.one_way = rooted || to_root;
+  call.publishes = call.bytes > 0 && (!call.one_way || (rank == operation.root) == rooted);
   call.lines = OneshotSlot::lines_for(call.bytes);
   // Blocks for each rank that do not share one line: each finds its own without the others', and
   // nobody looks for this rank's. A root that writes one after the other, and does not wait, is
@@ -181,20 +182,22 @@ bool Oneshot::may_publish() {
 // Data and flag of a line arrive together.
 void Oneshot::write_lines(OneshotSlot::Line* lines, const std::byte* from, size_t bytes) {
   constexpr size_t kData = OneshotSlot::kLineData;
+  const OneshotSlot::Line* second = lines + 1;
   for (; bytes > kData; ++lines, from += kData, bytes -= kData) {
     std::memcpy(lines->data, from, kData);  // of a size that is known here
     lines->flag.store(flag_, std::memory_order_release);
   }
   std::memcpy(lines->data, from, bytes);
   lines->flag.store(flag_, std::memory_order_release);
+  if (call_.one_way || view_.share_cores) return;
+  for (; second <= lines; ++second) demote(second);  // peers look at the first all the time
 }
 
 // Makes the lines of a slot that follows this rank's own while it waits for others anyway. Not when
-// a peer may still have to read them, and not of a stream to the root, which comes to them just
-// when this rank may write them again.
+// a peer may still have to read them.
 void Oneshot::own_soon() {
   const uint64_t soon = exchange_ + kOwnedAhead;
-  if (call_.to_root || view_.n > kMostRanksAhead) return;
+  if ((call_.one_way && !call_.publishes) || view_.n > kMostRanksAhead) return;
   for (int i = 0; i < view_.n; ++i) {
     if (i != view_.me && view_.state->exchanged[static_cast<size_t>(i)] + kOneshotSlots < soon)
       return;
@@ -207,8 +210,7 @@ void Oneshot::own_soon() {
 // What this rank takes was there when it first looked: where data goes one way, that of the next
 // call is probably there, too.
 void Oneshot::expect_next() {
-  const bool to_me = call_.to_root && call_.awaits_all && call_.lines > 1;
-  if (!call_.awaits_root && !to_me) return;
+  if (!call_.one_way || call_.publishes) return;
   for (int i = 0; i < view_.n; ++i) {
     if (i == view_.me || !publishes(i)) continue;
     const OneshotSlot& slot = oneshot_slot(view_.parts[i], exchange_ + 1);

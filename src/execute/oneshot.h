@@ -11,7 +11,9 @@
 //
 // Streams of calls run ahead of those that take: who publishes makes the lines of one of the next
 // slots its own before it needs them, and who found what it takes waiting for it fetches what will
-// be there for the next call.
+// be there for the next call. (A full fence in a call would wait for these lines; see
+// src/base/fence.h.) Where all wait for each other, lines that nobody looks at yet are moved down
+// to where they are found sooner.
 //
 // It is the fused form of the algorithm `oneshot`: reductions combine ranks 0, 1, 2, ... in order,
 // rounded once.
@@ -35,9 +37,10 @@ struct OneshotCall {
   Signature signature;  // but for the number
   uint64_t kind = 0;    // a hash of it
   Collective collective = Collective::kBarrier;
-  bool publishes = false;   // this rank's data
+  bool publishes = false;   // this rank's data, which others need
   bool root_alone = false;  // only the root publishes any
   bool to_root = false;     // only the root needs any
+  bool one_way = false;     // either of the two
   bool awaits_all = true;   // this rank needs something from every other
   bool awaits_root = false;
   int root = 0;

@@ -2,21 +2,10 @@
 // mapped, so it works between processes; a peer that rings pays one load while nobody sleeps.
 #pragma once
 
+#include "src/base/fence.h"
 #include "transports/shm/layout.h"
 
 namespace libcomm::shm {
-
-// Everything stored before is visible to others before anything loaded after is taken.
-inline void full_fence() {
-#if defined(__SANITIZE_THREAD__)
-  // ThreadSanitizer does not model fences; a read-modify-write orders the same on what we build
-  // for.
-  static std::atomic<uint32_t> word;
-  (void)word.fetch_add(0, std::memory_order_seq_cst);
-#else
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-#endif
-}
 
 // The slow half of ring(): bumps the futex word and wakes every sleeper.
 void ring_sleepers(Doorbell& bell);

@@ -79,8 +79,8 @@ Status PeerSegments::share(uint64_t segment, bool replace) {
 // Takes away the entries of segments that this process has freed, and tells the peers.
 void PeerSegments::withdraw_freed() {
   const uint64_t freed = segments_freed();
-  if (freed == freed_seen_) return;
-  freed_seen_ = freed;
+  if (freed == freed_seen_.load(std::memory_order_relaxed)) return;
+  freed_seen_.store(freed, std::memory_order_relaxed);
   RankControl& mine = control(my_index_);
   bool changed = false;
   for (auto& set : mine.segments)
@@ -95,10 +95,17 @@ void PeerSegments::withdraw_freed() {
 }
 
 void PeerSegments::drop_freed() {
+  const bool is_idle = !has_mappings_.load(std::memory_order_relaxed) &&
+                       freed_seen_.load(std::memory_order_relaxed) == segments_freed();
+  if (is_idle) return;
   std::lock_guard lock(mutex_);
   withdraw_freed();
-  for (size_t i = 0; i < peers_.size(); ++i)
+  bool has_mappings = false;
+  for (size_t i = 0; i < peers_.size(); ++i) {
     if (!peers_[i].mappings.empty()) drop_gone(i);
+    has_mappings = has_mappings || !peers_[i].mappings.empty();
+  }
+  has_mappings_.store(has_mappings, std::memory_order_relaxed);
 }
 
 void PeerSegments::drop_gone(size_t index) {
@@ -133,6 +140,7 @@ Result<std::byte*> PeerSegments::map(size_t index, uint64_t segment, uint64_t of
     if (found == mappings.end()) {
       COMM_ASSIGN(Mapping fresh, open(index, segment));
       found = mappings.insert(mappings.end(), fresh);
+      has_mappings_.store(true, std::memory_order_relaxed);
     }
     memory = found->memory;
     size = found->bytes;

@@ -6,6 +6,7 @@
 // Members in this process need neither: their very pointers are used.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <mutex>
 #include <span>
@@ -56,8 +57,9 @@ class PeerSegments {
   const std::shared_ptr<GroupMemory> memory_;
   const std::vector<Member> members_;
   const size_t my_index_;
-  std::mutex mutex_;
-  uint64_t freed_seen_ = 0;
+  std::mutex mutex_;  // written under it; the two atomics are looked at without, before each call
+  std::atomic<uint64_t> freed_seen_ = 0;
+  std::atomic<bool> has_mappings_ = false;
   size_t next_way_ = 0;  // which entry of a full set is given up next
   std::vector<Peer> peers_;
 };
