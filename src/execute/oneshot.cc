@@ -362,6 +362,7 @@ bool Oneshot::finish_within(int looks) {
   for (int i = 0; i < looks; ++i) {
     if (!published_) {
       if (!may_publish()) {
+        if (view_.share_cores) return false;  // who frees slots may wait for this very core
         for (int k = 0; k < kPausesHeldUp; ++k) relax();
         continue;
       }
