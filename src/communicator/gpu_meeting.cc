@@ -63,7 +63,7 @@ Status GpuMeeting::meet(const Operation& operation, GpuCard mine, cuda::LateArgu
     if (!in) return communicator_.fail(in.status());
     auto out = reach(cards[peer].out);
     if (!out) return communicator_.fail(out.status());
-    buffers[peer] = {*in, *out};
+    buffers[peer] = {*in, *out, cards[peer].scalar};
   }
   const PeerKernel kernel = peer_kernel(operation, communicator_.rank_, buffers);
   if (kernel.reduction) arguments->reduction = *kernel.reduction;

@@ -16,6 +16,7 @@ class Communicator;
 struct GpuCard {
   Signature signature;  // filled in by meet()
   uint64_t reachable = 0;
+  uint64_t scalar = 0;           // of a pre-multiplied operator: the bits of one element
   cuda::ExportedMemory in, out;  // no address: it has no such buffer
 };
 

@@ -248,8 +248,7 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   queue_->kernels_ = memory->kernels();
   on_its_gpu_ = memory->context() == queue_->gpu_.context;
   const auto is_direct = [](const Operation& operation) {
-    return operation.on_gpu && !operation.premultiply && has_peer_kernels(operation.collective) &&
-           moves_bytes(operation);
+    return operation.on_gpu && has_peer_kernels(operation.collective) && moves_bytes(operation);
   };
   if (std::none_of(operations.begin(), operations.end(), is_direct)) return Status::ok();
   const OutsideCapture outside(queue_->driver_);
@@ -616,7 +615,10 @@ Status GpuWork::run_meeting(const Stage& stage, std::byte* slot) {
   if (!scope.status()) return communicator_.fail(scope.status());
   const OutsideCapture outside(queue_->driver_);
   GpuMeeting meeting(communicator_, memory);
-  COMM_TRY(meeting.meet(operation, cards_[stage.direct], arguments_, &together_));
+  GpuCard card = cards_[stage.direct];
+  const void* scalar = stage.scalars.empty() ? operation.scalar.data() : stage.scalars.front().at;
+  std::memcpy(&card.scalar, scalar, size_of(operation.type));
+  COMM_TRY(meeting.meet(operation, card, arguments_, &together_));
   // Others may have heard of a failure by now, and given their memory up.
   if (communicator_.failure_.failed()) return communicator_.failure_.reason();
   if (together_ || paths_[stage.direct] == StagingPlace::Path::kOwnStages) return Status::ok();

@@ -81,7 +81,11 @@ class Kernel {
     reduction.divisor = operation_.average ? nranks_ : 1;
     reduction.count = count;
     reduction.source_count = nranks_;
-    for (int peer = 0; peer < nranks_; ++peer) reduction.sources[peer] = of(peer).in + offset;
+    if (operation_.premultiply) reduction.scaled_source = cuda::kEverySource;
+    for (int peer = 0; peer < nranks_; ++peer) {
+      reduction.sources[peer] = of(peer).in + offset;
+      reduction.scalars[peer] = of(peer).scalar;
+    }
     return reduction;
   }
 

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <optional>
 #include <span>
 
@@ -23,6 +24,7 @@ namespace libcomm {
 struct PeerBuffers {
   const std::byte* in = nullptr;
   std::byte* out = nullptr;
+  uint64_t scalar = 0;  // of a pre-multiplied operator: the bits of one element
 };
 
 // Whether a collective can be done so, whatever the buffers are. The same at all ranks of a call.

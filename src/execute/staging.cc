@@ -120,7 +120,10 @@ class Planner {
         continue;
       const auto path = paths_.empty() ? StagingPlace::Path::kStaged : paths_[i];
       const bool direct = path != StagingPlace::Path::kStaged;
-      if (direct) add_direct(Stage::Kind::kMeet, i);
+      if (direct) {
+        add_direct(Stage::Kind::kMeet, i);
+        if (operation.gpu_scalar != nullptr) add_scalar(operation, 0);
+      }
       if (path == StagingPlace::Path::kPeers)
         add_direct(Stage::Kind::kLeave, i);
       else
@@ -174,6 +177,13 @@ class Planner {
     closed_ = true;
   }
 
+  void add_scalar(const Operation& operation, size_t index) {
+    Stage& stage = stages_.back();
+    std::byte* scalar = take(sizeof operation.scalar);
+    stage.in.push_back({scalar, operation.gpu_scalar, size_of(operation.type)});
+    stage.scalars.push_back({index, scalar});
+  }
+
   // Elements [begin, end) of every block of a collective, in the current stage.
   void add_window(const Operation& operation, size_t begin, size_t end) {
     Stage& stage = stages_.back();
@@ -212,9 +222,7 @@ class Planner {
       if (operation.tables) staged.table_hash = mix(operation.table_hash, begin, end);
     }
     if (operation.gpu_scalar != nullptr) {
-      std::byte* scalar = take(sizeof operation.scalar);
-      stage.in.push_back({scalar, operation.gpu_scalar, size_of(operation.type)});
-      stage.scalars.push_back({stage.operations.size(), scalar});
+      add_scalar(operation, stage.operations.size());
       staged.gpu_scalar = nullptr;
     }
     stage.operations.push_back(std::move(staged));

@@ -15,9 +15,10 @@
 //
 // Where the ranks reach each other's GPU memory, each collective that peer kernels can do
 // (src/execute/peer_kernels.h) has two stages that stage nothing: in kMeet the ranks tell each
-// other where their buffers are, whereupon the stream runs the kernel; in kLeave they wait for each
-// other's. If some rank's buffers cannot be reached, the call is staged after all, within kMeet;
-// the rank itself may have the stages for it instead of kLeave.
+// other where their buffers are (and a scalar on the GPU, the one thing that is staged then),
+// whereupon the stream runs the kernel; in kLeave they wait for each other's. If some rank's
+// buffers cannot be reached, the call is staged after all, within kMeet; the rank itself may have
+// the stages for it instead of kLeave.
 //
 // There messages of kLeastInPlace bytes and more are not staged either: the receiver's kernel
 // copies each out of the sender's memory. The stages of a group's messages are kMessages: in the

@@ -66,7 +66,7 @@ struct Shape {
   int sources;
   int destinations = 1;
   int divisor = 1;
-  int scaled = -1;
+  int scaled = kNoSource;
   int in_place = -1;    // the last destination is this source
   bool aligned = true;  // else every array is shifted by another number of elements
 
@@ -78,10 +78,17 @@ struct Shape {
   }
 };
 
+// Neighbours differ in their last bit.
+uint64_t scalar_of(int source, uint64_t scalar) {
+  return scalar ^ static_cast<uint64_t>(source % 2);
+}
+
 Bytes expected(const Shape& shape, std::vector<Bytes> sources, uint64_t scalar) {
-  if (shape.scaled >= 0) {
-    Bytes& own = sources[static_cast<size_t>(shape.scaled)];
-    scale_elements(own.data(), own.data(), shape.count, shape.type, &scalar);
+  for (int s = 0; s < shape.sources; ++s) {
+    if (s != shape.scaled && shape.scaled != kEverySource) continue;
+    Bytes& own = sources[static_cast<size_t>(s)];
+    const uint64_t its = scalar_of(s, scalar);
+    scale_elements(own.data(), own.data(), shape.count, shape.type, &its);
   }
   std::vector<const void*> pointers;
   for (const Bytes& source : sources) pointers.push_back(source.data());
@@ -123,7 +130,7 @@ class Bench {
     arguments.op = shape.op;
     arguments.divisor = shape.divisor;
     arguments.scaled_source = shape.scaled;
-    arguments.scalar = scalar;
+    for (int s = 0; s < shape.sources; ++s) arguments.scalars[s] = scalar_of(s, scalar);
     arguments.count = shape.count;
     arguments.source_count = shape.sources;
     arguments.destination_count = shape.destinations;
@@ -187,7 +194,7 @@ void check_bits(Machine& machine, DataType type,
                 .count = sources[0].size(),
                 .sources = static_cast<int>(sources.size())};
     for (int divisor : {1, 2, 3, 1024}) {
-      for (int scaled : {-1, 0}) {
+      for (int scaled : {kNoSource, 0, kEverySource}) {
         shape.divisor = divisor;
         shape.scaled = scaled;
         if (!bench.run(shape, content, scalar)) return;
@@ -219,10 +226,11 @@ void check_reductions(Machine& machine, DataType type, const std::vector<size_t>
           const std::vector<Bytes> used(content.begin(), content.begin() + sources);
           for (const bool aligned : {true, false}) {
             shape.aligned = aligned;
-            // Plain; an average; an own source that is scaled, in place; all of it together.
-            for (const int way : {0, 1, 2, 3}) {
+            // Plain; an average; an own source that is scaled, in place; all of it together; all
+            // sources scaled.
+            for (const int way : {0, 1, 2, 3, 4}) {
               shape.divisor = way % 2 == 1 ? sources + 1 : 1;
-              shape.scaled = way >= 2 ? sources / 2 : -1;
+              shape.scaled = way == 4 ? kEverySource : way >= 2 ? sources / 2 : kNoSource;
               shape.in_place = way >= 2 ? sources - 1 : -1;
               shape.destinations = way % 2 == 1 ? 3 : 1;
               if (!bench.run(shape, used, scalar)) return;

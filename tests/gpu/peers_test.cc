@@ -327,23 +327,77 @@ TEST(Peers, StageSomeCallsOfAGroup) {
   }
 }
 
-// A pre-multiplied sum whose factor is in GPU memory.
-TEST(Peers, StagePreMultipliedSums) {
+// Pre-multiplied sums, whose factors are of the host or on the GPU, on one stream and in a graph.
+// Nothing but the factor goes to the host.
+TEST(Peers, PreMultiplySums) {
+  NEED_DOUBLE();
+  for (const bool on_the_gpu : {false, true}) {
+    world::run(on_gpu(0, 3), [&](Rank& rank) {
+      with_stream([&](gpu::Stream stream) {
+        const float mine = static_cast<float>(rank.rank + 1) * 10;
+        Floats data(30000), sums(30000), block(10000), factor(1);
+        factor.set(on_the_gpu ? mine : 0, stream);
+        data.set(static_cast<float>(rank.rank + 1), stream);
+        gpu::synchronise(stream);
+        commRedOp_t op = commSum;
+        if (on_the_gpu)
+          COMM_OK(rank, commRedOpCreatePreMulSum(&op, factor.on_gpu(), commFloat, commScalarDevice,
+                                                 rank.comm));
+        else
+          COMM_OK(rank, commRedOpCreatePreMulSum(&op, const_cast<float*>(&mine), commFloat,
+                                                 commScalarHostImmediate, rank.comm));
+        const auto add = [&] {
+          COMM_OK(rank, commAllReduce(data.on_gpu(), sums.on_gpu(), data.count(), commFloat, op,
+                                      rank.comm, of(stream)));
+          COMM_OK(rank, commReduceScatter(data.on_gpu(), block.on_gpu(), block.count(), commFloat,
+                                          op, rank.comm, of(stream)));
+        };
+        const auto check = [&](float sum) {
+          sums.take(stream);
+          block.take(stream);
+          gpu::synchronise(stream);
+          rank.expect(sums.all(sum), "a wrong sum");
+          rank.expect(block.all(sum), "a wrong block of sums");
+        };
+        const uint64_t before = count("d2h_bytes") + count("h2d_bytes");
+        add();
+        gpu::synchronise(stream);
+        rank.expect(count("d2h_bytes") + count("h2d_bytes") ==
+                        before + (on_the_gpu ? 2 * sizeof(float) : 0),
+                    "bytes went over the host");
+        check(10 + 40 + 90);
+        const gpu::Graph graph(stream, add);
+        if (on_the_gpu) factor.set(mine + 1, stream);
+        graph.launch(stream);
+        check(10 + 40 + 90 + (on_the_gpu ? 1 + 2 + 3 : 0));
+        COMM_OK(rank, commRedOpDestroy(op, rank.comm));
+      });
+    });
+  }
+}
+
+// The same where one rank's memory cannot be reached.
+TEST(Peers, StagePreMultipliedSumsOfMemoryThatIsNotReached) {
   NEED_DOUBLE();
   world::run(on_gpu(0, 2), [](Rank& rank) {
     with_stream([&](gpu::Stream stream) {
       Floats data(1000), factor(1);
+      constexpr size_t kBytes = 1000 * sizeof(float);
+      auto* apart = static_cast<float*>(gpu::allocate_managed(kBytes));
       factor.set(10, stream);
       data.set(static_cast<float>(rank.rank + 1), stream);
+      gpu::copy(apart, data.on_gpu(), kBytes, stream);
+      float* const at = rank.rank == 0 ? apart : data.on_gpu();
       commRedOp_t op = commSum;
       COMM_OK(rank, commRedOpCreatePreMulSum(&op, factor.on_gpu(), commFloat, commScalarDevice,
                                              rank.comm));
-      COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat, op,
-                                  rank.comm, of(stream)));
+      COMM_OK(rank, commAllReduce(at, at, data.count(), commFloat, op, rank.comm, of(stream)));
+      gpu::copy(data.on_gpu(), at, kBytes, stream);
       data.take(stream);
       gpu::synchronise(stream);
       rank.expect(data.all(30), "a wrong sum");
       COMM_OK(rank, commRedOpDestroy(op, rank.comm));
+      gpu::free(apart);
     });
   });
 }

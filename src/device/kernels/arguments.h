@@ -14,6 +14,7 @@ inline constexpr int kMaxSources = 64;
 inline constexpr int kMaxDestinations = 64;
 inline constexpr int kMaxSegments = 64;
 inline constexpr size_t kMaxArgumentBytes = 4096;
+inline constexpr int kNoSource = -1, kEverySource = -2;
 
 // Every destination becomes finish(sources[0] op sources[1] op ...), element by element, combined
 // in the order of the sources: the bits that find_reduce_kernel's kernels (src/reduce/reduce.h)
@@ -22,15 +23,14 @@ inline constexpr size_t kMaxArgumentBytes = 4096;
 struct ReduceArguments {
   DataType type = DataType::kFloat32;
   ReduceOp op = ReduceOp::kSum;
-  int divisor = 1;  // as in ReduceArgs
-  int scaled_source =
-      -1;                // this source is multiplied by `scalar` first, rounded to `type`; -1: none
-  uint64_t scalar = 0;   // the bits of one element of `type`, in the low bytes
-  size_t count = 0;      // elements
-  int source_count = 0;  // 1 to kMaxSources; 1 without division and scalar copies bits
-  int destination_count = 0;  // 1 to kMaxDestinations
+  int divisor = 1;                // as in ReduceArgs
+  int scaled_source = kNoSource;  // multiplied by its scalar first, rounded to `type`
+  size_t count = 0;               // elements
+  int source_count = 0;           // 1 to kMaxSources; 1 without division and scalar copies bits
+  int destination_count = 0;      // 1 to kMaxDestinations
   const void* sources[kMaxSources] = {};
   void* destinations[kMaxDestinations] = {};
+  uint64_t scalars[kMaxSources] = {};  // the bits of one element of `type`, in the low bytes
 };
 static_assert(sizeof(ReduceArguments) <= kMaxArgumentBytes);
 

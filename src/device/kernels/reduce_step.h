@@ -25,9 +25,7 @@ class Reduction {
   using Wide = typename F::Wide;
 
   explicit COMM_DEVICE_CODE Reduction(const ReduceArguments& arguments)
-      : args_(arguments),
-        divider_(arguments.divisor),
-        scalar_(F::decode(static_cast<Bits>(arguments.scalar))) {}
+      : args_(arguments), divider_(arguments.divisor) {}
 
   // The part of thread `place`.
   COMM_DEVICE_CODE void run(const Place& place) const {
@@ -96,9 +94,10 @@ class Reduction {
     Wide next[kLanes];
     COMM_UNROLL
     for (int i = 0; i < kLanes; ++i) next[i] = F::decode(element_of<Bits>(pack, i));
-    if (source == args_.scaled_source) {
+    if (scales(source)) {
+      const Wide scalar = scalar_of(source);
       COMM_UNROLL
-      for (int i = 0; i < kLanes; ++i) next[i] = scale(next[i]);
+      for (int i = 0; i < kLanes; ++i) next[i] = scale(next[i], scalar);
     }
     if (source == 0) {
       COMM_UNROLL
@@ -121,10 +120,10 @@ class Reduction {
 
   COMM_DEVICE_CODE Bits combine_elements(Bits first, size_t at) const {
     Wide sum[1] = {F::decode(first)};
-    if (args_.scaled_source == 0) sum[0] = scale(sum[0]);
+    if (scales(0)) sum[0] = scale(sum[0], scalar_of(0));
     for (int s = 1; s < args_.source_count; ++s) {
       Wide next[1] = {F::decode(load<Bits>(number(args_.sources[s]) + at))};
-      if (s == args_.scaled_source) next[0] = scale(next[0]);
+      if (scales(s)) next[0] = scale(next[0], scalar_of(s));
       combine_all<F>(args_.op, sum, next);
     }
     return F::encode(divider_.apply(sum[0]));
@@ -132,17 +131,22 @@ class Reduction {
 
   // One source as it is: its bits, whatever these are.
   COMM_DEVICE_CODE bool copies() const {
-    return args_.source_count == 1 && args_.divisor == 1 && args_.scaled_source != 0;
+    return args_.source_count == 1 && args_.divisor == 1 && !scales(0);
   }
 
+  COMM_DEVICE_CODE bool scales(int source) const {
+    return args_.scaled_source == kEverySource || args_.scaled_source == source;
+  }
+  COMM_DEVICE_CODE Wide scalar_of(int source) const {
+    return F::decode(static_cast<Bits>(args_.scalars[source]));
+  }
   // The product is rounded to the type, as if it had been stored.
-  COMM_DEVICE_CODE Wide scale(Wide wide) const {
-    return F::decode(F::encode(combine<F, ReduceOp::kProd>(wide, scalar_)));
+  static COMM_DEVICE_CODE Wide scale(Wide wide, Wide scalar) {
+    return F::decode(F::encode(combine<F, ReduceOp::kProd>(wide, scalar)));
   }
 
   const ReduceArguments& args_;
   Divider<F> divider_;
-  Wide scalar_;
 };
 
 }  // namespace libcomm::cuda
