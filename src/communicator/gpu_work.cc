@@ -32,9 +32,6 @@ size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 // which a context has few (CUDA_DEVICE_MAX_CONNECTIONS, 8 where it is not set).
 constexpr int kMostWaitingStreams = 4;
 
-// Works of graphs: these may come to a wait for this process's ranks at any time.
-std::atomic<int> g_in_graphs{0};
-
 // Queues that nobody has any more.
 ForkMutex& g_unused_mutex = *new ForkMutex;
 std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
@@ -130,7 +127,6 @@ void GpuQueue::end_unused(double seconds) {
 }
 
 void GpuQueue::end_stale() {
-  if (g_in_graphs.load(std::memory_order_acquire) != 0) return;
   {
     const std::lock_guard lock(g_unused_mutex);
     std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
@@ -334,7 +330,7 @@ bool GpuWork::follows_at(size_t index) const {
 }
 
 GpuWork::~GpuWork() {
-  if (in_graph_) g_in_graphs.fetch_sub(1, std::memory_order_acq_rel);
+  if (in_graph_) PendingWork::graph_gone();
 }
 
 // The graph, and what is instantiated of it, keeps the work.
@@ -348,8 +344,8 @@ Status GpuWork::give_to_graph(CUgraph graph) {
   COMM_TRY(driver.check(driver.user_object_create(&object, kept.get(), drop, 1, kNoDestructorSync),
                         "cuUserObjectCreate"));
   (void)kept.release();
+  PendingWork::graph_made();
   in_graph_ = true;
-  g_in_graphs.fetch_add(1, std::memory_order_acq_rel);
   queue_->has_graphs_ = true;
   return driver.check(driver.graph_retain(graph, object, 1, kMoveReference),
                       "cuGraphRetainUserObject");

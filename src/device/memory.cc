@@ -44,6 +44,13 @@ void forget_the_parents() {
 }
 std::mutex& g_begin_mutex = *new std::mutex;  // held while the GPU is waited for: no ForkMutex
 std::atomic<int> g_pending{0};
+std::atomic<int> g_graphs{0};  // grows with g_begin_mutex
+
+// With g_begin_mutex.
+bool somebody_may_wait() {
+  return g_pending.load(std::memory_order_acquire) != 0 ||
+         g_graphs.load(std::memory_order_acquire) != 0;
+}
 
 }  // namespace
 
@@ -124,7 +131,7 @@ void PinnedBuffer::spare() noexcept {
 
 void PinnedBuffer::free_spare(const Driver& driver) {
   const std::lock_guard nobody_begins(g_begin_mutex);
-  if (g_pending.load(std::memory_order_acquire) != 0) return;
+  if (somebody_may_wait()) return;
   std::vector<Spare> spare;
   std::vector<End> ends;
   {
@@ -177,7 +184,7 @@ void end_when_idle(Ending when, std::function<void()> end) noexcept {
 void end_stale(const Driver& driver) {
   if (g_stale.load(std::memory_order_acquire) == 0) return;
   const std::unique_lock nobody_begins(g_begin_mutex, std::try_to_lock);
-  if (!nobody_begins || g_pending.load(std::memory_order_acquire) != 0) return;
+  if (!nobody_begins || somebody_may_wait()) return;
   std::vector<End> ends;
   {
     const std::lock_guard lock(g_spare_mutex);
@@ -202,6 +209,13 @@ void PendingWork::begin_in_host_function() noexcept {
 }
 
 void PendingWork::end() noexcept { g_pending.fetch_sub(1, std::memory_order_acq_rel); }
+
+void PendingWork::graph_made() {
+  const std::lock_guard lock(g_begin_mutex);
+  g_graphs.fetch_add(1, std::memory_order_acq_rel);
+}
+
+void PendingWork::graph_gone() noexcept { g_graphs.fetch_sub(1, std::memory_order_acq_rel); }
 
 Result<Event> Event::create(const Driver& driver) {
   Event event;

@@ -51,7 +51,7 @@ class PinnedBuffer {
   size_t size() const { return bytes_; }
 
   // Frees what is to spare, and ends what was left to end_when_idle(), unless some rank of the
-  // process waits for others in a stream.
+  // process waits for others in a stream, or may do so for a graph.
   static void free_spare(const Driver& driver);
 
  private:
@@ -94,6 +94,10 @@ class PendingWork {
   // The same in a host function, which must not wait.
   static void begin_in_host_function() noexcept;
   static void end() noexcept;
+  // There is a graph with such work, which begins whenever the graph comes to it. Not while spare
+  // memory is being freed.
+  static void graph_made();
+  static void graph_gone() noexcept;
 };
 
 // For what the driver may only end while it waits for all that the GPU does, as it may with mapped
@@ -101,7 +105,8 @@ class PendingWork {
 // thread; calls nothing of the driver.
 enum class Ending { kWithCommunicators, kSoon };  // by free_spare(); by end_stale() too
 void end_when_idle(Ending when, std::function<void()> end) noexcept;
-// Ends what is to end soon, unless some rank of the process waits for others in a stream.
+// Ends what is to end soon, unless some rank of the process waits for others in a stream, or may do
+// so for a graph.
 void end_stale(const Driver& driver);
 
 // An event without timing. Ended with its context current.

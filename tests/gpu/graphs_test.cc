@@ -85,4 +85,40 @@ TEST(Graph, OfACommunicatorThatHasEndedDoesNotHang) {
   });
 }
 
+// The engine lets mappings go, for which the driver waits for all streams, when a graph is captured
+// and launched, which needs the engine.
+TEST(Graph, MayBeLaunchedWhileMappingsOfOthersMemoryEnd) {
+  if (!gpu::is_double()) GTEST_SKIP() << "needs a stream that the double pauses";
+  const auto pause = gpu::control<void(void*)>("cuda_double_pause");
+  const auto resume = gpu::control<void(void*)>("cuda_double_resume");
+  const auto begin = [](int) { gpu::use(0); };
+  world::run({.nranks = 2, .kind = world::Kind::kProcesses, .begin = begin}, [&](Rank& rank) {
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(1000);
+      data.set(1, stream);
+      COMM_OK(rank, sum(data, rank.comm, stream));  // the first call on memory waits for its end
+      for (int round = 0; round < 60; ++round) {
+        comm_t other = nullptr;
+        COMM_OK(rank, commSplit(rank.comm, 0, rank.rank, &other, nullptr));
+        data.set(1, stream);
+        COMM_OK(rank, sum(data, other, stream));
+        gpu::synchronise(stream);
+        // What the other communicator has mapped stays while a stream of this one is held up.
+        pause(stream);
+        COMM_OK(rank, sum(data, rank.comm, stream));
+        COMM_OK(rank, commDestroy(other));
+        resume(stream);
+        gpu::synchronise(stream);
+        const gpu::Graph graph(stream, [&] { COMM_OK(rank, sum(data, rank.comm, stream)); });
+        graph.launch(stream);
+        data.take(stream);
+        gpu::synchronise(stream);
+        rank.expect(data.all(8), "a wrong sum");
+      }
+    }
+    gpu::destroy(stream);
+  });
+}
+
 }  // namespace
