@@ -97,6 +97,11 @@ class Bootstrap {
   virtual size_t departures() const { return 0; }
   virtual bool has_left(int /*peer*/) const { return false; }
 
+  // An operation of this rank waits in vain. Not OK when that is because a host of the group, here
+  // or elsewhere, does not answer any more, or because the group has failed; all ranks then know.
+  // Takes up to three seconds where the group spans hosts. Any thread.
+  virtual Status inquire() { return Status::ok(); }
+
   // This rank leaves in good order: its connections closing is no longer news to the others.
   virtual void leave() = 0;
 

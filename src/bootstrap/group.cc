@@ -216,6 +216,7 @@ class Group final : public Bootstrap {
   bool has_left(int peer) const override { return monitor_->left_since(peer).has_value(); }
   void watch_process(int peer, int64_t pid) override { monitor_->watch_process(peer, pid); }
   void raise(News news, const Status& reason) override { monitor_->raise(news, reason); }
+  Status inquire() override { return monitor_->inquire(); }
   void leave() override {
     if (generation_ == fork_generation()) monitor_->leave();
   }

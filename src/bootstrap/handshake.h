@@ -36,7 +36,7 @@ bool equal_secret(std::span<const unsigned char> a, std::span<const unsigned cha
 Status random_bytes(std::span<unsigned char> out);
 
 constexpr uint32_t kHandshakeMagic = 0x4d4d4f43;  // "COMM"
-constexpr uint16_t kHandshakeVersion = 1;
+constexpr uint16_t kHandshakeVersion = 2;
 
 // The library's own purposes, beside those of bootstrap.h's Purpose.
 enum class Use : uint16_t {

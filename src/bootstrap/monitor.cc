@@ -29,6 +29,9 @@ constexpr double kGoodbyeGrace = 0.05;
 // for.
 constexpr double kRepairPatience = 10;
 
+// How long a rank waits for what an inquiry brings to light, elsewhere too.
+constexpr double kInquiryTakes = 3;
+
 constexpr uint16_t kControl = static_cast<uint16_t>(Use::kControl);
 
 }  // namespace
@@ -221,6 +224,7 @@ void Monitor::flush(Link& link) {
 }
 
 void Monitor::drop_link(int fd) {
+  inquiry_.forget(fd);
   epoll_remove(epoll_.get(), fd);
   links_.erase(fd);
 }
@@ -230,7 +234,8 @@ void Monitor::read_link(int fd, Calls* calls) {
   for (;;) {
     char piece[4096];
     size_t count = 0;
-    const Moved moved = read_some(fd, piece, sizeof piece, &count);
+    int problem = 0;
+    const Moved moved = read_some(fd, piece, sizeof piece, &count, &problem);
     if (moved == Moved::kNothing) return;
     if (moved == Moved::kClosed) {
       const bool welcomed = links_.at(fd).welcomed;
@@ -240,7 +245,7 @@ void Monitor::read_link(int fd, Calls* calls) {
       if (!welcomed)
         peer_left(peer, kTellAfter);
       else if (!left_.contains(peer))
-        declare_dead(peer, "its connection closed", calls);
+        link_broke(peer, problem, calls);
       return;
     }
     Link& link = links_.at(fd);
@@ -280,6 +285,9 @@ void Monitor::take_news(int from, const ParsedNews& news, Calls* calls) {
       return;
     case NewsType::kRevoke:
       if (spread(news.type, news.reason)) calls->emplace_back(News::kRevoke, news.reason);
+      return;
+    case NewsType::kAsk:
+      open_inquiry();
       return;
   }
 }
@@ -328,6 +336,51 @@ void Monitor::declare_dead(int peer, const char* how, Calls* calls) {
             peer, who, how)
           .with_peer(peer);
   if (spread(NewsType::kDeath, reason)) calls->emplace_back(News::kDeath, reason);
+}
+
+// ---- Hosts that do not answer ----------------------------------------------------------------
+
+bool Monitor::is_here(int peer) const {
+  return std::binary_search(host_ranks_.begin(), host_ranks_.end(), peer);
+}
+
+void Monitor::open_inquiry() {
+  if (leaving_ || failure_.has_value() || !inquiry_.open()) return;
+  const std::string question = encode_news(NewsType::kAsk, Status());
+  for (auto& [fd, link] : links_) {
+    if (link.peer == kRootLink) continue;
+    send_on(link, question);
+    inquiry_.asked(fd, link.peer, !is_here(link.peer));
+  }
+}
+
+void Monitor::close_inquiry(Calls* calls) {
+  inquiry_.close();
+  if (inquiry_.silent().empty() || leaving_ || failure_.has_value()) return;
+  const auto first = static_cast<size_t>(*inquiry_.silent().begin());
+  const std::string who = first < peers_.size() ? peers_[first].to_string() : "";
+  const Status reason = unreachable(inquiry_, rank_, who);
+  if (spread(NewsType::kDeath, reason)) calls->emplace_back(News::kDeath, reason);
+}
+
+Status Monitor::inquire() {
+  std::unique_lock lock(mutex_);
+  if (host_ranks_.size() == static_cast<size_t>(nranks_)) return Status::ok();
+  open_inquiry();
+  wake();
+  const Deadline until = Deadline::after(Seconds(kInquiryTakes));
+  while (!failure_.has_value() && !leaving_ && !until.passed())
+    changed_.wait_for(lock, std::chrono::milliseconds(until.poll_ms(1000)));
+  return failure_.value_or(Status::ok());
+}
+
+// A link ended without a goodbye. Where that is the network's doing, others may have ended, too,
+// and which do tells who is cut off.
+void Monitor::link_broke(int peer, int problem, Calls* calls) {
+  if (!says_unreachable(problem)) return declare_dead(peer, "its connection closed", calls);
+  open_inquiry();
+  inquiry_.note_silent(peer);
+  if (!inquiry_.is_open()) close_inquiry(calls);  // there was one a moment ago
 }
 
 void Monitor::call(const Calls& calls) {
@@ -545,6 +598,12 @@ int Monitor::tick(Calls* calls) {
                          fmt::format("rank {} cannot accept connections of its group", rank_))
             .with_peer(rank_);
     if (spread(NewsType::kAbort, reason)) calls->emplace_back(News::kAbort, reason);
+  }
+  if (inquiry_.is_open()) {
+    if (inquiry_.until().passed())
+      close_inquiry(calls);
+    else
+      wait_ms = inquiry_.until().poll_ms(wait_ms);
   }
   if (repair_.has_value() && repair_->deadline.passed()) next_address();
   if (repair_.has_value()) wait_ms = repair_->deadline.poll_ms(wait_ms);

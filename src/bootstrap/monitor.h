@@ -27,6 +27,7 @@
 #include "src/bootstrap/bootstrap.h"
 #include "src/bootstrap/dial.h"
 #include "src/bootstrap/doorkeeper.h"
+#include "src/bootstrap/inquiry.h"
 #include "src/bootstrap/news.h"
 #include "src/bootstrap/peer.h"
 
@@ -62,6 +63,9 @@ class Monitor {
   Status await_links(const std::set<int>& peers, const WaitLimits& limits);
   // Waits until the group has failed or `peer` is known to have left, at most until `until`.
   void await_news_of(int peer, const Deadline& until);
+  // This rank waits in vain: do all hosts of the group answer? Waits until that is known; the
+  // failure of the group, when one does not, or for what else it has failed.
+  Status inquire();
 
   void watch_process(int peer, int64_t pid);
   void raise(News news, Status reason);
@@ -111,6 +115,10 @@ class Monitor {
   void drop_link(int fd);
   void take_news(int from, const ParsedNews& news, Calls* calls);
   void declare_dead(int peer, const char* how, Calls* calls);
+  bool is_here(int peer) const;
+  void open_inquiry();
+  void close_inquiry(Calls* calls);
+  void link_broke(int peer, int problem, Calls* calls);
   bool linked(int peer) const;
   bool spread(NewsType type, const Status& reason);
   void send_on(Link& link, const std::string& message);
@@ -151,6 +159,7 @@ class Monitor {
   std::optional<Repair> repair_;
   std::map<int, Watched> watched_;  // by pidfd
   std::map<int, Deadline> ended_;   // processes that ended; declared dead if no goodbye turns up
+  Inquiry inquiry_;
   std::optional<Status> failure_;
   std::string failure_message_;  // encoded, for links that come later
   std::optional<std::string> revoke_message_;

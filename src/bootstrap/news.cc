@@ -34,7 +34,7 @@ ParsedNews parse_news(std::string_view bytes, int nranks) {
   const bool failure = wire.type >= static_cast<uint16_t>(NewsType::kAbort) &&
                        wire.type <= static_cast<uint16_t>(NewsType::kRevoke);
   if (wire.type < static_cast<uint16_t>(NewsType::kAbort) ||
-      wire.type > static_cast<uint16_t>(NewsType::kLeft) || wire.text_bytes > kMaxNewsText ||
+      wire.type > static_cast<uint16_t>(NewsType::kAsk) || wire.text_bytes > kMaxNewsText ||
       !rank_ok(wire.rank) || !rank_ok(wire.peer) || wire.code < 0 ||
       wire.code >= static_cast<int32_t>(Code::kInProgress) || failure != (wire.code != 0) ||
       (wire.type == static_cast<uint16_t>(NewsType::kLeft) && wire.peer < 0)) {

@@ -16,6 +16,7 @@ enum class NewsType : uint16_t {
   kGoodbye = 4,  // the sender leaves in good order
   kWelcome = 5,  // the sender has taken up a link that it accepted
   kLeft = 6,     // a rank, named as the peer, has left in good order; passed on by all
+  kAsk = 7,      // somebody waits in vain: does everybody's neighbour answer? passed on by all
 };
 
 constexpr size_t kMaxNewsText = 1024;

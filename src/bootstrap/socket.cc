@@ -101,7 +101,7 @@ void tune_control_socket(int fd) {
   set_option(fd, IPPROTO_TCP, TCP_KEEPCNT, 3);
 }
 
-Moved read_some(int fd, void* data, size_t bytes, size_t* count) {
+Moved read_some(int fd, void* data, size_t bytes, size_t* count, int* problem) {
   *count = 0;
   for (;;) {
     const ssize_t got = ::recv(fd, data, bytes, 0);
@@ -111,8 +111,17 @@ Moved read_some(int fd, void* data, size_t bytes, size_t* count) {
     }
     if (got == 0) return Moved::kClosed;
     if (errno == EINTR) continue;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? Moved::kNothing : Moved::kClosed;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return Moved::kNothing;
+    if (problem != nullptr) *problem = errno;
+    return Moved::kClosed;
   }
+}
+
+bool is_acknowledged(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof info;
+  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return true;
+  return info.tcpi_unacked == 0;
 }
 
 Moved write_some(int fd, const void* data, size_t bytes, size_t* count) {

@@ -39,9 +39,12 @@ void tune_control_socket(int fd);
 
 // What one attempt to move bytes did.
 enum class Moved { kSome, kNothing, kClosed };
-// Reads at most `bytes`; `count` receives how many. kClosed: end of stream or a broken connection.
-Moved read_some(int fd, void* data, size_t bytes, size_t* count);
+// Reads at most `bytes`; `count` receives how many. kClosed: end of stream or a broken connection,
+// of which `problem` receives the errno.
+Moved read_some(int fd, void* data, size_t bytes, size_t* count, int* problem = nullptr);
 Moved write_some(int fd, const void* data, size_t bytes, size_t* count);
+// Has the other end's kernel got all that was written to this TCP socket? True of other sockets.
+bool is_acknowledged(int fd);
 // For messages so small that a fresh socket takes them whole: false when it did not.
 bool write_whole(int fd, const void* data, size_t bytes);
 

@@ -77,6 +77,11 @@ Status Communicator::fail(Status status) {
   return failure_.reason();
 }
 
+Status Communicator::explain(Status status) {
+  if (bootstrap_) COMM_TRY(bootstrap_->inquire());
+  return status;
+}
+
 Status Communicator::check_mismatch() {
   Board* board = shm_.board;
   if (board != nullptr) {
@@ -406,8 +411,9 @@ Status drive_all(std::span<const DrivenBatch> batches) {
     }
     if (Status status = waiter.idle(*left.front().execution); !status) {
       const bool timed_out = !left.front().communicator->wait_context().failure->failed();
-      return give_up(left.front(),
-                     timed_out ? name_awaited(left, std::move(status)) : std::move(status));
+      if (timed_out)
+        status = left.front().communicator->explain(name_awaited(left, std::move(status)));
+      return give_up(left.front(), std::move(status));
     }
     if (waiter.is_slow()) {
       for (const DrivenBatch& batch : left) {

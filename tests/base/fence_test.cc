@@ -10,6 +10,12 @@
 namespace libcomm {
 namespace {
 
+#if defined(__SANITIZE_THREAD__)
+constexpr int kRounds = 1000;  // all of them full fences
+#else
+constexpr int kRounds = 20000;
+#endif
+
 // Ends when `done` says so; gives its core away now and then, as there may be one only.
 template <typename Done>
 void spin_until(Done&& done) {
@@ -54,18 +60,18 @@ int rounds_unseen(int rounds, Light&& light, Heavy&& heavy) {
   return unseen;
 }
 
-TEST(Fence, OneOfTwoSeesTheOther) { EXPECT_EQ(rounds_unseen(20000, full_fence, full_fence), 0); }
+TEST(Fence, OneOfTwoSeesTheOther) { EXPECT_EQ(rounds_unseen(kRounds, full_fence, full_fence), 0); }
 
 TEST(Fence, LightAndHeavyAreAPair) {
   prepare_fences();
-  EXPECT_EQ(rounds_unseen(20000, light_fence, heavy_fence), 0);
+  EXPECT_EQ(rounds_unseen(kRounds, light_fence, heavy_fence), 0);
 }
 
 TEST(Fence, LightAndHeavyAreAPairInAForkedChild) {
   prepare_fences();
   const pid_t child = ::fork();
   ASSERT_GE(child, 0);
-  if (child == 0) ::_exit(rounds_unseen(20000, light_fence, heavy_fence) == 0 ? 0 : 1);
+  if (child == 0) ::_exit(rounds_unseen(kRounds, light_fence, heavy_fence) == 0 ? 0 : 1);
   int status = 0;
   ASSERT_EQ(::waitpid(child, &status, 0), child);
   EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;

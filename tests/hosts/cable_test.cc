@@ -1,4 +1,5 @@
 // A cable that is cut in the middle of a run: every rank ends with an error that names a peer.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <functional>
@@ -10,20 +11,21 @@
 namespace libcomm::test {
 namespace {
 
+using ::testing::HasSubstr;
+
 #define NEEDS(network) \
   if (!(network).problem().empty()) GTEST_SKIP() << (network).problem()
 
-// Every rank of an endless run, once it goes, meets `fault` and ends by itself.
-void expect_ends(const Network& network, const std::vector<int>& hosts, size_t count,
-                 const std::function<void()>& fault) {
-  Team team(network, hosts);
+// Every rank of an endless run, once it goes, meets `fault` and ends by itself, with a text that
+// names a rank.
+void expect_ends(Team& team, size_t ranks, size_t count, const std::function<void()>& fault) {
   team.set("COMM_TIMEOUT", "3");
   team.start({.call = "allreduce", .count = count, .times = 0});
   ASSERT_TRUE(team.all_say("first\n")) << team.all_said();
   fault();
   // Far more than COMM_TIMEOUT on a busy machine; a rank that hangs is killed then: status 137.
   team.wait(45);
-  for (size_t rank = 0; rank < hosts.size(); ++rank) {
+  for (size_t rank = 0; rank < ranks; ++rank) {
     EXPECT_EQ(team.status(static_cast<int>(rank)), 2) << team.all_said();
     const std::string said = team.said(static_cast<int>(rank));
     const size_t at = said.find("error: ");
@@ -35,25 +37,38 @@ void expect_ends(const Network& network, const std::vector<int>& hosts, size_t c
 TEST(Cable, CutBetweenTwoHostsEndsBoth) {
   Network network(2);
   NEEDS(network);
-  expect_ends(network, {0, 1}, 1 << 18, [&] { network.cut({1, 0}); });
+  Team team(network, {0, 1});
+  expect_ends(team, 2, 1 << 18, [&] { network.cut({1, 0}); });
+  EXPECT_THAT(team.said(0), HasSubstr("the host of rank 1 (pid ")) << team.all_said();
+  EXPECT_THAT(team.said(0), HasSubstr(") does not answer any more: check its power"))
+      << team.said(0);
+  EXPECT_THAT(team.said(1), HasSubstr("the host of rank 0 (pid ")) << team.all_said();
 }
 
 TEST(Cable, CutFromOneOfThreeHostsEndsAll) {
   Network network(3);
   NEEDS(network);
-  expect_ends(network, {0, 0, 1, 2}, 1 << 18, [&] { network.cut({2, 0}); });
+  Team team(network, {0, 0, 1, 2});
+  expect_ends(team, 4, 1 << 18, [&] { network.cut({2, 0}); });
+  // Rank 1 waits for rank 0, which is there; so may rank 2.
+  for (int rank = 0; rank < 3; ++rank)
+    EXPECT_THAT(team.said(rank), HasSubstr("the host of rank 3 (pid ")) << team.all_said();
+  EXPECT_THAT(team.said(3), HasSubstr("look at the network interface of its own host first"))
+      << team.all_said();
 }
 
 TEST(Cable, CutDuringSmallCallsEndsAll) {
   Network network(2);
   NEEDS(network);
-  expect_ends(network, {0, 1, 1}, 2, [&] { network.cut({0, 0}); });
+  Team team(network, {0, 1, 1});
+  expect_ends(team, 3, 2, [&] { network.cut({0, 0}); });
 }
 
 TEST(Cable, AnInterfaceThatIsTakenAwayEndsAll) {
   Network network(2);
   NEEDS(network);
-  expect_ends(network, {0, 1, 1}, 1 << 18, [&] { network.remove({1, 0}); });
+  Team team(network, {0, 1, 1});
+  expect_ends(team, 3, 1 << 18, [&] { network.remove({1, 0}); });
 }
 
 TEST(Cable, CutOfACableThatNobodyUsesHarmsNobody) {

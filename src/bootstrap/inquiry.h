@@ -1,0 +1,62 @@
+// Inquiry: do the hosts of this rank's neighbours still answer?
+//
+// A rank that waits in vain asks its neighbours on the control links, who ask theirs. What counts
+// is not a reply of theirs but whether the kernel at the other end acknowledges the question: it
+// does that for a process that computes, or is stopped, too. So a host that is down, or cut off, is
+// told from a program that makes no matching call.
+#pragma once
+
+#include <set>
+#include <string>
+#include <vector>
+
+#include "src/base/clock.h"
+#include "src/base/status.h"
+
+namespace libcomm {
+
+class Inquiry {
+ public:
+  // Opens it; false while one is open, or was not long ago.
+  bool open();
+  bool is_open() const { return open_; }
+  // When it is to be closed.
+  const Deadline& until() const { return until_; }
+  // A question has gone out to a rank, of another host or of this one.
+  void asked(int fd, int peer, bool is_elsewhere) {
+    questions_.push_back({fd, peer, is_elsewhere});
+  }
+  // The link to this rank has ended because its host does not answer.
+  void note_silent(int peer) { silent_.insert(peer); }
+  // The link of this descriptor has ended: the descriptor may soon be another's.
+  void forget(int fd);
+  // Finds out who has not answered.
+  void close();
+
+  // After close().
+  const std::set<int>& silent() const { return silent_; }
+  // A host other than this one has answered.
+  bool somebody_answers() const { return somebody_answers_; }
+
+ private:
+  struct Question {
+    int fd;
+    int peer;
+    bool is_elsewhere;
+  };
+
+  bool open_ = false;
+  Deadline until_;
+  Clock::time_point opened_;
+  std::vector<Question> questions_;
+  std::set<int> silent_;
+  bool somebody_answers_ = false;
+};
+
+// An errno of a connection whose other end, or the way to it, is gone.
+bool says_unreachable(int problem);
+
+// Why the group has failed. `who` describes the first of the silent ranks. kRemote.
+Status unreachable(const Inquiry& inquiry, int rank, const std::string& who);
+
+}  // namespace libcomm
