@@ -50,8 +50,8 @@ struct QuickGroup {
 
   bool open = false;  // the group is still of this kind
   size_t count = 0;
-  comm* handle = nullptr;  // of the messages
-  std::optional<QuickUse> use;
+  comm* handle = nullptr;        // of the messages
+  std::optional<HandleUse> use;  // counted: the group may stay open while other threads make calls
   std::array<MessageCall, kMost> messages;
 
   bool add(comm* to, const MessageCall& message, int type) {
@@ -62,7 +62,7 @@ struct QuickGroup {
       QuickUse first(to);
       if (!first || !to->communicator->is_quick(message, type)) return false;
       handle = to;
-      use.emplace(std::move(first));
+      use.emplace(std::move(first).keep());
     }
     messages[count++] = message;
     return true;
@@ -93,7 +93,7 @@ class ThreadGroup {
   void leave_quick() {
     quick.open = false;
     if (quick.count == 0) return;
-    PendingWork& work = add_work(quick.handle, std::move(*quick.use).keep());
+    PendingWork& work = add_work(quick.handle, *std::move(quick.use));
     for (const MessageCall& message : std::span(quick.messages).first(quick.count))
       work.operations.push_back(operation_of(message));
     work.waits = true;
@@ -400,7 +400,7 @@ Status group_end() {
     QuickGroup& quick = t_group->quick;
     Communicator& communicator = *quick.handle->communicator;
     if (communicator.runs_in_caller()) {
-      const QuickUse use = *std::move(quick.use);
+      const HandleUse use = *std::move(quick.use);
       const size_t count = std::exchange(quick.count, 0);
       return communicator.run_quick(std::span(quick.messages).first(count));
     }

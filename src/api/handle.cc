@@ -85,6 +85,7 @@ Result<comm*> new_handle() {
   handle->generation = fork_generation();
   handle->cancel.store(false);
   handle->ending.store(false);
+  handle->in_quick_call.store(false);  // a fork may have left it set
   handle->in_background.store(false);
   handle->start_failure = Status::ok();
   handle->name.clear();

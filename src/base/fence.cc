@@ -4,6 +4,9 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <chrono>
+#include <thread>
+
 namespace libcomm {
 namespace detail {
 
@@ -31,7 +34,9 @@ void prepare_fences() {
 
 void heavy_fence() {
   full_fence();
-  if (detail::g_heavy_fences_work.load(std::memory_order_relaxed)) (void)fence_all_threads();
+  // It worked once. If it does not any more, stores still reach the caches within microseconds.
+  if (detail::g_heavy_fences_work.load(std::memory_order_relaxed) && !fence_all_threads())
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
   full_fence();
 }
 

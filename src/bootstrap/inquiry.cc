@@ -3,8 +3,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "src/bootstrap/socket.h"
-
 namespace libcomm {
 namespace {
 
@@ -24,7 +22,7 @@ bool Inquiry::open() {
   until_ = Deadline::after(kPatience);
   questions_.clear();
   silent_.clear();
-  somebody_answers_ = false;
+  answering_.clear();
   return true;
 }
 
@@ -32,14 +30,11 @@ void Inquiry::forget(int fd) {
   std::erase_if(questions_, [fd](const Question& question) { return question.fd == fd; });
 }
 
-void Inquiry::close() {
+void Inquiry::close(const std::function<uint64_t(int fd)>& acknowledged) {
   open_ = false;
-  for (const Question& question : questions_) {
-    if (!is_acknowledged(question.fd))
-      silent_.insert(question.peer);
-    else if (question.is_elsewhere)
-      somebody_answers_ = true;
-  }
+  for (const Question& question : questions_)
+    (acknowledged(question.fd) < question.end ? silent_ : answering_).insert(question.peer);
+  for (const int peer : silent_) answering_.erase(peer);
   questions_.clear();
 }
 
@@ -48,20 +43,21 @@ bool says_unreachable(int problem) {
   return std::find(std::begin(kProblems), std::end(kProblems), problem) != std::end(kProblems);
 }
 
-Status unreachable(const Inquiry& inquiry, int rank, const std::string& who) {
-  const std::set<int>& silent = inquiry.silent();
-  const int first = *silent.begin();
-  const std::string also = silent.size() == 1
-                               ? ""
-                               : fmt::format(" (nor does that of {} other rank{})",
-                                             silent.size() - 1, silent.size() == 2 ? "" : "s");
-  // Two ways that fail at once have this end in common.
-  const char* const check = silent.size() > 1 && !inquiry.somebody_answers()
-                                ? "no other host answers this rank, so look at the network "
-                                  "interface of its own host first"
-                                : "check its power, its network interface and the route to it";
-  return error(Code::kRemote, "the host of rank {} ({}) does not answer any more{}: {}", first, who,
-               also, check)
+Status unreachable(const Inquiry& inquiry, int rank, const std::vector<Peer>& peers) {
+  const auto peer = [&](int index) -> const Peer& { return peers[static_cast<size_t>(index)]; };
+  const int first = *inquiry.silent().begin();
+  const auto is_elsewhere = [&](int index) { return !peer(index).is_beside(peer(rank)); };
+  const auto is_at_another = [&](int index) { return !peer(index).is_beside(peer(first)); };
+  const auto& silent = inquiry.silent();
+  const auto& answering = inquiry.answering();
+  // The ways to two hosts that fail at once have this end in common.
+  const bool several = std::any_of(silent.begin(), silent.end(), is_at_another);
+  const bool is_alone = several && std::none_of(answering.begin(), answering.end(), is_elsewhere);
+  return error(Code::kRemote, "the host of rank {} ({}) does not answer any more{}: {}", first,
+               peer(first).to_string(), several ? ", nor do others" : "",
+               is_alone ? "no other host answers this rank, so look at the network interface of "
+                          "its own host first"
+                        : "check its power, its network interface and the route to it")
       .at_rank(rank)
       .with_peer(first);
 }

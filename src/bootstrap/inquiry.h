@@ -6,12 +6,14 @@
 // told from a program that makes no matching call.
 #pragma once
 
+#include <cstdint>
+#include <functional>
 #include <set>
-#include <string>
 #include <vector>
 
 #include "src/base/clock.h"
 #include "src/base/status.h"
+#include "src/bootstrap/peer.h"
 
 namespace libcomm {
 
@@ -22,41 +24,37 @@ class Inquiry {
   bool is_open() const { return open_; }
   // When it is to be closed.
   const Deadline& until() const { return until_; }
-  // A question has gone out to a rank, of another host or of this one.
-  void asked(int fd, int peer, bool is_elsewhere) {
-    questions_.push_back({fd, peer, is_elsewhere});
-  }
+  // A question has gone out on a link to a rank: its last byte is the `end`th that was written.
+  void asked(int fd, int peer, uint64_t end) { questions_.push_back({fd, peer, end}); }
   // The link to this rank has ended because its host does not answer.
   void note_silent(int peer) { silent_.insert(peer); }
   // The link of this descriptor has ended: the descriptor may soon be another's.
   void forget(int fd);
-  // Finds out who has not answered.
-  void close();
+  // Finds out who has not answered. `acknowledged`: so many bytes of a descriptor's link.
+  void close(const std::function<uint64_t(int fd)>& acknowledged);
 
-  // After close().
+  // After close(), by rank.
   const std::set<int>& silent() const { return silent_; }
-  // A host other than this one has answered.
-  bool somebody_answers() const { return somebody_answers_; }
+  const std::set<int>& answering() const { return answering_; }
 
  private:
   struct Question {
     int fd;
     int peer;
-    bool is_elsewhere;
+    uint64_t end;
   };
 
   bool open_ = false;
   Deadline until_;
   Clock::time_point opened_;
   std::vector<Question> questions_;
-  std::set<int> silent_;
-  bool somebody_answers_ = false;
+  std::set<int> silent_, answering_;
 };
 
 // An errno of a connection whose other end, or the way to it, is gone.
 bool says_unreachable(int problem);
 
-// Why the group has failed. `who` describes the first of the silent ranks. kRemote.
-Status unreachable(const Inquiry& inquiry, int rank, const std::string& who);
+// Why the group has failed, as found out by `rank`; by rank, who is where. kRemote.
+Status unreachable(const Inquiry& inquiry, int rank, const std::vector<Peer>& peers);
 
 }  // namespace libcomm

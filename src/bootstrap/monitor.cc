@@ -163,7 +163,8 @@ void Monitor::leave_roots() {
 Monitor::Link& Monitor::adopt(int peer, UniqueFd fd, bool welcomed) {
   const int number = fd.get();
   epoll_add(epoll_.get(), number, EPOLLIN);
-  auto [at, fresh] = links_.insert_or_assign(number, Link{peer, std::move(fd), {}, {}, welcomed});
+  auto [at, fresh] =
+      links_.insert_or_assign(number, Link{peer, std::move(fd), {}, {}, welcomed, 0, 0});
   Link& link = at->second;
   if (peer == kRootLink) return link;
   if (welcomed) send_on(link, encode_news(NewsType::kWelcome, Status()));
@@ -212,13 +213,15 @@ void Monitor::send_on(Link& link, const std::string& message) {
 void Monitor::flush(Link& link) {
   while (!link.out.empty()) {
     size_t count = 0;
-    const Moved moved = write_some(link.fd.get(), link.out.data(), link.out.size(), &count);
+    const Moved moved =
+        write_some(link.fd.get(), link.out.data(), link.out.size(), &count, &link.problem);
     if (moved == Moved::kClosed) {
       link.out.clear();  // the read side tells why
       break;
     }
     if (moved == Moved::kNothing) break;
     link.out.erase(0, count);
+    link.written += count;
   }
   epoll_change(epoll_.get(), link.fd.get(), link.out.empty() ? EPOLLIN : EPOLLIN | EPOLLOUT);
 }
@@ -239,6 +242,8 @@ void Monitor::read_link(int fd, Calls* calls) {
     if (moved == Moved::kNothing) return;
     if (moved == Moved::kClosed) {
       const bool welcomed = links_.at(fd).welcomed;
+      // Whoever writes first gets the reason, and takes it from the reader.
+      if (problem == 0) problem = links_.at(fd).problem;
       drop_link(fd);
       if (peer == kRootLink) return;
       // A peer that never took the link up was leaving while it was opened.
@@ -340,36 +345,39 @@ void Monitor::declare_dead(int peer, const char* how, Calls* calls) {
 
 // ---- Hosts that do not answer ----------------------------------------------------------------
 
-bool Monitor::is_here(int peer) const {
-  return std::binary_search(host_ranks_.begin(), host_ranks_.end(), peer);
+bool Monitor::spans_hosts() const {
+  return std::any_of(peers_.begin(), peers_.end(), [this](const Peer& peer) {
+    return !peer.is_beside(peers_[static_cast<size_t>(rank_)]);
+  });
 }
 
 void Monitor::open_inquiry() {
-  if (leaving_ || failure_.has_value() || !inquiry_.open()) return;
+  if (leaving_ || failure_.has_value() || peers_.empty() || !inquiry_.open()) return;
   const std::string question = encode_news(NewsType::kAsk, Status());
   for (auto& [fd, link] : links_) {
     if (link.peer == kRootLink) continue;
     send_on(link, question);
-    inquiry_.asked(fd, link.peer, !is_here(link.peer));
+    inquiry_.asked(fd, link.peer, link.written + link.out.size());
   }
 }
 
 void Monitor::close_inquiry(Calls* calls) {
-  inquiry_.close();
+  inquiry_.close([this](int fd) {
+    const Link& link = links_.at(fd);
+    return left_.contains(link.peer) ? UINT64_MAX : link.written - unacknowledged_bytes(fd);
+  });
   if (inquiry_.silent().empty() || leaving_ || failure_.has_value()) return;
-  const auto first = static_cast<size_t>(*inquiry_.silent().begin());
-  const std::string who = first < peers_.size() ? peers_[first].to_string() : "";
-  const Status reason = unreachable(inquiry_, rank_, who);
+  const Status reason = unreachable(inquiry_, rank_, peers_);
   if (spread(NewsType::kDeath, reason)) calls->emplace_back(News::kDeath, reason);
 }
 
 Status Monitor::inquire() {
   std::unique_lock lock(mutex_);
-  if (host_ranks_.size() == static_cast<size_t>(nranks_)) return Status::ok();
+  if (!spans_hosts()) return Status::ok();
   open_inquiry();
   wake();
   const Deadline until = Deadline::after(Seconds(kInquiryTakes));
-  while (!failure_.has_value() && !leaving_ && !until.passed())
+  while (!failure_.has_value() && !revoke_message_.has_value() && !leaving_ && !until.passed())
     changed_.wait_for(lock, std::chrono::milliseconds(until.poll_ms(1000)));
   return failure_.value_or(Status::ok());
 }
@@ -377,7 +385,8 @@ Status Monitor::inquire() {
 // A link ended without a goodbye. Where that is the network's doing, others may have ended, too,
 // and which do tells who is cut off.
 void Monitor::link_broke(int peer, int problem, Calls* calls) {
-  if (!says_unreachable(problem)) return declare_dead(peer, "its connection closed", calls);
+  if (!says_unreachable(problem) || peers_.empty())
+    return declare_dead(peer, "its connection closed", calls);
   open_inquiry();
   inquiry_.note_silent(peer);
   if (!inquiry_.is_open()) close_inquiry(calls);  // there was one a moment ago

@@ -85,6 +85,8 @@ class Monitor {
     std::string in;
     std::string out;        // what the socket did not take at once
     bool welcomed = false;  // the peer holds this link too
+    uint64_t written = 0;   // bytes, to the socket
+    int problem = 0;        // errno of a write that failed
   };
   // A link that this thread is opening to close the ring again.
   struct Repair {
@@ -115,7 +117,7 @@ class Monitor {
   void drop_link(int fd);
   void take_news(int from, const ParsedNews& news, Calls* calls);
   void declare_dead(int peer, const char* how, Calls* calls);
-  bool is_here(int peer) const;
+  bool spans_hosts() const;
   void open_inquiry();
   void close_inquiry(Calls* calls);
   void link_broke(int peer, int problem, Calls* calls);

@@ -32,6 +32,13 @@ Peer Peer::self(const Endpoint& endpoint) {
   return peer;
 }
 
+bool Peer::is_beside(const Peer& other) const {
+  const auto address = [](const Peer& peer) {
+    return peer.endpoint.empty() ? SocketAddress() : peer.endpoint.front().with_port(0);
+  };
+  return host == other.host && address(*this) == address(other);
+}
+
 std::string Peer::to_string() const {
   return fmt::format("pid {} on host {}, {}", pid, host, libcomm::to_string(endpoint));
 }

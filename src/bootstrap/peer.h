@@ -18,6 +18,8 @@ struct Peer {
 
   // This process, listening at `endpoint`.
   static Peer self(const Endpoint& endpoint);
+  // On one host and one network, as far as can be told from outside.
+  bool is_beside(const Peer& other) const;
   // "pid 1234 on host node7, 10.0.0.7:41234"
   std::string to_string() const;
 

@@ -1,6 +1,8 @@
 #include "src/bootstrap/socket.h"
 
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -117,14 +119,12 @@ Moved read_some(int fd, void* data, size_t bytes, size_t* count, int* problem) {
   }
 }
 
-bool is_acknowledged(int fd) {
-  tcp_info info{};
-  socklen_t length = sizeof info;
-  if (::getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return true;
-  return info.tcpi_unacked == 0;
+uint64_t unacknowledged_bytes(int fd) {
+  int bytes = 0;
+  return ::ioctl(fd, SIOCOUTQ, &bytes) == 0 ? static_cast<uint64_t>(bytes) : 0;
 }
 
-Moved write_some(int fd, const void* data, size_t bytes, size_t* count) {
+Moved write_some(int fd, const void* data, size_t bytes, size_t* count, int* problem) {
   *count = 0;
   for (;;) {
     const ssize_t put = ::send(fd, data, bytes, MSG_NOSIGNAL);
@@ -133,7 +133,9 @@ Moved write_some(int fd, const void* data, size_t bytes, size_t* count) {
       return Moved::kSome;
     }
     if (errno == EINTR) continue;
-    return errno == EAGAIN || errno == EWOULDBLOCK ? Moved::kNothing : Moved::kClosed;
+    if (errno == EAGAIN || errno == EWOULDBLOCK) return Moved::kNothing;
+    if (problem != nullptr) *problem = errno;
+    return Moved::kClosed;
   }
 }
 

@@ -42,9 +42,9 @@ enum class Moved { kSome, kNothing, kClosed };
 // Reads at most `bytes`; `count` receives how many. kClosed: end of stream or a broken connection,
 // of which `problem` receives the errno.
 Moved read_some(int fd, void* data, size_t bytes, size_t* count, int* problem = nullptr);
-Moved write_some(int fd, const void* data, size_t bytes, size_t* count);
-// Has the other end's kernel got all that was written to this TCP socket? True of other sockets.
-bool is_acknowledged(int fd);
+Moved write_some(int fd, const void* data, size_t bytes, size_t* count, int* problem = nullptr);
+// Of what was written, sent or not, what the other end's kernel has not acknowledged (tcp(7)).
+uint64_t unacknowledged_bytes(int fd);
 // For messages so small that a fresh socket takes them whole: false when it did not.
 bool write_whole(int fd, const void* data, size_t bytes);
 

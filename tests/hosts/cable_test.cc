@@ -34,6 +34,12 @@ void expect_ends(Team& team, size_t ranks, size_t count, const std::function<voi
   }
 }
 
+// All blame the network.
+void expect_unreachable(const Team& team, int ranks) {
+  for (int rank = 0; rank < ranks; ++rank)
+    EXPECT_THAT(team.said(rank), HasSubstr(") does not answer any more")) << team.all_said();
+}
+
 TEST(Cable, CutBetweenTwoHostsEndsBoth) {
   Network network(2);
   NEEDS(network);
@@ -62,6 +68,7 @@ TEST(Cable, CutDuringSmallCallsEndsAll) {
   NEEDS(network);
   Team team(network, {0, 1, 1});
   expect_ends(team, 3, 2, [&] { network.cut({0, 0}); });
+  expect_unreachable(team, 3);
 }
 
 TEST(Cable, AnInterfaceThatIsTakenAwayEndsAll) {
@@ -69,6 +76,7 @@ TEST(Cable, AnInterfaceThatIsTakenAwayEndsAll) {
   NEEDS(network);
   Team team(network, {0, 1, 1});
   expect_ends(team, 3, 1 << 18, [&] { network.remove({1, 0}); });
+  expect_unreachable(team, 3);
 }
 
 TEST(Cable, CutOfACableThatNobodyUsesHarmsNobody) {

@@ -80,7 +80,6 @@ Status PeerSegments::share(uint64_t segment, bool replace) {
 void PeerSegments::withdraw_freed() {
   const uint64_t freed = segments_freed();
   if (freed == freed_seen_.load(std::memory_order_relaxed)) return;
-  freed_seen_.store(freed, std::memory_order_relaxed);
   RankControl& mine = control(my_index_);
   bool changed = false;
   for (auto& set : mine.segments)
@@ -92,11 +91,12 @@ void PeerSegments::withdraw_freed() {
       changed = true;
     }
   if (changed) mine.segment_generation.fetch_add(1, std::memory_order_release);
+  freed_seen_.store(freed, std::memory_order_release);
 }
 
 void PeerSegments::drop_freed() {
   const bool is_idle = !has_mappings_.load(std::memory_order_relaxed) &&
-                       freed_seen_.load(std::memory_order_relaxed) == segments_freed();
+                       freed_seen_.load(std::memory_order_acquire) == segments_freed();
   if (is_idle) return;
   std::lock_guard lock(mutex_);
   withdraw_freed();
