@@ -14,6 +14,8 @@ pack=build/gpu-pack
 limit=${DAY_SECONDS:-570}
 fragment=/dev/null
 failed=0
+child=0
+trap '((child == 0)) || kill "$child" 2>/dev/null; exit 130' INT TERM HUP
 path_before=${LD_LIBRARY_PATH:-}
 
 usage() {
@@ -58,7 +60,10 @@ limited() {
   have=$(($(left) - 5))
   ((have >= 10)) || return 125
   ((seconds < have)) || seconds=$have
-  timeout --kill-after=5 "$seconds" "$@"
+  # Beside this shell, which so hears of a signal and passes it on.
+  timeout --kill-after=5 "$seconds" "$@" </dev/null &
+  child=$!
+  wait "$child"
 }
 
 # why STATUS: in words.
@@ -209,7 +214,7 @@ have_programs() {
     say "gpu: the programs of $pack do not start here"
     export LD_LIBRARY_PATH=$path_before
   fi
-  programs=build/gpu
+  programs=build-gpu
   build_here
 }
 
@@ -218,7 +223,7 @@ have_programs() {
 stage_pack() {
   begin 0-pack "Packing"
   rm -rf "$pack"
-  programs=build/gpu
+  programs=build-gpu
   build_here || return
   mkdir -p "$pack"/{bin,lib,tests,deps}
   cp "$programs"/bin/{comm-info,gpu_bench} "$pack/bin/"
