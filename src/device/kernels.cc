@@ -61,6 +61,12 @@ const char* const kLateReduceNames[kNumDataTypes] = {
 #undef COMM_NAME
 };
 
+const char* const kExecuteNames[kNumDataTypes] = {
+#define COMM_NAME(type, format) "libcomm_execute_" #type,
+    COMM_REDUCE_KERNELS(COMM_NAME)
+#undef COMM_NAME
+};
+
 Status without_kernels() {
   return error(Code::kInvalidUsage,
                "this libcomm was built without nvcc, so it has no kernels for GPUs: build it where "
@@ -166,6 +172,7 @@ Status Kernels::load() {
   for (int type = 0; type < kNumDataTypes; ++type) {
     COMM_TRY(look(&reduce_[type], kReduceNames[type]));
     COMM_TRY(look(&late_reduce_[type], kLateReduceNames[type]));
+    COMM_TRY(look(&execute_[type], kExecuteNames[type]));
   }
   CUdevice device = 0;
   int multiprocessors = 0;
@@ -219,6 +226,21 @@ Status Kernels::copy_later(int segments, size_t bytes, const CopyArguments* wher
   const size_t threads = threads_for(bytes);
   return launch(late_copy_, static_cast<size_t>(segments) * tiles_of(bytes, threads), threads,
                 max_ctas, stream, &where, "libcomm_late_copy");
+}
+
+Status Kernels::execute(const ExecuteArguments& arguments, CUstream stream) const {
+  COMM_TRY(check_number(static_cast<int>(arguments.lanes), kMostExecuteLanes, "lanes"));
+  COMM_TRY(check_number(arguments.divisor, INT32_MAX, "divisor"));
+  if (!is_defined(arguments.op, arguments.type))
+    return error(Code::kInvalidArgument, "op {} works on integers only, but the type is {}",
+                 name_of(arguments.op), name_of(arguments.type));
+  const auto index = static_cast<size_t>(arguments.type);
+  const size_t threads = threads_for(arguments.window);
+  void* parameters[] = {const_cast<ExecuteArguments*>(&arguments)};  // the driver only reads it
+  return driver_.check(
+      driver_.launch(execute_[index], arguments.lanes, 1, 1, static_cast<unsigned>(threads), 1, 1,
+                     0, stream, parameters, nullptr),
+      kExecuteNames[index]);
 }
 
 // A block for each tile; in the largest grid, blocks that do several.

@@ -9,6 +9,7 @@
 #include "src/base/status.h"
 #include "src/device/driver.h"
 #include "src/device/kernels/arguments.h"
+#include "src/device/kernels/execute_arguments.h"
 
 namespace libcomm::cuda {
 
@@ -42,6 +43,10 @@ class Kernels {
   Status copy_later(int segments, size_t bytes, const CopyArguments* where, int max_ctas,
                     CUstream stream) const;
 
+  // Runs a program, a block for each of its lanes. It waits for the ranks' other launches, so that
+  // these must be able to run beside it.
+  Status execute(const ExecuteArguments& arguments, CUstream stream) const;
+
   // What fills this GPU: more blocks of a kernel make nothing faster.
   int useful_ctas() const { return useful_ctas_; }
 
@@ -56,6 +61,7 @@ class Kernels {
   CUmodule module_ = nullptr;
   CUfunction reduce_[kNumDataTypes] = {};
   CUfunction late_reduce_[kNumDataTypes] = {};
+  CUfunction execute_[kNumDataTypes] = {};
   CUfunction copy_ = nullptr;
   CUfunction late_copy_ = nullptr;
   int useful_ctas_ = 0;

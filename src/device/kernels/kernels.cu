@@ -3,6 +3,7 @@
 // ptxas -v of CUDA 13.0 shows no spills for sm_75, 80, 90 and 120, and for sm_100 at most 16 bytes,
 // in four of them.
 #include "src/device/kernels/copy_step.h"
+#include "src/device/kernels/execute_step.h"
 #include "src/device/kernels/reduce_step.h"
 #include "src/device/kernels/table.h"
 
@@ -59,6 +60,16 @@ COMM_REDUCE_KERNELS(COMM_REDUCE_KERNEL)
     if (fetched.count > 0) Reduction<format>(fetched).run(here());          \
   }
 COMM_REDUCE_KERNELS(COMM_LATE_REDUCE_KERNEL)
+
+#define COMM_EXECUTE_KERNEL(type, format)                                                 \
+  extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)                \
+      libcomm_execute_##type(const __grid_constant__ libcomm::cuda::ExecuteArguments a) { \
+    using namespace libcomm::cuda;                                                        \
+    __shared__ alignas(16) unsigned char memory[sizeof(LaneMemory)];                      \
+    Team team;                                                                            \
+    LaneRun<format>(a, reinterpret_cast<LaneMemory*>(memory), &team, here()).run();       \
+  }
+COMM_REDUCE_KERNELS(COMM_EXECUTE_KERNEL)
 
 extern "C" __global__ void __launch_bounds__(libcomm::cuda::kMaxThreads)
     libcomm_copy(const __grid_constant__ libcomm::cuda::CopyArguments a) {

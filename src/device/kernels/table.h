@@ -1,5 +1,6 @@
 // The names of the kernels: libcomm_reduce_<type> for every element type, and libcomm_copy. Each
-// also as libcomm_late_..., whose argument is where the arguments are when the kernel begins.
+// also as libcomm_late_..., whose argument is where the arguments are when the kernel begins. And
+// libcomm_execute_<type>, the executor (execute_arguments.h).
 #pragma once
 
 namespace libcomm::cuda {

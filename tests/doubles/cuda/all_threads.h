@@ -1,6 +1,7 @@
 // A launch on the host: the threads of the grid one after the other.
 //
-// Right for kernels whose threads do not wait for each other, as none of the library's does.
+// Right for kernels whose threads do not wait for each other: all of the library's but the
+// executor.
 #pragma once
 
 #include "src/device/kernels/platform.h"
