@@ -417,6 +417,24 @@ TEST_F(Executor, TakesNoMessagesOfAnotherCall) {
   }
 }
 
+// A line is two words, each with a flag of its own.
+TEST_F(Executor, TakesALineWhenBothOfItsHalvesHaveCome) {
+  for (const size_t half : {0, 1}) {
+    auto group = ranks(2, 1);
+    const auto schedules = sum_by("ring", 2, 1);
+    Case all(*group, schedules, operation_of(schedules[0], 5, DataType::kFloat32), true, 0);
+    const uint64_t came = uint64_t{1 | 4711 << 8} << 32;
+    cuda_double_write(group->area(0) + lines_at(group->shape(), 0) + half * sizeof came, &came,
+                      sizeof came);
+    group->launch(group->arguments(0, all.programs[0], all.on_gpu[0]));
+    std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    CUDA_GIVES(d.stream_query(group->stream(0)), kNotReady);
+    group->launch(group->arguments(1, all.programs[1], all.on_gpu[1]));
+    group->synchronise();
+    all.check("a sum");
+  }
+}
+
 TEST(Program, IsRefusedWhereItsMessagesDoNotFit) {
   const auto schedules = sum_by("ring", 2, 1);
   const AreaShape shape = area_shape(2, 1, 2048);
