@@ -106,7 +106,7 @@ class RankRun {
         if (step.dst.space != Space::kNone) {
           std::byte* to = at(step.dst, step.count, &bytes);
           EXPECT_EQ(message.size(), bytes);
-          std::memcpy(to, message.data(), bytes);
+          if (bytes > 0) std::memcpy(to, message.data(), bytes);
         }
         if (step.peer2 >= 0) (*messages)[{schedule_.rank, step.peer2, lane}].push_back(message);
         return true;

@@ -52,13 +52,15 @@ class Reduction {
     return false;
   }
 
-  // kCount packs, `stride` apart. Those beyond the last are read as the last, and not written.
+  // kCount packs, `stride` apart. Instead of those beyond the last one, the first is read again: it
+  // is this thread's own, so that nobody else writes it meanwhile.
   COMM_DEVICE_CODE void run_packs(const Split& parts, size_t first, size_t stride) const {
+    if (first >= parts.packs) return;
     size_t offset[kCount];
     COMM_UNROLL
     for (int k = 0; k < kCount; ++k) {
       const size_t pack = first + k * stride;
-      offset[k] = parts.head + (pack < parts.packs ? pack : parts.packs - 1) * kPackBytes;
+      offset[k] = parts.head + (pack < parts.packs ? pack : first) * kPackBytes;
     }
     Packs<kCount> packs;
     load_packs<Bits>(number(args_.sources[0]), offset, &packs);
