@@ -32,6 +32,24 @@ struct CUipcMemHandle {
   char reserved[64];
 };
 
+// Of cuMemCreate's memory; a handle is a number, not a pointer.
+using CUmemHandle = unsigned long long;
+struct CUmemLocation {
+  int type, id;
+};
+struct CUmemAllocationProp {
+  int type, handle_types;
+  CUmemLocation location;
+  void* windows_only;
+  unsigned char compression, gpu_direct_rdma;
+  unsigned short usage;
+  unsigned char reserved[4];
+};
+struct CUmemAccessDesc {
+  CUmemLocation location;
+  int flags;
+};
+
 // CUresult
 inline constexpr CUresult kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNotInitialized = 3,
                           kDeinitialized = 4, kNoDevice = 100, kInvalidContext = 201,
@@ -41,11 +59,18 @@ inline constexpr CUresult kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNo
                           kCaptureInvalidated = 901, kCaptureIsolation = 905;
 // CUpointer_attribute
 inline constexpr int kAttributeContext = 1, kAttributeMemoryType = 2, kAttributeSyncMemops = 6,
-                     kAttributeBufferId = 7, kAttributeIsManaged = 8, kAttributeOrdinal = 9;
+                     kAttributeBufferId = 7, kAttributeIsManaged = 8, kAttributeOrdinal = 9,
+                     kAttributeRangeStart = 11, kAttributeRangeSize = 12,
+                     kAttributeHandleTypes = 14;
 // CUmemorytype
 inline constexpr unsigned kTypeHost = 1, kTypeDevice = 2;
 // CUdevice_attribute
-inline constexpr int kMultiprocessors = 16, kWritesOrdering = 118;
+inline constexpr int kMultiprocessors = 16, kVirtualMemory = 102, kDescriptorHandles = 103,
+                     kGpuDirectOfVirtualMemory = 110, kWritesOrdering = 118;
+// CUmemLocationType, CUmemAllocationType, CUmemAllocationHandleType,
+// CUmemAllocationGranularity_flags, CUmemAccess_flags
+inline constexpr int kOnDevice = 1, kPinnedChunk = 1, kDescriptorHandle = 1, kLeastGranularity = 0,
+                     kReadWrite = 3;
 // cuMemHostAlloc, cuMemHostRegister
 inline constexpr unsigned kPortable = 1, kDeviceMap = 2;
 // CUstreamWaitValue_flags

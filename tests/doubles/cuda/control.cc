@@ -37,6 +37,7 @@ uint64_t opened(const State& state) {
 bool put(State& state, const std::string& name, int value) {
   Settings& settings = state.settings;
   if (name == "dmabuf") return settings.dmabuf = value != 0, true;
+  if (name == "chunks") return settings.chunks = value != 0, true;
   if (name == "ordering") return settings.ordering = value, true;
   if (name == "initialised") return state.initialised = value != 0, true;
   if (name == "version") return settings.version = value, true;
@@ -64,6 +65,7 @@ uint64_t count(const State& state, const std::string& name) {
   if (name == "pageable_bytes") return state.pageable.bytes;
   if (name == "device_bytes")
     return bytes_of(state, [](Kind kind) { return kind == Kind::kDevice; });
+  if (name == "chunk_bytes") return chunk_bytes(state, -1);
   if (name == "managed_bytes")
     return bytes_of(state, [](Kind kind) { return kind == Kind::kManaged; });
   if (name == "pinned_bytes")
@@ -173,11 +175,13 @@ EXPORT uint64_t cuda_double_count(const char* what) {
   return count(all, what);
 }
 
-EXPORT uint64_t cuda_double_copies() {
+EXPORT uint64_t cuda_double_calls(const char* call) {
   State& all = state();
   const std::lock_guard lock(all.mutex);
-  return all.copies;
+  return all.calls[call];
 }
+
+EXPORT uint64_t cuda_double_copies() { return cuda_double_calls("cuMemcpy"); }
 
 }  // extern "C"
 }  // namespace libcomm::cuda::doubled

@@ -44,6 +44,7 @@ uint64_t cuda_double_launches(const char* kernel);
 // "channels": how many hardware queues the streams made from now on share, so that an operation
 //             that waits holds back those behind it in its queue; 0 at first: one for each stream.
 // "dmabuf": 1 as at first, 0: cuMemGetHandleForAddressRange is not supported.
+// "chunks": 1 as at first, 0: cuMemCreate and its descriptors are not supported.
 // "ordering": CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING, 0 at first.
 void cuda_double_set(const char* what, int value);
 // Whether GPU `from` can reach the memory of GPU `to`: 1 for all at first.
@@ -62,10 +63,13 @@ void cuda_double_resume(void* stream);
 // What was done and what is live in this process:
 // "d2d", "d2h", "h2d", "h2h": copies that have been made, by where they lead (d: device or managed
 // memory); those of them with pageable host memory also as "pageable"; each with "_bytes" appended:
-// their bytes. "device_bytes", "managed_bytes", "pinned_bytes" (registered memory included),
-// "streams", "events", "modules", "graphs" (executable ones included), "user_objects", "ipc_open".
+// their bytes. "device_bytes", "chunk_bytes" (cuMemCreate's, also of other processes),
+// "managed_bytes", "pinned_bytes" (registered memory included), "streams", "events", "modules",
+// "graphs" (executable ones included), "user_objects", "ipc_open".
 uint64_t cuda_double_count(const char* what);
-// How often cuMemcpy was called.
+// How often that function was called, such as "cuMemcpy".
+uint64_t cuda_double_calls(const char* call);
+// The same of cuMemcpy.
 uint64_t cuda_double_copies(void);
 
 #ifdef __cplusplus

@@ -66,7 +66,6 @@ CUresult reach_both(State& state, Context& context, CUdeviceptr dst, CUdeviceptr
 CUresult cuMemcpy(CUdeviceptr dst, CUdeviceptr src, size_t bytes) {
   return call(__func__, Needs::kContext,
               [&](State& state, Lock& lock, Context* context) -> CUresult {
-                ++state.copies;
                 if (const CUresult may = check_legacy(state, *context->legacy); may != kSuccess)
                   return may;
                 if (const CUresult may = check_unsafe(state); may != kSuccess) return may;

@@ -72,6 +72,11 @@ CUresult cuDeviceGetAttribute(int* out, int attribute, CUdevice device) {
       case kMultiprocessors:
         *out = state.settings.multiprocessors;
         return kSuccess;
+      case kVirtualMemory:
+      case kDescriptorHandles:
+      case kGpuDirectOfVirtualMemory:
+        *out = state.settings.chunks ? 1 : 0;
+        return kSuccess;
       case kWritesOrdering:
         *out = state.settings.ordering;
         return kSuccess;

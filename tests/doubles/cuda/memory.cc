@@ -39,8 +39,13 @@ size_t whole_pages(size_t bytes) {
   return (bytes + page - 1) / page * page;
 }
 
+Chunk::~Chunk() {
+  if (fd >= 0) ::close(fd);
+}
+
 // What programs see of it (base) stays reserved: Memory::retire.
 Region::~Region() {
+  if (kind == Kind::kMapped) return;  // its reservation has both
   if (on_device() && shadow != nullptr) ::munmap(shadow, mapped);
   if (fd >= 0) ::close(fd);
 }
@@ -101,10 +106,70 @@ RegionRef Memory::add_registered(void* base, size_t bytes, bool portable, Contex
   return made;
 }
 
+std::byte* Memory::reserve(size_t bytes, size_t alignment) {
+  constexpr int kFlags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+  // More than asked for, so that the part that is used can be aligned.
+  std::byte* base = map(bytes + alignment, PROT_NONE, kFlags, -1);
+  std::byte* shadow = map(bytes, PROT_NONE, kFlags, -1);
+  if (base == nullptr || shadow == nullptr) return nullptr;
+  const size_t over = number_of(base) % alignment;
+  const size_t skip = over == 0 ? 0 : alignment - over;
+  if (skip > 0) ::munmap(base, skip);
+  ::munmap(base + skip + bytes, alignment - skip);
+  base += skip;
+  reserved_[base] = {base, shadow, bytes};
+  return base;
+}
+
+bool Memory::free_reserved(const void* base, size_t bytes) {
+  const auto found = reserved_.find(static_cast<const std::byte*>(base));
+  if (found == reserved_.end() || found->second.bytes != bytes || meeting(base, bytes) != nullptr)
+    return false;
+  ::munmap(found->second.shadow, bytes);
+  Region gone;
+  gone.kind = Region::Kind::kManaged;
+  gone.base = found->second.base;
+  gone.mapped = bytes;
+  retire(gone);
+  reserved_.erase(found);
+  return true;
+}
+
+const Reservation* Memory::reservation_of(const void* pointer) const {
+  const auto* at = static_cast<const std::byte*>(pointer);
+  const auto after = reserved_.upper_bound(at);
+  if (after == reserved_.begin()) return nullptr;
+  const Reservation& before = std::prev(after)->second;
+  return at < before.base + before.bytes ? &before : nullptr;
+}
+
+RegionRef Memory::map_chunk(const Reservation& at, std::byte* base,
+                            const std::shared_ptr<Chunk>& chunk) {
+  std::byte* shadow = at.shadow + (base - at.base);
+  if (::mmap(shadow, chunk->bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, chunk->fd, 0) ==
+      MAP_FAILED)
+    return nullptr;
+  auto made = std::make_shared<Region>();
+  made->kind = Region::Kind::kMapped;
+  made->base = base;
+  made->shadow = shadow;
+  made->bytes = made->mapped = chunk->bytes;
+  made->ordinal = chunk->ordinal;
+  made->token = random_token();
+  made->chunk = chunk;
+  live_[base] = made;
+  return made;
+}
+
 void Memory::remove(const RegionRef& region) {
   const RegionRef held = region;
   held->freed = true;
   live_.erase(held->base);
+  if (held->kind == Region::Kind::kMapped) {  // an empty part of its reservation again
+    (void)::mmap(held->shadow, held->mapped, PROT_NONE,
+                 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
+    return;
+  }
   if (held->kind != Region::Kind::kRegistered) retire(*held);
 }
 
@@ -129,6 +194,7 @@ RegionRef Memory::meeting(const void* base, size_t bytes) const {
 }
 
 bool Memory::was_freed(const void* pointer) const {
+  if (reservation_of(pointer) != nullptr) return find(pointer) == nullptr;
   for (const Retired& each : retired_) {
     if (pointer >= each.base && pointer < each.base + each.mapped) return true;
   }
@@ -151,11 +217,23 @@ CUresult reach(State& state, Context* context, const void* pointer, size_t bytes
     return kSuccess;
   }
   const size_t offset = static_cast<size_t>(at - region->base);
-  if (bytes > region->bytes - offset)
+  // What is mapped side by side in one reservation is one range.
+  size_t there = region->bytes - offset;
+  for (RegionRef next = region; region->kind == Region::Kind::kMapped && there < bytes;) {
+    next = state.memory.find(at + there);
+    if (next == nullptr || next->kind != Region::Kind::kMapped ||
+        state.memory.reservation_of(at) != state.memory.reservation_of(next->base) ||
+        (context != nullptr && next->allowed.count(context->ordinal) == 0))
+      break;
+    there += next->bytes;
+  }
+  if (bytes > there)
     return misuse(context, kIllegalAddress, "%zu bytes at %p reach past the end of their %zu bytes",
                   bytes, pointer, region->bytes);
   if (context != nullptr) {
     const bool may = region->kind == Region::Kind::kImported ? region->context == context
+                     : region->kind == Region::Kind::kMapped
+                         ? region->allowed.count(context->ordinal) != 0
                      : region->on_device() ? copies || region->ordinal == context->ordinal ||
                                                  context->peers.count(region->ordinal) != 0
                                            : region->portable || region->context == context;

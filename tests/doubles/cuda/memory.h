@@ -11,6 +11,7 @@
 #include <deque>
 #include <map>
 #include <memory>
+#include <set>
 
 #include "tests/doubles/cuda/calls.h"
 
@@ -19,15 +20,39 @@ namespace libcomm::cuda::doubled {
 struct Context;
 struct State;
 
+// Memory of cuMemCreate, which is there as long as a handle or a mapping is.
+struct Chunk {
+  Chunk() = default;
+  ~Chunk();
+  Chunk(const Chunk&) = delete;
+  Chunk& operator=(const Chunk&) = delete;
+
+  CUmemHandle handle = 0;
+  int references = 0;  // to the handle
+  int fd = -1;
+  size_t bytes = 0;
+  int ordinal = 0;
+  bool exportable = false;
+};
+
+// Addresses of cuMemAddressReserve, and where what is mapped there is touched.
+struct Reservation {
+  std::byte* base = nullptr;
+  std::byte* shadow = nullptr;
+  size_t bytes = 0;
+};
+
 struct Region {
-  enum class Kind { kDevice, kImported, kPinned, kRegistered, kManaged };
+  enum class Kind { kDevice, kImported, kMapped, kPinned, kRegistered, kManaged };
 
   Region() = default;
   ~Region();
   Region(const Region&) = delete;
   Region& operator=(const Region&) = delete;
 
-  bool on_device() const { return kind == Kind::kDevice || kind == Kind::kImported; }
+  bool on_device() const {
+    return kind == Kind::kDevice || kind == Kind::kImported || kind == Kind::kMapped;
+  }
 
   Kind kind = Kind::kDevice;
   std::byte* base = nullptr;
@@ -41,6 +66,9 @@ struct Region {
   bool portable = true;         // pinned for all contexts
   int opened = 0;               // how often an imported one was
   bool freed = false;
+  // Of a mapped one, which lies in a reservation.
+  std::shared_ptr<Chunk> chunk;
+  std::set<int> allowed;  // the GPUs that may touch it
 };
 using RegionRef = std::shared_ptr<Region>;
 
@@ -51,6 +79,11 @@ class Memory {
   RegionRef add_imported(int fd, size_t bytes, int ordinal, uint64_t token, Context* context);
   RegionRef add_host(Region::Kind kind, size_t bytes, Context* context);
   RegionRef add_registered(void* base, size_t bytes, bool portable, Context* context);
+  // cuMemAddressReserve, cuMemAddressFree (false: it is no whole empty one), cuMemMap.
+  std::byte* reserve(size_t bytes, size_t alignment);
+  bool free_reserved(const void* base, size_t bytes);
+  const Reservation* reservation_of(const void* pointer) const;
+  RegionRef map_chunk(const Reservation& at, std::byte* base, const std::shared_ptr<Chunk>& chunk);
   void remove(const RegionRef& region);
 
   // Null: no live memory of the driver.
@@ -68,6 +101,7 @@ class Memory {
     size_t mapped;
   };
   std::map<const std::byte*, RegionRef> live_;
+  std::map<const std::byte*, Reservation> reserved_;
   std::deque<Retired> retired_;
 };
 

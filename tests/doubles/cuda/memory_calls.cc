@@ -14,15 +14,6 @@ namespace {
 constexpr unsigned kAttachGlobal = 1, kAttachHost = 2;  // cuMemAllocManaged
 constexpr int kDmabufHandle = 1;                        // CUmemRangeHandleType
 
-bool has_room(const State& state, int ordinal, size_t bytes) {
-  if (state.settings.memory_kib < 0) return true;
-  size_t used = 0;
-  for (const auto& [base, region] : state.memory.live()) {
-    if (region->kind == Region::Kind::kDevice && region->ordinal == ordinal) used += region->bytes;
-  }
-  return used + bytes <= static_cast<size_t>(state.settings.memory_kib) << 10;
-}
-
 CUresult alloc_host(const char* name, Region::Kind kind, void** out, size_t bytes) {
   return call(name, Needs::kContext, [&](State& state, Lock&, Context* context) -> CUresult {
     if (out == nullptr || bytes == 0) return kInvalidValue;
@@ -55,13 +46,24 @@ CUresult release(const char* name, const void* pointer, CUresult other, Kinds ki
 
 }  // namespace
 
+bool has_room(const State& state, int ordinal, size_t bytes) {
+  if (state.settings.memory_kib < 0) return true;
+  size_t used = 0;
+  for (const auto& [base, region] : state.memory.live()) {
+    if (region->kind == Region::Kind::kDevice && region->ordinal == ordinal) used += region->bytes;
+  }
+  used += chunk_bytes(state, ordinal);
+  return used + bytes <= static_cast<size_t>(state.settings.memory_kib) << 10;
+}
+
 int export_memory(State& state, const void* pointer, size_t bytes) {
   const RegionRef found = state.memory.find(pointer);
   if (found == nullptr || !found->on_device()) return -1;
   const size_t offset = static_cast<size_t>(static_cast<const std::byte*>(pointer) - found->base);
   if (bytes > found->mapped - offset) return -1;
   // Of its own, since a duplicate would share the file offset.
-  const std::string name = "/proc/self/fd/" + std::to_string(found->fd);
+  const std::string name =
+      "/proc/self/fd/" + std::to_string(found->chunk != nullptr ? found->chunk->fd : found->fd);
   const int fd = ::open(name.c_str(), O_RDWR | O_CLOEXEC);
   if (fd >= 0) (void)::lseek(fd, static_cast<off_t>(offset), SEEK_SET);
   return fd;
@@ -177,6 +179,19 @@ CUresult cuPointerGetAttribute(void* out, int attribute, CUdeviceptr pointer) {
         return kSuccess;
       case kAttributeOrdinal:
         *static_cast<int*>(out) = found->ordinal;
+        return kSuccess;
+      case kAttributeRangeStart:
+      case kAttributeRangeSize: {
+        const Reservation* at = state.memory.reservation_of(pointer_of(pointer));
+        if (attribute == kAttributeRangeStart)
+          *static_cast<CUdeviceptr*>(out) = number_of(at != nullptr ? at->base : found->base);
+        else
+          *static_cast<size_t*>(out) = at != nullptr ? at->bytes : found->bytes;
+        return kSuccess;
+      }
+      case kAttributeHandleTypes:
+        *static_cast<uint64_t*>(out) =
+            found->chunk != nullptr && found->chunk->exportable ? kDescriptorHandle : 0;
         return kSuccess;
       default:
         return kInvalidValue;

@@ -89,6 +89,7 @@ std::string memory_name(uint64_t token) { return "cuda-double-" + std::to_string
 CUresult enter(State& state, const char* name, Needs needs, Context** context) {
   t_call = name;
   if (HostThread::here()) die("called by a host function, which may not use CUDA");
+  ++state.calls[name];
   if (const auto fault = state.faults.find(name); fault != state.faults.end()) {
     if (--fault->second.calls == 0) {
       const CUresult code = fault->second.code;

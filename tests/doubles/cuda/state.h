@@ -28,7 +28,7 @@ struct Settings {
   Settings() {
     for (auto& row : peers) row.fill(true);
   }
-  bool dmabuf = true;
+  bool dmabuf = true, chunks = true;
   int ordering = 0, version = 13000, devices = 3, multiprocessors = 4;
   int slow_us = 0;      // before each operation
   int channels = 0;     // hardware queues; 0: one for each stream
@@ -59,6 +59,8 @@ struct State {
 
   std::array<Context, kMostDevices> contexts;
   Memory memory;
+  std::map<CUmemHandle, std::shared_ptr<Chunk>> chunks;  // that have a handle
+  CUmemHandle chunks_made = 0;
   std::map<void*, StreamRef> streams;
   std::map<void*, EventRef> events;
   std::map<void*, std::shared_ptr<Module>> modules;
@@ -75,7 +77,7 @@ struct State {
   std::vector<Channel> channels;
   HostThread host;
 
-  uint64_t copies = 0;  // calls of cuMemcpy
+  std::map<std::string, uint64_t> calls;  // made so far, by name
   Count d2d, d2h, h2d, h2h, pageable;
 };
 
@@ -94,6 +96,9 @@ void name_thread(const char* name);
 void fail(State& state, Context& context, CUresult code);
 
 std::string memory_name(uint64_t token);
+// Whether the GPU has so many bytes left; those of cuMemCreate that this process has.
+bool has_room(const State& state, int ordinal, size_t bytes);
+uint64_t chunk_bytes(const State& state, int ordinal);
 
 enum class Needs { kNothing, kDriver, kContext };
 

@@ -3,6 +3,7 @@
 #include <cuda.h>
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <type_traits>
 
 #include "tests/doubles/cuda/application.h"
@@ -93,9 +94,33 @@ static_assert(ours::kAttributeMemoryType == CU_POINTER_ATTRIBUTE_MEMORY_TYPE);
 static_assert(ours::kAttributeSyncMemops == CU_POINTER_ATTRIBUTE_SYNC_MEMOPS);
 static_assert(ours::kAttributeIsManaged == CU_POINTER_ATTRIBUTE_IS_MANAGED);
 static_assert(ours::kAttributeOrdinal == CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL);
+static_assert(ours::kAttributeRangeStart == CU_POINTER_ATTRIBUTE_RANGE_START_ADDR);
+static_assert(ours::kAttributeRangeSize == CU_POINTER_ATTRIBUTE_RANGE_SIZE);
+static_assert(ours::kAttributeHandleTypes == CU_POINTER_ATTRIBUTE_ALLOWED_HANDLE_TYPES);
 static_assert(ours::kTypeHost == CU_MEMORYTYPE_HOST);
 static_assert(ours::kTypeDevice == CU_MEMORYTYPE_DEVICE);
 static_assert(ours::kMultiprocessors == CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT);
+static_assert(ours::kVirtualMemory == CU_DEVICE_ATTRIBUTE_VIRTUAL_MEMORY_MANAGEMENT_SUPPORTED);
+static_assert(ours::kDescriptorHandles ==
+              CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR_SUPPORTED);
+static_assert(ours::kGpuDirectOfVirtualMemory ==
+              CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WITH_CUDA_VMM_SUPPORTED);
+static_assert(ours::kOnDevice == CU_MEM_LOCATION_TYPE_DEVICE);
+static_assert(ours::kPinnedChunk == CU_MEM_ALLOCATION_TYPE_PINNED);
+static_assert(ours::kDescriptorHandle == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+static_assert(ours::kLeastGranularity == CU_MEM_ALLOC_GRANULARITY_MINIMUM);
+static_assert(ours::kReadWrite == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
+static_assert(sizeof(ours::CUmemAllocationProp) == sizeof(CUmemAllocationProp));
+static_assert(offsetof(ours::CUmemAllocationProp, handle_types) ==
+              offsetof(CUmemAllocationProp, requestedHandleTypes));
+static_assert(offsetof(ours::CUmemAllocationProp, location) ==
+              offsetof(CUmemAllocationProp, location));
+static_assert(offsetof(ours::CUmemAllocationProp, gpu_direct_rdma) ==
+              offsetof(CUmemAllocationProp, allocFlags.gpuDirectRDMACapable));
+static_assert(sizeof(ours::CUmemAccessDesc) == sizeof(CUmemAccessDesc));
+static_assert(offsetof(ours::CUmemAccessDesc, flags) == offsetof(CUmemAccessDesc, flags));
+static_assert(sizeof(ours::CUmemLocation) == sizeof(CUmemLocation));
+static_assert(sizeof(ours::CUmemHandle) == sizeof(CUmemGenericAllocationHandle));
 static_assert(ours::kWritesOrdering == CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING);
 static_assert(ours::kPortable == CU_MEMHOSTALLOC_PORTABLE);
 static_assert(ours::kPortable == CU_MEMHOSTREGISTER_PORTABLE);
