@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "src/base/clock.h"
+#include "src/base/fd.h"
 #include "src/base/fork_mutex.h"
 #include "src/base/log.h"
 #include "src/communicator/communicator.h"
@@ -37,6 +38,9 @@ ForkMutex& g_unused_mutex = *new ForkMutex;
 std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
 // Those that streams or graphs may have longer than their communicators; under the same mutex.
 std::vector<std::weak_ptr<GpuQueue>>& g_left = *new std::vector<std::weak_ptr<GpuQueue>>;
+// A forked child has nothing of its parent's CUDA: these are neither ended nor waited for.
+std::vector<GpuQueue*>& g_inherited = *new std::vector<GpuQueue*>;
+unsigned g_generation = fork_generation();  // of what is in g_left
 
 // The same at all ranks.
 bool moves_bytes(const Operation& operation) {
@@ -50,6 +54,14 @@ bool moves_bytes(const Operation& operation) {
 void put_aside(GpuQueue* queue) {
   const std::lock_guard lock(g_unused_mutex);
   g_unused.push_back(queue);
+}
+
+// With g_unused_mutex.
+bool some_are_left() {
+  if (g_generation != fork_generation()) g_left.clear();
+  g_generation = fork_generation();
+  std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
+  return !g_left.empty();
 }
 
 }  // namespace
@@ -92,6 +104,7 @@ void GpuQueue::end() {
 
 void GpuQueue::leave(const std::shared_ptr<GpuQueue>& queue) {
   const std::lock_guard lock(g_unused_mutex);
+  (void)some_are_left();
   g_left.push_back(queue);
 }
 
@@ -100,8 +113,12 @@ void GpuQueue::end_unused_queues(bool* waiting, bool* held_up) {
   {
     const std::lock_guard lock(g_unused_mutex);
     unused.swap(g_unused);
-    std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
-    *held_up = !g_left.empty();
+    const auto inherited = std::partition(unused.begin(), unused.end(), [](const GpuQueue* queue) {
+      return queue->generation_ == fork_generation();
+    });
+    g_inherited.insert(g_inherited.end(), inherited, unused.end());
+    unused.erase(inherited, unused.end());
+    *held_up = some_are_left();
   }
   *waiting = false;
   for (GpuQueue* queue : unused) {
@@ -129,8 +146,7 @@ void GpuQueue::end_unused(double seconds) {
 void GpuQueue::end_stale() {
   {
     const std::lock_guard lock(g_unused_mutex);
-    std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
-    if (!g_left.empty()) return;
+    if (some_are_left()) return;
   }
   cuda::end_stale(*Driver::found());
 }

@@ -35,6 +35,7 @@
 #include <span>
 #include <vector>
 
+#include "src/base/fd.h"
 #include "src/base/status.h"
 #include "src/communicator/gpu_meeting.h"
 #include "src/communicator/gpu_messages.h"
@@ -97,6 +98,7 @@ class GpuQueue {
   const cuda::Driver& driver_;
   const GpuPlace gpu_;
   const size_t slot_bytes_;
+  const unsigned generation_ = fork_generation();
   cuda::PinnedBuffer pinned_;  // the word, a line; arguments of kernels; the slots
   cuda::DeviceBuffer copies_;  // of messages whose memory others do not reach
   cuda::Event used_;           // recorded after the last use of the slots

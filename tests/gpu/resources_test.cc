@@ -164,4 +164,38 @@ TEST(NonBlockingCommunicator, HasDoneItsCallWhenItReturns) {
   });
 }
 
+// A child has none of the GPU memory that its parent's communicators have left, and must not wait
+// for it whenever it ends one of its own: each look takes a call, and would come every 200 us for 1
+// s.
+TEST(Communicator, OfAForkedChildDoesNotWaitForWhatItsParentsHaveLeft) {
+  NEED_DOUBLE();
+  if (world::kThreadSanitized) GTEST_SKIP() << "forks after threads existed";
+  world::run({.nranks = 2}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(100);
+      const gpu::Graph graph(stream, [&] { COMM_OK(rank, gpu::sum(data, rank.comm, stream)); });
+      // The graph keeps what is left until it ends, and nobody makes a call afterwards.
+      COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+    }
+    gpu::destroy(stream);
+  });
+  world::run({.nranks = 2, .kind = Kind::kProcesses}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    Floats data(100);
+    data.set(1, stream);
+    COMM_OK(rank, gpu::sum(data, rank.comm, stream));
+    data.take(stream);
+    gpu::synchronise(stream);
+    rank.expect(data.all(2), "a wrong sum");
+    const auto calls = gpu::control<uint64_t(const char*)>("cuda_double_calls");
+    const uint64_t before = calls("cuCtxPushCurrent_v2");
+    COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+    rank.expect(calls("cuCtxPushCurrent_v2") < before + 200, "it waited for what is not there");
+    gpu::destroy(stream);
+  });
+}
+
 }  // namespace
