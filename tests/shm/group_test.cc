@@ -17,7 +17,7 @@
 namespace libcomm::testing {
 namespace {
 
-using shm::Way;
+using libcomm::FdWay;
 
 // Every rank tells all others its group_of; they must be what the test expects, and members must
 // see what each other writes on the board.
@@ -56,10 +56,11 @@ RankBody expecting(std::vector<int> groups) {
 }
 
 // Only the given ranks may use the given ways.
-std::function<shm::GroupOptions(int)> ways(const std::function<bool(int rank, Way way)>& allowed) {
+std::function<shm::GroupOptions(int)> ways(
+    const std::function<bool(int rank, FdWay way)>& allowed) {
   return [allowed](int rank) {
     shm::GroupOptions options;
-    options.allow_way = [allowed, rank](Way way) { return allowed(rank, way); };
+    options.allow_way = [allowed, rank](FdWay way) { return allowed(rank, way); };
     return options;
   };
 }
@@ -108,20 +109,20 @@ TEST(ShmGroup, WorksAcrossNetworkNamespaces) {
   if (::geteuid() != 0) GTEST_SKIP() << "making network namespaces needs root";
   run_processes(3, expecting({0, 0, 0}), options);
   // The same where /proc does not help.
-  options.group = ways([](int, Way way) { return way != Way::kProc; });
+  options.group = ways([](int, FdWay way) { return way != FdWay::kProc; });
   run_processes(3, expecting({0, 0, 0}), options);
 }
 
 TEST(ShmGroup, PassesTheMemoryThroughAnAbstractSocketWithoutProc) {
   RankOptions options;
-  options.group = ways([](int, Way way) { return way == Way::kAbstractSocket; });
+  options.group = ways([](int, FdWay way) { return way == FdWay::kAbstractSocket; });
   run_processes(4, expecting({0, 0, 0, 0}), options);
 }
 
 TEST(ShmGroup, PassesTheMemoryThroughASocketInTheFileSystemAndRemovesIt) {
   const std::vector<std::string> before = files_in("/tmp");
   RankOptions options;
-  options.group = ways([](int, Way way) { return way == Way::kPathSocket; });
+  options.group = ways([](int, FdWay way) { return way == FdWay::kPathSocket; });
   run_processes(3, expecting({0, 0, 0}), options);
   for (const std::string& name : files_in("/tmp"))
     EXPECT_FALSE(name.starts_with(".libcomm-")) << name << " was left in /tmp";
@@ -129,7 +130,7 @@ TEST(ShmGroup, PassesTheMemoryThroughASocketInTheFileSystemAndRemovesIt) {
 
 TEST(ShmGroup, AgreesToLeaveOutAMemberThatCannotMap) {
   RankOptions options;
-  options.group = ways([](int rank, Way) { return rank != 2; });
+  options.group = ways([](int rank, FdWay) { return rank != 2; });
   run_processes(4, expecting({0, 0, 2, 0}), options);
 }
 
@@ -139,10 +140,10 @@ TEST(ShmGroup, MembersLeftOutMakeAGroupOfTheirOwn) {
   int elections = 0;  // in each process on its own
   options.group = [&elections](int rank) {
     shm::GroupOptions group;
-    group.allow_way = [rank, &elections](Way way) {
+    group.allow_way = [rank, &elections](FdWay way) {
       if (rank % 2 == 0) return true;
-      if (way == Way::kPathSocket) ++elections;
-      return elections > 1 || (elections == 1 && way == Way::kProc);
+      if (way == FdWay::kPathSocket) ++elections;
+      return elections > 1 || (elections == 1 && way == FdWay::kProc);
     };
     return group;
   };

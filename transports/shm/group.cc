@@ -5,10 +5,12 @@
 // the same rounds and agree on the outcome.
 #include "transports/shm/group.h"
 
+#include <fcntl.h>
 #include <sched.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <map>
 #include <optional>
@@ -92,8 +94,8 @@ class GroupBuilder {
   void find_candidates();
   Status elect();
   Status offer_memory();
-  Status map_by(Way way);
-  void fetch(Way way);
+  Status map_by(FdWay way);
+  void fetch(FdWay way);
   Result<Verdict> judge();
   bool opens_trial_of(int rank, const Nonce& nonce) const;
   bool reads_mark_of(int rank, const Nonce& nonce) const;
@@ -150,7 +152,7 @@ Status GroupBuilder::elect() {
   trial_.reset();
   why_not_.clear();
   COMM_TRY(offer_memory());
-  for (const Way way : {Way::kProc, Way::kAbstractSocket, Way::kPathSocket}) {
+  for (const FdWay way : {FdWay::kProc, FdWay::kAbstractSocket, FdWay::kPathSocket}) {
     COMM_TRY(map_by(way));
     const bool all = std::all_of(sets_.begin(), sets_.end(), [this](const auto& item) {
       return std::all_of(item.second.begin(), item.second.end(),
@@ -206,17 +208,22 @@ Status GroupBuilder::offer_memory() {
 }
 
 // Everyone without the memory tries one way to it, then all tell.
-Status GroupBuilder::map_by(Way way) {
+Status GroupBuilder::map_by(FdWay way) {
   const auto missing = [this](int rank) { return rank != leader_of(rank) && !mapped(rank); };
   std::unique_ptr<FdServer> server;
-  if (way != Way::kProc) {
+  if (way != FdWay::kProc) {
     if (mine_ != nullptr && mine_->front() == me_ && options_.allow_way(way)) {
       std::vector<Proof> expected;
       for (const int rank : *mine_)
         if (missing(rank)) expected.push_back(proof("comm shm fetch", offer_of(me_).nonce, rank));
       if (!expected.empty()) {
+        const auto give = [fd = memory_->fd()](uint64_t) -> Result<PassedFd> {
+          PassedFd given{UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0)), {}};
+          if (!given.fd) return descriptor_error(errno, "passing shared memory");
+          return given;
+        };
         Result<std::unique_ptr<FdServer>> started =
-            FdServer::start(way, offer_of(me_).nonce, memory_->fd(), std::move(expected));
+            FdServer::start(way, offer_of(me_).nonce, give, std::move(expected));
         if (started)
           server = *std::move(started);
         else
@@ -248,14 +255,17 @@ Status GroupBuilder::map_by(Way way) {
   return {};
 }
 
-void GroupBuilder::fetch(Way way) {
+void GroupBuilder::fetch(FdWay way) {
   const Offer& offer = offer_of(me_);
   const PeerFacts& leader = facts_of(leader_of(me_));
   const auto get = [&]() -> Result<UniqueFd> {
     if (!options_.allow_way(way)) return error(Code::kSystem, "{} is not to be used", name_of(way));
-    if (way != Way::kProc)
-      return fetch_fd(way, offer.nonce, proof("comm shm fetch", offer.nonce, me_),
-                      Deadline::after(kFetchPatience));
+    if (way != FdWay::kProc) {
+      auto passed = fetch_fd(way, offer.nonce, proof("comm shm fetch", offer.nonce, me_), 0,
+                             Deadline::after(kFetchPatience));
+      if (!passed) return passed.status();
+      return std::move(passed->fd);
+    }
     if (leader.pid_namespace != facts_of(me_).pid_namespace)
       return error(Code::kSystem, "rank {} is in another pid namespace", leader.rank);
     return open_peer_fd(leader.pid, offer.fd);

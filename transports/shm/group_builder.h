@@ -3,14 +3,14 @@
 
 #include <functional>
 
+#include "transports/pass_fd.h"
 #include "transports/shm/group.h"
-#include "transports/shm/pass_fd.h"
 
 namespace libcomm::shm {
 
 struct GroupOptions {
   bool allow_memfd = true;  // false: as where memfd_create is refused
-  std::function<bool(Way)> allow_way = [](Way) {
+  std::function<bool(FdWay)> allow_way = [](FdWay) {
     return true;
   };  // false: as if that way failed here
 };

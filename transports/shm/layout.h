@@ -15,6 +15,7 @@
 #include <cstdint>
 
 #include "src/base/status.h"
+#include "transports/pass_fd.h"
 
 namespace libcomm::shm {
 
@@ -33,9 +34,6 @@ inline constexpr size_t kReservedPartBytes = size_t{4} << 20;
 
 inline constexpr uint64_t kMagic = 0x31304d4853434343;
 inline constexpr uint32_t kVersion = 2;
-
-using Nonce = std::array<uint64_t, 2>;
-using Proof = std::array<uint64_t, 4>;
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(std::atomic<uint32_t>::is_always_lock_free);

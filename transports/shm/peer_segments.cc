@@ -5,8 +5,8 @@
 #include <algorithm>
 #include <climits>
 
+#include "transports/pass_fd.h"
 #include "transports/shm/memory.h"
-#include "transports/shm/pass_fd.h"
 
 namespace libcomm::shm {
 namespace {

@@ -1,4 +1,4 @@
-#include "transports/shm/pass_fd.h"
+#include "transports/pass_fd.h"
 
 #include <fcntl.h>
 #include <poll.h>
@@ -16,24 +16,30 @@
 
 #include "src/base/thread.h"
 
-namespace libcomm::shm {
+namespace libcomm {
 namespace {
 
 // How long one client may take to show its proof before the next is served.
 constexpr Seconds kClientPatience{1.0};
+
+// What a client sends.
+struct Request {
+  Proof proof;
+  uint64_t wanted;
+};
 
 struct Address {
   sockaddr_un name{};
   socklen_t length = 0;
 };
 
-Address socket_address(Way way, const Nonce& nonce) {
-  const std::string text = fmt::format("{}libcomm-{:016x}{:016x}",
-                                       way == Way::kPathSocket ? "/tmp/." : "", nonce[0], nonce[1]);
+Address socket_address(FdWay way, const Nonce& nonce) {
+  const std::string text = fmt::format(
+      "{}libcomm-{:016x}{:016x}", way == FdWay::kPathSocket ? "/tmp/." : "", nonce[0], nonce[1]);
   Address address;
   address.name.sun_family = AF_UNIX;
   // An abstract name begins with a zero byte.
-  const size_t skip = way == Way::kPathSocket ? 0 : 1;
+  const size_t skip = way == FdWay::kPathSocket ? 0 : 1;
   std::memcpy(address.name.sun_path + skip, text.data(), text.size());
   address.length = static_cast<socklen_t>(offsetof(sockaddr_un, sun_path) + text.size() + 1);
   return address;
@@ -50,9 +56,10 @@ bool readable(int fd, const Deadline& deadline) {
   return false;
 }
 
-Status send_fd(int socket, int fd) {
-  char byte = 0;
-  iovec data{&byte, 1};
+Status send_fd(int socket, const PassedFd& passed) {
+  auto facts = passed.facts;
+  const int fd = passed.fd.get();
+  iovec data{facts.data(), sizeof facts};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &data;
@@ -64,13 +71,14 @@ Status send_fd(int socket, int fd) {
   header->cmsg_type = SCM_RIGHTS;
   header->cmsg_len = CMSG_LEN(sizeof(int));
   std::memcpy(CMSG_DATA(header), &fd, sizeof fd);
-  if (::sendmsg(socket, &message, MSG_NOSIGNAL) != 1) return system_error(errno, "passing memory");
+  if (::sendmsg(socket, &message, MSG_NOSIGNAL) != sizeof facts)
+    return system_error(errno, "passing memory");
   return {};
 }
 
-Result<UniqueFd> receive_fd(int socket) {
-  char byte = 0;
-  iovec data{&byte, 1};
+Result<PassedFd> receive_fd(int socket) {
+  PassedFd passed;
+  iovec data{passed.facts.data(), sizeof passed.facts};
   alignas(cmsghdr) char control[CMSG_SPACE(sizeof(int))] = {};
   msghdr message{};
   message.msg_iov = &data;
@@ -78,25 +86,28 @@ Result<UniqueFd> receive_fd(int socket) {
   message.msg_control = control;
   message.msg_controllen = sizeof control;
   const ssize_t count = ::recvmsg(socket, &message, MSG_CMSG_CLOEXEC);
-  if (count < 0) return system_error(errno, "receiving shared memory");
+  if (count < 0) return system_error(errno, "receiving memory");
   const cmsghdr* header = CMSG_FIRSTHDR(&message);
   if (header == nullptr || header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS ||
       header->cmsg_len != CMSG_LEN(sizeof(int)))
-    return error(Code::kSystem, "a peer refused to pass its shared memory");
+    return error(Code::kSystem, "a peer refused to pass its memory");
   int fd = -1;
   std::memcpy(&fd, CMSG_DATA(header), sizeof fd);
-  return UniqueFd(fd);
+  passed.fd = UniqueFd(fd);
+  if (count != sizeof passed.facts)
+    return error(Code::kSystem, "a peer passed memory without what belongs to it");
+  return passed;
 }
 
 }  // namespace
 
-const char* name_of(Way way) {
+const char* name_of(FdWay way) {
   switch (way) {
-    case Way::kProc:
+    case FdWay::kProc:
       return "/proc";
-    case Way::kAbstractSocket:
+    case FdWay::kAbstractSocket:
       return "an abstract socket";
-    case Way::kPathSocket:
+    case FdWay::kPathSocket:
       return "a socket in /tmp";
   }
   return "?";
@@ -115,10 +126,10 @@ Result<UniqueFd> open_peer_fd(int64_t pid, int fd) {
   return system_error(err, "opening " + path);
 }
 
-Result<std::unique_ptr<FdServer>> FdServer::start(Way way, const Nonce& nonce, int fd,
+Result<std::unique_ptr<FdServer>> FdServer::start(FdWay way, const Nonce& nonce, Give give,
                                                   std::vector<Proof> expected) {
   std::unique_ptr<FdServer> server(new FdServer);
-  server->fd_ = fd;
+  server->give_ = std::move(give);
   server->expected_ = std::move(expected);
   server->listener_ = UniqueFd(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!server->listener_) return system_error(errno, "making a Unix socket");
@@ -126,12 +137,12 @@ Result<std::unique_ptr<FdServer>> FdServer::start(Way way, const Nonce& nonce, i
   if (::bind(server->listener_.get(), reinterpret_cast<const sockaddr*>(&address.name),
              address.length) != 0)
     return system_error(errno, "naming a Unix socket");
-  if (way == Way::kPathSocket) server->path_ = address.name.sun_path;
+  if (way == FdWay::kPathSocket) server->path_ = address.name.sun_path;
   if (::listen(server->listener_.get(), SOMAXCONN) != 0)
     return system_error(errno, "listening on a Unix socket");
   server->stop_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
   if (!server->stop_) return system_error(errno, "making an eventfd");
-  COMM_ASSIGN(server->thread_, start_thread("comm-shm-fd", [raw = server.get()] { raw->serve(); }));
+  COMM_ASSIGN(server->thread_, start_thread("comm-fds", [raw = server.get()] { raw->serve(); }));
   return server;
 }
 
@@ -155,25 +166,28 @@ void FdServer::serve() {
 }
 
 void FdServer::answer(UniqueFd client) const {
-  Proof shown{};
+  Request request{};
   if (!readable(client.get(), Deadline::after(kClientPatience))) return;
-  if (::recv(client.get(), shown.data(), sizeof shown, 0) != sizeof shown) return;
-  if (std::find(expected_.begin(), expected_.end(), shown) == expected_.end()) return;
-  (void)send_fd(client.get(), fd_).is_ok();
+  if (::recv(client.get(), &request, sizeof request, 0) != sizeof request) return;
+  if (std::find(expected_.begin(), expected_.end(), request.proof) == expected_.end()) return;
+  const Result<PassedFd> given = give_(request.wanted);
+  if (given) (void)send_fd(client.get(), *given).is_ok();
 }
 
-Result<UniqueFd> fetch_fd(Way way, const Nonce& nonce, const Proof& proof, Deadline deadline) {
+Result<PassedFd> fetch_fd(FdWay way, const Nonce& nonce, const Proof& proof, uint64_t wanted,
+                          Deadline deadline) {
   UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
   if (!socket) return system_error(errno, "making a Unix socket");
   const Address address = socket_address(way, nonce);
   if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) !=
       0)
-    return system_error(errno, fmt::format("fetching shared memory through {}", name_of(way)));
-  if (::send(socket.get(), proof.data(), sizeof proof, MSG_NOSIGNAL) != sizeof proof)
-    return system_error(errno, fmt::format("fetching shared memory through {}", name_of(way)));
+    return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));
+  const Request request{proof, wanted};
+  if (::send(socket.get(), &request, sizeof request, MSG_NOSIGNAL) != sizeof request)
+    return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));
   if (!readable(socket.get(), deadline))
-    return error(Code::kSystem, "no answer while fetching shared memory through {}", name_of(way));
+    return error(Code::kSystem, "no answer while fetching memory through {}", name_of(way));
   return receive_fd(socket.get());
 }
 
-}  // namespace libcomm::shm
+}  // namespace libcomm
