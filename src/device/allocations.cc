@@ -1,9 +1,12 @@
 #include "src/device/allocations.h"
 
 #include <map>
+#include <memory>
 #include <mutex>
+#include <vector>
 
 #include "src/base/fork_mutex.h"
+#include "src/device/address_range.h"
 #include "src/device/memory.h"
 #include "src/device/scopes.h"
 
@@ -13,7 +16,8 @@ namespace {
 struct Allocation {
   const Driver* driver;
   CUcontext context;
-  CUdeviceptr base;  // as the driver knows it
+  CUdeviceptr base;                     // as the driver knows it
+  std::shared_ptr<AddressRange> range;  // null: of cuMemAlloc
 };
 
 struct Allocations {
@@ -26,19 +30,78 @@ Allocations& allocations() {
   return *instance;
 }
 
+// An address that is there already is of a context that has been destroyed.
+void* add(CUdeviceptr begin, Allocation made) {
+  Allocations& all = allocations();
+  const std::lock_guard lock(all.mutex);
+  all.live.insert_or_assign(pointer_of(begin), std::move(made));
+  return pointer_of(begin);
+}
+
+Status failed(const Driver& driver, CUresult result, size_t bytes) {
+  CUdevice device = -1;
+  (void)driver.context_device(&device);
+  const std::string what = fmt::format("commMemAlloc of {} bytes on GPU {}", bytes, device);
+  return driver.check(result, what.c_str());
+}
+
+// The GPU itself, and those that reach it.
+std::vector<CUdevice> gpus_that_reach(const Driver& driver, CUdevice device) {
+  std::vector<CUdevice> gpus{device};
+  int count = 0;
+  (void)driver.device_count(&count);
+  for (CUdevice other = 0; other < count; ++other) {
+    int can = 0;
+    if (other != device && driver.can_access_peer(&can, other, device) == kSuccess && can != 0)
+      gpus.push_back(other);
+  }
+  return gpus;
+}
+
+// Null: the GPU has none of that kind, or cannot have it here.
+Result<std::shared_ptr<AddressRange>> alloc_chunk(const Driver& driver, size_t bytes) {
+  CUdevice device = -1;
+  if (driver.context_device(&device) != kSuccess || !has_shareable_chunks(driver, device))
+    return std::shared_ptr<AddressRange>();
+  CUmemAllocationProp wanted{};
+  wanted.type = kPinnedChunk;
+  wanted.handle_types = kDescriptorHandle;
+  wanted.location = {kOnDevice, device};
+  int gpu_direct = 0;
+  if (driver.device_attribute(&gpu_direct, kGpuDirectOfVirtualMemory, device) == kSuccess)
+    wanted.gpu_direct_rdma = gpu_direct != 0 ? 1 : 0;
+  size_t granularity = 0;
+  if (driver.chunk_granularity(&granularity, &wanted, kLeastGranularity) != kSuccess ||
+      granularity == 0 || bytes > SIZE_MAX - granularity)
+    return std::shared_ptr<AddressRange>();
+  const size_t whole = (bytes + granularity - 1) / granularity * granularity;
+  CUmemHandle handle = 0;
+  const CUresult created = driver.chunk_create(&handle, whole, &wanted, 0);
+  if (created == kOutOfMemory) return failed(driver, created, bytes);
+  // Such as in a container that forbids the descriptors.
+  if (created != kSuccess) return std::shared_ptr<AddressRange>();
+  const ChunkHandle chunk(driver, handle);
+  auto range = AddressRange::reserve(driver, whole);
+  if (!range) return std::shared_ptr<AddressRange>();
+  if (!range->map(0, whole, chunk.get(), gpus_that_reach(driver, device)))
+    return std::shared_ptr<AddressRange>();
+  return std::make_shared<AddressRange>(*std::move(range));
+}
+
 }  // namespace
 
 Result<void*> alloc_on_current_gpu(const Driver& driver, size_t bytes) {
   CUcontext const context = current_context(driver);
   if (context == nullptr) return nullptr;
   const OutsideCapture outside(driver);
+  COMM_ASSIGN(auto range, alloc_chunk(driver, bytes));
+  if (range != nullptr) {
+    const CUdeviceptr at = range->base();
+    return add(at, {&driver, context, at, std::move(range)});
+  }
   const auto allocate = [&](size_t wanted, CUdeviceptr* base) -> Status {
     const CUresult result = driver.memory_alloc(base, wanted);
-    if (result == kSuccess) return Status::ok();
-    CUdevice device = -1;
-    (void)driver.context_device(&device);
-    const std::string what = fmt::format("commMemAlloc of {} bytes on GPU {}", bytes, device);
-    return driver.check(result, what.c_str());
+    return result == kSuccess ? Status::ok() : failed(driver, result, bytes);
   };
   CUdeviceptr base = 0;
   COMM_TRY(allocate(bytes, &base));
@@ -48,11 +111,7 @@ Result<void*> alloc_on_current_gpu(const Driver& driver, size_t bytes) {
     COMM_TRY(allocate(bytes + kAllocationAlignment - 1, &base));
     begin = (base + kAllocationAlignment - 1) / kAllocationAlignment * kAllocationAlignment;
   }
-  Allocations& all = allocations();
-  const std::lock_guard lock(all.mutex);
-  // An address that is there already is of a context that has been destroyed.
-  all.live.insert_or_assign(pointer_of(begin), Allocation{&driver, context, base});
-  return pointer_of(begin);
+  return add(begin, {&driver, context, base, nullptr});
 }
 
 Result<bool> free_allocation(void* pointer) {
@@ -62,12 +121,16 @@ Result<bool> free_allocation(void* pointer) {
     const std::lock_guard lock(all.mutex);
     const auto found = all.live.find(pointer);
     if (found == all.live.end()) return false;
-    gone = found->second;
+    gone = std::move(found->second);
     all.live.erase(found);
   }
   const ContextScope scope(*gone.driver, gone.context);
   COMM_TRY(scope.status());
   const OutsideCapture outside(*gone.driver);
+  if (gone.range != nullptr) {
+    gone.range.reset();
+    return true;
+  }
   COMM_TRY(gone.driver->check(gone.driver->memory_free(gone.base), "commMemFree: cuMemFree"));
   return true;
 }

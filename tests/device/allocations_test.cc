@@ -57,13 +57,44 @@ TEST_F(Allocations, BeginAtAPageWhereverTheDriverPlacesThem) {
     return result;
   };
   close.memory_free = [](CUdeviceptr base) { return real.memory_free(base - 512); };
+  cuda_double_set("chunks", 0);
   void* const memory = allocated(close, kBytes);
+  cuda_double_set("chunks", 1);
   EXPECT_EQ(number_of(memory) % kAllocationAlignment, 0u);
   CUdeviceptr base = 0;
   size_t bytes = 0;
   CUDA_OK(d.address_range(&base, &bytes, number_of(memory)));
   EXPECT_LE(number_of(memory) + kBytes, base + bytes) << "the end is not in the allocation";
   expect_freed(memory, true);
+}
+
+TEST_F(Allocations, AreChunksThatCanBeExportedAndThatOtherGpusReach) {
+  void* const memory = allocated(d, kBytes);
+  CUmemHandle chunk = 0;
+  CUDA_OK(d.chunk_retain(&chunk, memory));
+  CUDA_OK(d.chunk_release(chunk));
+  uint64_t kinds = 0;
+  CUDA_OK(d.pointer_get(&kinds, kAttributeHandleTypes, number_of(memory)));
+  EXPECT_EQ(kinds, uint64_t{kDescriptorHandle});
+  for (const int gpu : {0, 1}) {
+    const CUmemLocation there{kOnDevice, gpu};
+    unsigned long long flags = 0;
+    CUDA_OK(d.chunk_allowed(&flags, &there, number_of(memory)));
+    EXPECT_EQ(flags, static_cast<unsigned long long>(kReadWrite)) << gpu;
+  }
+  expect_freed(memory, true);
+  EXPECT_EQ(cuda_double_count("chunk_bytes"), 0u);
+}
+
+// A driver that says it has chunks, and then has none (as in some containers).
+TEST_F(Allocations, AreOthersWhereChunksCannotBeHad) {
+  for (const char* call : {"cuMemCreate", "cuMemAddressReserve", "cuMemMap", "cuMemSetAccess"}) {
+    cuda_double_fail(call, 1, kNotSupported);
+    void* const memory = allocated(d, kBytes);
+    EXPECT_EQ(cuda_double_count("chunk_bytes"), 0u) << call;
+    EXPECT_EQ(cuda_double_count("device_bytes"), kBytes) << call;
+    expect_freed(memory, true);
+  }
 }
 
 TEST_F(Allocations, ThatCannotBeHadAreFailuresOfCuda) {

@@ -13,12 +13,19 @@ namespace libcomm::cuda {
 // GPU memory as its process tells others of it. Part of wire structs.
 struct ExportedMemory {
   uint64_t address = 0;     // there
-  uint64_t base = 0;        // of the allocation
-  uint64_t bytes = 0;       // of the allocation
-  uint64_t id = 0;          // of the allocation, which no later one of that process has
+  uint64_t base = 0;        // of the allocation, or of the addresses in which chunks are mapped
+  uint64_t bytes = 0;       // the same
+  uint64_t id = 0;          // of the allocation, which no later one of that process has; see below
   CUipcMemHandle handle{};  // all zero where no other process needs it
 };
 static_assert(sizeof(ExportedMemory) == 96);
+
+// Memory of chunks (cuMemCreate's) has this as its id, and this in place of a handle.
+inline constexpr uint64_t kOfChunks = ~uint64_t{0};
+struct ChunkSpan {
+  uint64_t end = 0;    // of what is used: [address, end)
+  uint64_t stamp = 0;  // of the chunks there: changes with any of them
+};
 
 class MappedMemory {
  public:

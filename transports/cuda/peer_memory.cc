@@ -33,6 +33,7 @@ PeerMemory::~PeerMemory() {
     }
   }
   imported_.clear();
+  chunk_imports_.clear();
   end_when_idle(Ending::kWithCommunicators,
                 [&driver = driver_, context = context_, pattern = pattern_, kernels = kernels_,
                  primary_of = primary_of_]() mutable {
@@ -58,6 +59,10 @@ bool PeerMemory::describe(const void* address, size_t bytes, ExportedMemory* mem
     return place.kind == MemoryPlace::Kind::kManaged ||
            (place.kind == MemoryPlace::Kind::kGpu && place.ordinal == ordinal_);
   if (place.kind != MemoryPlace::Kind::kGpu || place.ordinal != ordinal_) return false;
+  CUcontext owner = nullptr;
+  if (driver_.pointer_get(&owner, kAttributeContext, number_of(address)) != kSuccess ||
+      owner != context_)
+    return describe_chunks(number_of(address), bytes, memory);
   CUdeviceptr base = 0;
   size_t size = 0;
   if (driver_.address_range(&base, &size, number_of(address)) != kSuccess ||
@@ -65,14 +70,13 @@ bool PeerMemory::describe(const void* address, size_t bytes, ExportedMemory* mem
     return false;
   memory->base = base;
   memory->bytes = size;
-  CUcontext owner = nullptr;
-  if (driver_.pointer_get(&owner, kAttributeContext, base) != kSuccess || owner != context_ ||
-      driver_.pointer_get(&memory->id, kAttributeBufferId, base) != kSuccess)
-    return false;
+  if (driver_.pointer_get(&memory->id, kAttributeBufferId, base) != kSuccess) return false;
   const auto known = exported_.find(base);
   if (known == exported_.end() || known->second.id != memory->id) {
     Exported fresh{memory->id, {}};
-    if (driver_.ipc_get(&fresh.handle, base) != kSuccess) return false;
+    // Some drivers say that chunks are of the context.
+    if (driver_.ipc_get(&fresh.handle, base) != kSuccess)
+      return describe_chunks(number_of(address), bytes, memory);
     if (exported_.size() >= kMostMapped) exported_.erase(exported_.begin());
     exported_[base] = fresh;
     ++exports_;
@@ -83,8 +87,48 @@ bool PeerMemory::describe(const void* address, size_t bytes, ExportedMemory* mem
   return true;
 }
 
+bool PeerMemory::describe_chunks(CUdeviceptr address, size_t bytes, ExportedMemory* memory) {
+  if (!is_of_chunks_for_threads(address, bytes)) return false;
+  if (one_process_) return true;
+  bool is_new = false;
+  const bool told =
+      chunk_exports_ != nullptr && chunk_exports_->describe(address, bytes, memory, &is_new);
+  if (is_new) ++exports_;
+  return told;
+}
+
+// Whether all of it is in chunks that the GPUs of the ranks of this process may use.
+bool PeerMemory::is_of_chunks_for_threads(CUdeviceptr address, size_t bytes) const {
+  for (CUdeviceptr at = address; at < address + bytes;) {
+    CUmemHandle handle = 0;
+    CUdeviceptr base = 0;
+    size_t size = 0;
+    if (driver_.chunk_retain(&handle, pointer_of(at)) != kSuccess) return false;
+    const ChunkHandle chunk(driver_, handle);
+    if (driver_.address_range(&base, &size, at) != kSuccess || at - base >= size) return false;
+    for (const CUdevice gpu : thread_gpus_) {
+      const CUmemLocation there{kOnDevice, gpu};
+      unsigned long long flags = 0;
+      if (driver_.chunk_allowed(&flags, &there, at) != kSuccess || flags != kReadWrite)
+        return false;
+    }
+    at = base + size;
+  }
+  return true;
+}
+
 Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory) {
   if (is_thread(peer)) return static_cast<std::byte*>(pointer_of(memory.address));
+  const auto failed = [peer](const Status& status) {
+    return Status(status).context(fmt::format("rank {}", peer)).with_peer(peer);
+  };
+  if (memory.id == kOfChunks) {
+    const auto chunks = chunk_imports_.find(peer);
+    if (chunks == chunk_imports_.end())
+      return failed(error(Code::kSystem, "its GPU memory came without a way to it"));
+    auto found = chunks->second.find(memory);
+    return found ? std::move(found) : failed(found.status());
+  }
   auto& known = imported_[static_cast<size_t>(peer)];
   auto found = known.find(memory.base);
   if (found == known.end() || !found->second.is_of(memory)) {
@@ -95,8 +139,7 @@ Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory) {
     });
     if (known.size() >= kMostMapped) known.erase(known.begin());
     auto mapped = MappedMemory::open(driver_, context_, memory);
-    if (!mapped)
-      return Status(mapped.status()).context(fmt::format("rank {}", peer)).with_peer(peer);
+    if (!mapped) return failed(mapped.status());
     found = known.emplace(memory.base, *std::move(mapped)).first;
   }
   return found->second.data() + (memory.address - memory.base);

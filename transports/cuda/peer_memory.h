@@ -1,7 +1,8 @@
 // PeerMemory: the GPU memory of the ranks of one host, reached by each other's kernels in place.
 //
 // Ranks that are threads use each other's addresses. Ranks that are processes map each other's
-// allocations by CUDA IPC (CUDA Driver API, "cuIpcOpenMemHandle"). They may share one GPU, or have
+// allocations by CUDA IPC (CUDA Driver API, "cuIpcOpenMemHandle"), or, where these are chunks of
+// virtual memory, by file descriptors (chunk_exports.h). They may share one GPU, or have
 // GPUs that reach each other (cuDeviceCanAccessPeer), which some machines promise and do not keep:
 // with an IOMMU or ACS in the way, bytes get lost. So the ranks prove it to each other before they
 // use it, with kernels that read and write each other's memory.
@@ -23,6 +24,8 @@
 #include "src/device/kernels.h"
 #include "src/device/memory.h"
 #include "src/topology/topology.h"
+#include "transports/cuda/chunk_exports.h"
+#include "transports/cuda/chunk_imports.h"
 #include "transports/cuda/mapping.h"
 #include "transports/transport.h"
 
@@ -56,8 +59,9 @@ class PeerMemory {
 
   // Tells where [address, address + bytes) is, for import() at the other ranks. False when they
   // could not reach it: host memory, memory of another GPU or context, or, where some ranks are
-  // other processes or on other GPUs, memory without a CUDA IPC handle (managed, cuMemCreate's, of
-  // a pool). For one thread at a time, with context() current.
+  // other processes or on other GPUs, memory without a CUDA IPC handle (managed, of a pool), and
+  // chunks that may not be exported or that other threads' GPUs may not use. For one thread at a
+  // time, with context() current.
   bool describe(const void* address, size_t bytes, ExportedMemory* memory);
   // How many allocations it has told of for the first time.
   uint64_t exports() const { return exports_; }
@@ -85,7 +89,9 @@ class PeerMemory {
 
   // ---- proof.cc: what agree() does --------------------------------------------------------
   struct Offer;
-  Status prepare(const Knobs& knobs, Offer* mine);
+  Status prepare(const Bootstrap& bootstrap, const Knobs& knobs, Offer* mine);
+  void offer_chunks(const Bootstrap& bootstrap, Offer* mine);
+  bool try_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers);
   Status check_distance(int ordinal, int peer, const Knobs& knobs) const;
   Result<int> ordinal_of(const GpuUuid& gpu) const;
   int device_of(const Topology& topology, int ordinal) const;
@@ -94,6 +100,8 @@ class PeerMemory {
   Status check_patterns();
 
   bool is_thread(int peer) const;
+  bool describe_chunks(CUdeviceptr address, size_t bytes, ExportedMemory* memory);
+  bool is_of_chunks_for_threads(CUdeviceptr address, size_t bytes) const;
 
   const Driver& driver_;
   const CUcontext context_;
@@ -103,7 +111,9 @@ class PeerMemory {
   CUdevice primary_of_ = -1;  // the GPU whose primary context, which this is, we use; -1: another's
   int max_ctas_ = 0;
   bool one_context_ = true;  // all ranks are threads that use this context
-  bool stuck_ = false;       // the GPU may still use what is ours
+  bool one_process_ = true;
+  std::vector<CUdevice> thread_gpus_;  // of ranks that are threads: those beside this one's
+  bool stuck_ = false;                 // the GPU may still use what is ours
   std::shared_ptr<const Kernels> kernels_;
   CUstream stream_ = nullptr;
   Event done_;
@@ -115,6 +125,9 @@ class PeerMemory {
   std::map<uint64_t, Exported> exported_;  // by base
   uint64_t exports_ = 0;
   std::vector<std::map<uint64_t, MappedMemory>> imported_;  // by peer, then by base there
+  // Null where some rank cannot pass, or get, descriptors.
+  std::unique_ptr<ChunkExports> chunk_exports_;
+  std::map<int, ChunkImports> chunk_imports_;  // by peer
 
   // Of the proof.
   CUdeviceptr pattern_ = 0;  // device memory

@@ -9,6 +9,7 @@
 
 #include "src/base/clock.h"
 #include "src/base/log.h"
+#include "src/bootstrap/handshake.h"
 #include "src/device/scopes.h"
 #include "transports/cuda/peer_memory.h"
 #include "transports/facts.h"
@@ -35,6 +36,18 @@ std::function<bool()> time_over() {
   return [until = Deadline::after(kLimit)] { return until.passed(); };
 }
 
+// What a rank shows where another's chunks are to be had.
+Proof proof_of(const Bootstrap& bootstrap, const Nonce& nonce, int rank) {
+  unsigned char parts[sizeof nonce + sizeof rank];
+  std::memcpy(parts, nonce.data(), sizeof nonce);
+  std::memcpy(parts + sizeof nonce, &rank, sizeof rank);
+  const Mac mac = hmac(bootstrap.secret(), "comm gpu chunks", {parts});
+  Proof words{};
+  static_assert(sizeof words == sizeof mac);
+  std::memcpy(words.data(), mac.data(), sizeof words);
+  return words;
+}
+
 constexpr int kNobody = -1;  // the pattern that a rank shows to all
 
 bool has_pattern(const std::byte* line, int from, int to) {
@@ -49,6 +62,7 @@ bool has_pattern(const std::byte* line, int from, int to) {
 struct PeerMemory::Offer {
   uint64_t able = 0;
   uint64_t context = 0;
+  Nonce nonce{};  // of its socket for descriptors of chunks; zero: it has none
   ExportedMemory memory;
 };
 
@@ -102,7 +116,7 @@ Status PeerMemory::check_distance(int ordinal, int peer, const Knobs& knobs) con
 }
 
 // What needs no other rank.
-Status PeerMemory::prepare(const Knobs& knobs, Offer* mine) {
+Status PeerMemory::prepare(const Bootstrap& bootstrap, const Knobs& knobs, Offer* mine) {
   const size_t lines = 2 * ranks_.size() + 1;
   const ContextScope scope(driver_, context_);
   COMM_TRY(scope.status());
@@ -120,10 +134,14 @@ Status PeerMemory::prepare(const Knobs& knobs, Offer* mine) {
   mine->context = reinterpret_cast<uintptr_t>(context_);
   for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer) {
     const GpuUuid& theirs = ranks_[static_cast<size_t>(peer)].gpu;
-    one_context_ =
-        one_context_ && is_thread(peer) && theirs == ranks_[static_cast<size_t>(rank_)].gpu;
+    const bool same_gpu = theirs == ranks_[static_cast<size_t>(rank_)].gpu;
+    one_context_ = one_context_ && is_thread(peer) && same_gpu;
+    one_process_ = one_process_ && is_thread(peer);
     if (Status status = check_distance(ordinal_, peer, knobs); !status)
       return std::move(status).context(fmt::format("rank {}", peer));
+    if (same_gpu || !is_thread(peer)) continue;
+    COMM_ASSIGN(const int ordinal, ordinal_of(theirs));
+    thread_gpus_.push_back(ordinal);
   }
   COMM_ASSIGN(kernels_, Kernels::of(driver_, context_));
   max_ctas_ = kernels_->useful_ctas();
@@ -141,8 +159,48 @@ Status PeerMemory::prepare(const Knobs& knobs, Offer* mine) {
   COMM_TRY(finish(time_over()));
   if (!describe(pointer_of(pattern_), lines * kLine, &mine->memory))
     return error(Code::kSystem, "the driver gives no CUDA IPC handle (cuIpcGetMemHandle)");
+  if (!one_process_) offer_chunks(bootstrap, mine);
   mine->able = 1;
   return Status::ok();
+}
+
+// A socket where other processes get descriptors of this one's chunks. Without, such memory is
+// staged.
+void PeerMemory::offer_chunks(const Bootstrap& bootstrap, Offer* mine) {
+  if (!has_shareable_chunks(driver_, ordinal_)) return;
+  const auto start = [&]() -> Status {
+    Nonce nonce{};
+    COMM_TRY(random_bytes({reinterpret_cast<unsigned char*>(nonce.data()), sizeof nonce}));
+    std::vector<Proof> expected;
+    for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer)
+      if (!is_thread(peer)) expected.push_back(proof_of(bootstrap, nonce, peer));
+    COMM_ASSIGN(chunk_exports_, ChunkExports::start(driver_, nonce, std::move(expected)));
+    mine->nonce = nonce;
+    return Status::ok();
+  };
+  if (const Status status = start(); !status)
+    log_info(Subsys::kInit, "rank {}: memory of cuMemCreate goes through host memory: {}", rank_,
+             status.to_string());
+}
+
+// Whether this rank gets descriptors of all other processes, and they may of it.
+bool PeerMemory::try_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers) {
+  if (one_process_) return true;
+  if (chunk_exports_ == nullptr) return false;
+  for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer) {
+    const Nonce& nonce = offers[static_cast<size_t>(peer)].nonce;
+    if (is_thread(peer)) continue;
+    if (nonce == Nonce{}) return false;
+    ChunkImports imports(driver_, ordinal_, nonce, proof_of(bootstrap, nonce, rank_));
+    if (const Status status = imports.try_socket(); !status) {
+      log_info(Subsys::kInit,
+               "rank {}: memory of cuMemCreate goes through host memory: rank {} passes none: {}",
+               rank_, peer, status.to_string());
+      return false;
+    }
+    chunk_imports_.emplace(peer, std::move(imports));
+  }
+  return true;
 }
 
 // GPUs of threads are allowed to use each other's memory here; other processes' when it is mapped.
@@ -211,7 +269,7 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
   memory->imported_.resize(n);
   std::vector<Offer> offers(n);
   Offer& mine = offers[static_cast<size_t>(rank)];
-  Status status = memory->prepare(knobs, &mine);
+  Status status = memory->prepare(bootstrap, knobs, &mine);
   static constexpr char kStaged[] = "rank {}: the ranks' GPU memory goes through host memory: {}";
   if (!status) log_info(Subsys::kInit, kStaged, rank, status.to_string());
   COMM_TRY(bootstrap.all_gather(offers.data(), sizeof(Offer)));
@@ -220,6 +278,8 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
 
   // All go on together, also those that know already that it will not do.
   status = memory->exchange_patterns(offers);
+  const bool gets_chunks = memory->try_chunks(bootstrap, offers);
+  constexpr uint32_t kReaches = 1, kGetsChunks = 2;
   std::vector<uint32_t> able(n);
   COMM_TRY(bootstrap.barrier());
   if (!status) {
@@ -228,10 +288,15 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
     status = memory->check_patterns();
     if (!status) log_warn(kStaged, rank, status.to_string());
   }
-  able[static_cast<size_t>(rank)] = status ? 1 : 0;
+  able[static_cast<size_t>(rank)] = (status ? kReaches : 0) | (gets_chunks ? kGetsChunks : 0);
   COMM_TRY(bootstrap.all_gather(able.data(), sizeof(uint32_t)));
   for (const uint32_t each : able)
-    if (each == 0) return std::unique_ptr<PeerMemory>();
+    if ((each & kReaches) == 0) return std::unique_ptr<PeerMemory>();
+  if (std::any_of(able.begin(), able.end(),
+                  [](uint32_t each) { return (each & kGetsChunks) == 0; })) {
+    memory->chunk_exports_.reset();
+    memory->chunk_imports_.clear();
+  }
   // What the proof took is kept until the end: to free it now would wait for the program's streams.
   log_info(Subsys::kInit, "rank {}: the ranks use each other's GPU memory in place", rank);
   return memory;

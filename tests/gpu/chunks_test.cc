@@ -1,0 +1,254 @@
+// GPU memory of chunks (cuMemCreate's) that other processes reach by file descriptors:
+// commMemAlloc's, and that of programs.
+#include "tests/gpu/chunks.h"
+
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "tests/gpu/gpu.h"
+#include "tests/gpu/memory.h"
+
+namespace {
+
+using gpu::Chunks;
+using gpu::of;
+using world::Kind;
+using world::Rank;
+using world::World;
+
+#define NEED_DOUBLE() \
+  if (!gpu::is_double()) GTEST_SKIP() << "looks at what only the double counts"
+
+uint64_t count(const char* what) {
+  return gpu::control<uint64_t(const char*)>("cuda_double_count")(what);
+}
+
+World on_gpu(int gpu_of_odd_ranks, int nranks, Kind kind = Kind::kProcesses) {
+  return {.nranks = nranks, .kind = kind, .begin = [=](int rank) {
+            gpu::use(rank % 2 == 0 ? 0 : gpu_of_odd_ranks);
+          }};
+}
+
+void with_stream(const std::function<void(gpu::Stream)>& body) {
+  const gpu::Stream stream = gpu::create_stream();
+  body(stream);
+  gpu::destroy(stream);
+}
+
+// Memory that was got elsewhere, filled and read through pinned memory.
+class Seen {
+ public:
+  Seen(void* at, size_t count) : at_(static_cast<float*>(at)), values_(count) {}
+  void set(float value, gpu::Stream stream) {
+    values_.assign(values_.size(), value);
+    gpu::copy(at_, values_.data(), values_.size() * sizeof(float), stream);
+  }
+  bool all(float value, gpu::Stream stream) {
+    gpu::copy(values_.data(), at_, values_.size() * sizeof(float), stream);
+    gpu::synchronise(stream);
+    return values_ == std::vector<float>(values_.size(), value);
+  }
+  float* data() const { return at_; }
+  size_t count() const { return values_.size(); }
+
+ private:
+  float* at_;
+  std::vector<float> values_;
+};
+
+// A sum in place, of rank + 1 everywhere before, and whether its bytes went over the host.
+void check_way(Rank& rank, Seen data, gpu::Stream stream, bool in_place, const std::string& what) {
+  data.set(static_cast<float>(rank.rank + 1), stream);
+  gpu::synchronise(stream);
+  rank.meet();  // threads count together
+  const uint64_t before = count("d2h_bytes");
+  COMM_OK(rank, commAllReduce(data.data(), data.data(), data.count(), commFloat, commSum, rank.comm,
+                              of(stream)));
+  gpu::synchronise(stream);
+  const bool staged = count("d2h_bytes") != before;
+  rank.meet();
+  rank.expect(staged != in_place, what + (in_place ? " was staged" : " was not staged"));
+  rank.expect(data.all(static_cast<float>(rank.nranks * (rank.nranks + 1) / 2), stream),
+              what + ": a wrong sum");
+}
+
+TEST(MemAlloc, OfProcessesIsReachedInPlace) {
+  NEED_DOUBLE();
+  for (const int odd : {0, 1}) {
+    world::run(on_gpu(odd, 3), [](Rank& rank) {
+      with_stream([&](gpu::Stream stream) {
+        void* memory = nullptr;
+        COMM_OK(rank, commMemAlloc(&memory, 4000000));
+        check_way(rank, Seen(memory, 1000000), stream, true, "the whole");
+        check_way(rank, Seen(static_cast<float*>(memory) + 1000, 500), stream, true, "a part");
+        rank.expect(count("ipc_open") == 2, "it was mapped by handles of CUDA IPC");
+        COMM_OK(rank, commMemFree(memory));
+        COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+        rank.expect(count("chunk_bytes") == 0, "memory is left");
+      });
+    });
+  }
+}
+
+TEST(MemAlloc, OfThreadsOnTwoGpusIsReachedInPlace) {
+  NEED_DOUBLE();
+  world::run(on_gpu(1, 2, Kind::kThreads), [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, 400000));
+      check_way(rank, Seen(memory, 100000), stream, true, "threads");
+      rank.meet();
+      COMM_OK(rank, commMemFree(memory));
+    });
+  });
+}
+
+TEST(MemAlloc, WithoutChunksIsReachedByIpc) {
+  NEED_DOUBLE();
+  World world = on_gpu(0, 2);
+  world.begin = [begin = world.begin](int rank) {
+    gpu::control<void(const char*, int)>("cuda_double_set")("chunks", 0);
+    begin(rank);
+  };
+  world::run(world, [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, 400000));
+      rank.expect(count("chunk_bytes") == 0, "it is a chunk");
+      check_way(rank, Seen(memory, 100000), stream, true, "without chunks");
+      COMM_OK(rank, commMemFree(memory));
+    });
+  });
+}
+
+TEST(MemAlloc, CanBeSentInPlace) {
+  NEED_DOUBLE();
+  world::run(on_gpu(0, 2), [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, 400000));
+      Seen data(memory, 100000);
+      data.set(static_cast<float>(7 - 7 * rank.rank), stream);
+      gpu::synchronise(stream);
+      const uint64_t before = count("d2h_bytes");
+      if (rank.rank == 0)
+        COMM_OK(rank, commSend(memory, 100000, commFloat, 1, rank.comm, of(stream)));
+      else
+        COMM_OK(rank, commRecv(memory, 100000, commFloat, 0, rank.comm, of(stream)));
+      gpu::synchronise(stream);
+      rank.expect(count("d2h_bytes") == before, "the message went over the host");
+      rank.expect(data.all(7, stream), "a wrong message");
+      COMM_OK(rank, commMemFree(memory));
+    });
+  });
+}
+
+// As of expandable segments: buffers span chunks, chunks are added, and others take their places.
+TEST(ChunksOfPrograms, AreReachedInPlaceAlsoWhereTheyGrowAndChange) {
+  NEED_DOUBLE();
+  world::run(on_gpu(1, 3), [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      constexpr size_t kEach = Chunks::kBytes / sizeof(float);
+      Chunks chunks(rank.rank % 2, 8);
+      auto* data = static_cast<float*>(chunks.data());
+      chunks.map(0);
+      chunks.map(1);
+      check_way(rank, Seen(data + 100, kEach), stream, true, "two chunks");
+      chunks.map(2);
+      chunks.map(3);
+      check_way(rank, Seen(data + kEach + 5, 2 * kEach), stream, true, "three chunks");
+      if (rank.rank == 1) {  // the others have the old ones mapped
+        chunks.unmap(1);
+        chunks.map(1);
+      }
+      check_way(rank, Seen(data, 4 * kEach), stream, true, "another chunk");
+      chunks.unmap(0);
+      chunks.unmap(2);
+      chunks.map(2);
+      check_way(rank, Seen(data + kEach, 3 * kEach), stream, true, "other chunks");
+      check_way(rank, Seen(data + 3 * kEach, 1000), stream, true, "the last one");
+    });
+    COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+    rank.expect(count("chunk_bytes") == 0, "memory is left");
+  });
+}
+
+TEST(ChunksOfPrograms, ThatMayNotBeExportedAreStaged) {
+  NEED_DOUBLE();
+  world::run(on_gpu(0, 2), [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      Chunks mixed(0, 2, rank.rank == 0), shared(0, 2);
+      mixed.map(0);
+      shared.map(0);
+      check_way(rank, Seen(mixed.data(), 100000), stream, false, "of one rank not exported");
+      check_way(rank, Seen(shared.data(), 100000), stream, true, "exported");
+      check_way(rank, Seen(mixed.data(), 100000), stream, false, "again");
+    });
+  });
+}
+
+TEST(ChunksOfPrograms, ThatOtherThreadsGpusMayNotUseAreStaged) {
+  NEED_DOUBLE();
+  for (const int odd : {0, 1}) {
+    world::run(on_gpu(odd, 2, Kind::kThreads), [&](Rank& rank) {
+      with_stream([&](gpu::Stream stream) {
+        Chunks chunks(rank.rank == 0 ? 0 : odd, 1);
+        chunks.map(0);
+        check_way(rank, Seen(chunks.data(), 100000), stream, odd == 0, "memory of threads");
+        rank.meet();
+      });
+    });
+  }
+}
+
+// What the program has freed comes back while it goes on with other memory.
+TEST(ChunksOfPrograms, AreNotKeptForLongWhenTheyAreGone) {
+  NEED_DOUBLE();
+  world::run(on_gpu(0, 2), [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      Chunks chunks(0, 4);
+      chunks.map(3);
+      Seen kept(static_cast<char*>(chunks.data()) + 3 * Chunks::kBytes, 1000);
+      for (int round = 0; round < 20; ++round) {
+        chunks.map(0);
+        check_way(rank, Seen(chunks.data(), 100000), stream, true, "a chunk");
+        chunks.unmap(0);
+        for (int i = 0; i < 4; ++i) check_way(rank, kept, stream, true, "the one that stays");
+      }
+      // Own ones: that which is there, and what is mapped of the other's.
+      rank.expect(count("chunk_bytes") <= 4 * Chunks::kBytes, "freed memory is kept");
+    });
+  });
+}
+
+TEST(ChunksOfPrograms, ThatCannotBeMappedFailTheOperation) {
+  NEED_DOUBLE();
+  world::run(on_gpu(0, 2), [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      Chunks chunks(0, 1);
+      chunks.map(0);
+      if (rank.rank == 1)
+        gpu::control<void(const char*, int, int)>("cuda_double_fail")(
+            "cuMemImportFromShareableHandle", 1, 2);
+      (void)commAllReduce(chunks.data(), chunks.data(), 1000, commFloat, commSum, rank.comm,
+                          of(stream));
+      gpu::synchronise(stream);
+      commResult_t state = commSuccess;
+      for (int i = 0; i < 6000 && state == commSuccess; ++i) {
+        COMM_OK(rank, commGetAsyncError(rank.comm, &state));
+        if (state == commSuccess) usleep(10000);
+      }
+      rank.expect(state != commSuccess, "nobody heard of it");
+      const std::string text = commGetLastError(rank.comm);
+      if (rank.rank == 1)
+        rank.expect(text.find("cuMemImportFromShareableHandle") != std::string::npos, text);
+    });
+  });
+}
+
+}  // namespace

@@ -1,0 +1,133 @@
+#include "transports/cuda/chunk_exports.h"
+
+#include <fcntl.h>
+#include <sys/eventfd.h>
+
+#include <atomic>
+#include <cerrno>
+#include <cstring>
+#include <iterator>
+
+namespace libcomm::cuda {
+namespace {
+
+std::atomic<uint64_t> g_last_id{0};
+
+}  // namespace
+
+uint64_t stamp_of(std::span<const ChunkFacts> chunks) {
+  uint64_t stamp = 0xcbf29ce484222325u;
+  for (const ChunkFacts& each : chunks)
+    for (const uint64_t word : {each.base, each.bytes, each.id})
+      stamp = (stamp ^ word) * 0x9e3779b97f4a7c15u + (stamp >> 29);
+  return stamp;
+}
+
+Result<std::unique_ptr<ChunkExports>> ChunkExports::start(const Driver& driver, const Nonce& nonce,
+                                                          std::vector<Proof> expected) {
+  std::unique_ptr<ChunkExports> exports(new ChunkExports(driver));
+  exports->trial_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
+  if (!exports->trial_) return descriptor_error(errno, "making an eventfd");
+  COMM_ASSIGN(exports->server_,
+              FdServer::start(
+                  FdWay::kAbstractSocket, nonce,
+                  [raw = exports.get()](uint64_t wanted) { return raw->give(wanted); },
+                  std::move(expected)));
+  return exports;
+}
+
+// The thread first.
+ChunkExports::~ChunkExports() { server_.reset(); }
+
+bool ChunkExports::is_current(const Exported& exported) const {
+  CUmemHandle handle = 0;
+  if (driver_.chunk_retain(&handle, pointer_of(exported.facts.base)) != kSuccess) return false;
+  const ChunkHandle now(driver_, handle);
+  return now.get() == exported.handle.get();
+}
+
+bool ChunkExports::export_chunk(CUdeviceptr address, Exported* exported) const {
+  CUdeviceptr base = 0;
+  size_t bytes = 0;
+  CUmemHandle handle = 0;
+  if (driver_.address_range(&base, &bytes, address) != kSuccess ||
+      driver_.chunk_retain(&handle, pointer_of(address)) != kSuccess)
+    return false;
+  exported->handle = ChunkHandle(driver_, handle);
+  int fd = -1;
+  if (driver_.chunk_export(&fd, handle, kDescriptorHandle, 0) != kSuccess) return false;
+  exported->fd = UniqueFd(fd);
+  exported->facts = {base, bytes, g_last_id.fetch_add(1, std::memory_order_relaxed) + 1};
+  return true;
+}
+
+bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* memory,
+                            bool* is_new) {
+  CUdeviceptr start = 0;
+  size_t size = 0;
+  if (driver_.pointer_get(&start, kAttributeRangeStart, address) != kSuccess ||
+      driver_.pointer_get(&size, kAttributeRangeSize, address) != kSuccess ||
+      address - start + bytes > size)
+    return false;
+  forget_one_that_is_gone();
+  std::vector<ChunkFacts> chunks;
+  for (CUdeviceptr at = address; at < address + bytes;) {
+    auto known = exported_.upper_bound(at);
+    if (known != exported_.begin()) --known;
+    const bool is_known = known != exported_.end() && known->first <= at &&
+                          at - known->first < known->second.facts.bytes &&
+                          is_current(known->second);
+    if (is_known) {
+      chunks.push_back(known->second.facts);
+    } else {
+      Exported fresh;
+      if (!export_chunk(at, &fresh)) return false;
+      *is_new = true;
+      chunks.push_back(fresh.facts);
+      const std::lock_guard lock(mutex_);
+      // What was there before is gone.
+      std::erase_if(exported_, [&](const auto& each) {
+        return each.first < fresh.facts.base + fresh.facts.bytes &&
+               fresh.facts.base < each.first + each.second.facts.bytes;
+      });
+      exported_.emplace(fresh.facts.base, std::move(fresh));
+    }
+    at = chunks.back().base + chunks.back().bytes;
+  }
+  memory->base = start;
+  memory->bytes = size;
+  memory->id = kOfChunks;
+  const ChunkSpan span{address + bytes, stamp_of(chunks)};
+  std::memcpy(memory->handle.reserved, &span, sizeof span);
+  return true;
+}
+
+// One look at each call, so that what the program has freed is not kept for long.
+void ChunkExports::forget_one_that_is_gone() {
+  if (exported_.empty()) return;
+  auto next = exported_.upper_bound(looked_at_);
+  if (next == exported_.end()) next = exported_.begin();
+  looked_at_ = next->first;
+  if (is_current(next->second)) return;
+  const std::lock_guard lock(mutex_);
+  exported_.erase(next);
+}
+
+Result<PassedFd> ChunkExports::give(uint64_t address) {
+  const std::lock_guard lock(mutex_);
+  PassedFd given;
+  int fd = trial_.get();
+  if (address != kTrialDescriptor) {
+    auto after = exported_.upper_bound(address);
+    if (after == exported_.begin())
+      return error(Code::kSystem, "no GPU memory was told of at {:#x}", address);
+    const Exported& found = std::prev(after)->second;
+    fd = found.fd.get();
+    given.facts = {found.facts.base, found.facts.bytes, found.facts.id};
+  }
+  given.fd = UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
+  if (!given.fd) return descriptor_error(errno, "passing GPU memory");
+  return given;
+}
+
+}  // namespace libcomm::cuda

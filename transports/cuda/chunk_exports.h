@@ -1,0 +1,65 @@
+// ChunkExports: GPU memory of chunks (cuMemCreate's), which have no CUDA IPC handles, for other
+// processes of the host. Each chunk is exported as a file descriptor
+// (cuMemExportToShareableHandle), which those fetch from a thread of this process through an
+// abstract Unix socket (pass_fd.h).
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <vector>
+
+#include "src/base/fd.h"
+#include "src/base/status.h"
+#include "src/device/address_range.h"
+#include "transports/cuda/mapping.h"
+#include "transports/pass_fd.h"
+
+namespace libcomm::cuda {
+
+// What one chunk is, as its process tells others with its descriptor.
+struct ChunkFacts {
+  uint64_t base = 0;  // where it is mapped there
+  uint64_t bytes = 0;
+  uint64_t id = 0;  // no other chunk of that process has it
+};
+// The stamp of chunks in order of their addresses.
+uint64_t stamp_of(std::span<const ChunkFacts> chunks);
+// What a client wants besides a chunk, by its address: to see that it gets anything.
+inline constexpr uint64_t kTrialDescriptor = 0;
+
+class ChunkExports {
+ public:
+  // Serves those that show one of the proofs. kSystem.
+  static Result<std::unique_ptr<ChunkExports>> start(const Driver& driver, const Nonce& nonce,
+                                                     std::vector<Proof> expected);
+  ~ChunkExports();
+
+  // Tells of [address, address + bytes), which is all in chunks that may be exported; else false.
+  // *is_new: some were not told of before. For one thread at a time.
+  bool describe(CUdeviceptr address, size_t bytes, ExportedMemory* memory, bool* is_new);
+
+ private:
+  // The handle and the descriptor keep the chunk, so that no other can have that handle.
+  struct Exported {
+    ChunkFacts facts;
+    ChunkHandle handle;
+    UniqueFd fd;
+  };
+  explicit ChunkExports(const Driver& driver) : driver_(driver) {}
+  bool is_current(const Exported& exported) const;
+  bool export_chunk(CUdeviceptr address, Exported* exported) const;
+  void forget_one_that_is_gone();
+  Result<PassedFd> give(uint64_t address);
+
+  const Driver& driver_;
+  std::mutex mutex_;                       // the server's thread reads
+  std::map<uint64_t, Exported> exported_;  // by base
+  uint64_t looked_at_ = 0;                 // the base of the last one
+  UniqueFd trial_;
+  std::unique_ptr<FdServer> server_;
+};
+
+}  // namespace libcomm::cuda

@@ -1,0 +1,134 @@
+#include "transports/cuda/chunk_imports.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "src/base/clock.h"
+#include "src/device/memory.h"
+
+namespace libcomm::cuda {
+namespace {
+
+constexpr Seconds kFetchPatience{30};
+// Ranges of one peer, before those that may be stale are let go.
+constexpr size_t kMostMirrors = 1024;
+
+// The stamp of what is mapped for [address, end); 0: there are gaps.
+uint64_t stamp_within(const std::map<uint64_t, ChunkFacts>& chunks, uint64_t address,
+                      uint64_t end) {
+  std::vector<ChunkFacts> covering;
+  auto next = chunks.upper_bound(address);
+  if (next != chunks.begin()) --next;
+  for (uint64_t at = address; at < end; ++next) {
+    if (next == chunks.end() || next->first > at || at - next->first >= next->second.bytes)
+      return 0;
+    covering.push_back(next->second);
+    at = next->first + next->second.bytes;
+  }
+  return stamp_of(covering);
+}
+
+}  // namespace
+
+ChunkImports::~ChunkImports() {
+  for (auto& [base, mirror] : mirrors_) let_go(&mirror);
+}
+
+void ChunkImports::let_go(Mirror* mirror) {
+  mirror->chunks.clear();
+  if (mirror->range == nullptr) return;
+  end_when_idle(Ending::kSoon, [range = std::move(mirror->range)]() mutable { range.reset(); });
+}
+
+Result<PassedFd> ChunkImports::fetch(uint64_t wanted) const {
+  return fetch_fd(FdWay::kAbstractSocket, nonce_, proof_, wanted, Deadline::after(kFetchPatience));
+}
+
+Status ChunkImports::try_socket() const {
+  const auto fetched = fetch(kTrialDescriptor);
+  return fetched ? Status::ok() : fetched.status();
+}
+
+Result<std::byte*> ChunkImports::find(const ExportedMemory& memory) {
+  ChunkSpan span;
+  std::memcpy(&span, memory.handle.reserved, sizeof span);
+  // Other addresses that these overlap with have been given up there.
+  for (auto each = mirrors_.begin(); each != mirrors_.end();) {
+    const uint64_t bytes = each->second.range->bytes();
+    const bool is_same = each->first == memory.base && bytes == memory.bytes;
+    const bool overlaps =
+        each->first < memory.base + memory.bytes && memory.base < each->first + bytes;
+    if (overlaps && !is_same) {
+      let_go(&each->second);
+      each = mirrors_.erase(each);
+    } else {
+      ++each;
+    }
+  }
+  for (int attempt = 0; attempt < 2; ++attempt) {
+    auto found = mirrors_.find(memory.base);
+    if (found == mirrors_.end()) {
+      if (mirrors_.size() >= kMostMirrors) {
+        let_go(&mirrors_.begin()->second);
+        mirrors_.erase(mirrors_.begin());
+      }
+      COMM_ASSIGN(AddressRange range, AddressRange::reserve(driver_, memory.bytes));
+      Mirror fresh{std::make_shared<AddressRange>(std::move(range)), {}};
+      found = mirrors_.emplace(memory.base, std::move(fresh)).first;
+    }
+    Mirror& mirror = found->second;
+    const auto is_whole = [&] {
+      return stamp_within(mirror.chunks, memory.address, span.end) == span.stamp;
+    };
+    bool filled = true;
+    if (!is_whole()) {
+      COMM_ASSIGN(filled, fill(&mirror, memory, span.end));
+    }
+    if (filled && is_whole())
+      return static_cast<std::byte*>(
+          pointer_of(mirror.range->base() + (memory.address - memory.base)));
+    // Some chunk is another than before. A kernel may still use the old one: all begins anew.
+    let_go(&mirror);
+    mirrors_.erase(found);
+  }
+  return error(Code::kSystem, "GPU memory of another rank changed while an operation used it");
+}
+
+// False: another chunk is where a new one must be.
+Result<bool> ChunkImports::fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end) const {
+  for (uint64_t at = memory.address; at < end;) {
+    COMM_ASSIGN(const PassedFd passed, fetch(at));
+    const ChunkFacts facts{passed.facts[0], passed.facts[1], passed.facts[2]};
+    const bool is_there = facts.base <= at && at - facts.base < facts.bytes &&
+                          facts.base >= memory.base && facts.bytes <= memory.bytes &&
+                          facts.base - memory.base <= memory.bytes - facts.bytes;
+    if (!is_there) return error(Code::kSystem, "another rank has not told of its GPU memory");
+    const auto old =
+        std::find_if(mirror->chunks.begin(), mirror->chunks.end(), [&](const auto& each) {
+          return each.first < facts.base + facts.bytes &&
+                 facts.base < each.first + each.second.bytes;
+        });
+    if (old == mirror->chunks.end()) {
+      COMM_TRY(map(mirror, memory, facts, passed.fd));
+    } else if (old->second.id != facts.id) {
+      return false;
+    }
+    at = facts.base + facts.bytes;
+  }
+  return true;
+}
+
+Status ChunkImports::map(Mirror* mirror, const ExportedMemory& memory, const ChunkFacts& facts,
+                         const UniqueFd& fd) const {
+  CUmemHandle handle = 0;
+  void* const descriptor = reinterpret_cast<void*>(static_cast<intptr_t>(fd.get()));
+  COMM_TRY(driver_.check(driver_.chunk_import(&handle, descriptor, kDescriptorHandle),
+                         "cannot map GPU memory of another rank "
+                         "(cuMemImportFromShareableHandle)"));
+  const ChunkHandle chunk(driver_, handle);
+  COMM_TRY(mirror->range->map(facts.base - memory.base, facts.bytes, handle, {&gpu_, 1}));
+  mirror->chunks[facts.base] = facts;
+  return Status::ok();
+}
+
+}  // namespace libcomm::cuda

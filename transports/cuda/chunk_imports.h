@@ -1,0 +1,51 @@
+// ChunkImports: GPU memory of chunks (cuMemCreate's) of another process, mapped into this one. All
+// that lies in one range of addresses there lies in one range here, each chunk at the same offset,
+// so that buffers may span chunks and no chunk is mapped twice.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "src/base/status.h"
+#include "src/device/address_range.h"
+#include "transports/cuda/chunk_exports.h"
+#include "transports/cuda/mapping.h"
+
+namespace libcomm::cuda {
+
+class ChunkImports {
+ public:
+  // The peer's socket, and what to show there.
+  ChunkImports(const Driver& driver, CUdevice gpu, const Nonce& nonce, const Proof& proof)
+      : driver_(driver), gpu_(gpu), nonce_(nonce), proof_(proof) {}
+  // What may be in use is left to end_when_idle().
+  ~ChunkImports();
+  ChunkImports(ChunkImports&&) = default;
+  ChunkImports& operator=(ChunkImports&&) = delete;
+
+  // Whether the peer passes descriptors at all.
+  Status try_socket() const;
+  // Where `memory`, which has the id kOfChunks, is here. kUnhandledCuda, kSystem.
+  Result<std::byte*> find(const ExportedMemory& memory);
+
+ private:
+  struct Mirror {
+    std::shared_ptr<AddressRange> range;
+    std::map<uint64_t, ChunkFacts> chunks;  // by base there
+  };
+  Result<PassedFd> fetch(uint64_t wanted) const;
+  Result<bool> fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end) const;
+  Status map(Mirror* mirror, const ExportedMemory& memory, const ChunkFacts& facts,
+             const UniqueFd& fd) const;
+  static void let_go(Mirror* mirror);
+
+  const Driver& driver_;
+  const CUdevice gpu_;
+  const Nonce nonce_;
+  const Proof proof_;
+  std::map<uint64_t, Mirror> mirrors_;  // by base there
+};
+
+}  // namespace libcomm::cuda
