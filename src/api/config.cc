@@ -47,6 +47,7 @@ Result<CommOptions> read_config(const commConfig_t* config, const CommOptions& i
   if (options.min_lanes > 0 && options.max_lanes > 0 && options.min_lanes > options.max_lanes)
     return error(Code::kInvalidArgument, "config.minCTAs {} is more than config.maxCTAs {}",
                  options.min_lanes, options.max_lanes);
+  if (is_set(known.CTAPolicy)) options.no_kernels = (known.CTAPolicy & COMM_CTA_POLICY_ZERO) != 0;
   if (known.netName != nullptr) {
     if (strcasecmp(known.netName, "tcp") != 0 && strcasecmp(known.netName, "socket") != 0)
       return error(

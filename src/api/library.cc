@@ -173,9 +173,9 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
       const SetupTurn turn = communicator.take_setup_turn();
       void* entry = nullptr;
       if (!in_group()) {
-        COMM_TRY(communicator.agree_on_window(size, turn));
+        COMM_ASSIGN(const uint64_t number, communicator.agree_on_window(buff, size, turn));
         COMM_TRY(add_registration(use.handle(), buff, size, &comm::windows, &entry));
-        communicator.lend(entry, buff, size);
+        communicator.keep_window(number, entry, buff, size);
         *win = static_cast<commWindow_t>(entry);
         return Status::ok();
       }
@@ -189,13 +189,13 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
       };
       const auto agree = [kept = use.handle()->communicator, buff, entry, size, turn,
                           take_back]() -> Status {
-        Status status = kept->agree_on_window(size, turn);
-        if (!status) {
+        const auto number = kept->agree_on_window(buff, size, turn);
+        if (!number) {
           take_back();
-        } else {
-          kept->lend(entry, buff, size);
+          return number.status();
         }
-        return status;
+        kept->keep_window(*number, entry, buff, size);
+        return Status::ok();
       };
       add_creation(&communicator, nullptr, agree, take_back);
       return Status::ok();

@@ -482,26 +482,75 @@ Status Communicator::destroy_op(int index) {
   return Status::ok();
 }
 
-Status Communicator::agree_on_window(size_t size, SetupTurn turn) {
+Result<uint64_t> Communicator::agree_on_window(void* base, size_t size, SetupTurn turn) {
   std::vector<uint64_t> sizes(static_cast<size_t>(nranks_));
   sizes[static_cast<size_t>(rank_)] = size;
+  uint64_t number = 0;
+  const auto is_same = [size](uint64_t each) { return each == size; };
   const auto exchange = [&]() -> Status {
     COMM_TRY(turn->await(nullptr));
     COMM_TRY(check_usable());
-    return nranks_ > 1 ? bootstrap_->all_gather(sizes.data(), sizeof(uint64_t)) : Status::ok();
+    if (nranks_ == 1) return Status::ok();
+    COMM_TRY(bootstrap_->all_gather(sizes.data(), sizeof(uint64_t)));
+    if (!peer_memory_ || !std::all_of(sizes.begin(), sizes.end(), is_same)) return Status::ok();
+    COMM_ASSIGN(number, share_window(base, size));
+    return Status::ok();
   };
   const Status exchanged = exchange();
   turn->over();
   COMM_TRY(exchanged);
   for (int r = 0; r < nranks_; ++r)
-    if (sizes[static_cast<size_t>(r)] != size)
+    if (!is_same(sizes[static_cast<size_t>(r)]))
       return error(Code::kInvalidUsage,
                    "commWindowRegister: rank {} registers {} bytes, rank {} {} bytes; a window has "
                    "the "
                    "same size on all ranks",
                    rank_, size, r, sizes[static_cast<size_t>(r)])
           .with_peer(r);
-  return Status::ok();
+  return number;
+}
+
+// Tells the other ranks where this one's window is, and maps theirs.
+Result<uint64_t> Communicator::share_window(void* base, size_t size) {
+  const cuda::Driver& driver = *cuda::Driver::found();
+  const cuda::ContextScope scope(driver, peer_memory_->context());
+  const cuda::OutsideCapture outside(driver);
+  // Wire struct.
+  struct Place {
+    uint64_t reachable = 0;
+    cuda::ExportedMemory memory;
+  };
+  const auto n = static_cast<size_t>(nranks_);
+  const auto mine = static_cast<size_t>(rank_);
+  std::vector<Place> places(n);
+  const bool usable = scope.status().is_ok();
+  if (usable && peer_memory_->describe(base, size, &places[mine].memory))
+    places[mine].reachable = 1;
+  COMM_TRY(bootstrap_->all_gather(places.data(), sizeof(Place)));
+  auto window = std::make_shared<GpuWindow>();
+  window->mine = static_cast<std::byte*>(base);
+  window->bytes = size;
+  window->keep.resize(n);
+  bool mapped = usable;
+  for (size_t peer = 0; peer < n; ++peer) {
+    if (places[peer].reachable == 0) return uint64_t{0};
+    window->there.push_back(places[peer].memory.address);
+    window->here.push_back(window->mine);
+    if (peer == mine || !mapped) continue;
+    const auto here =
+        peer_memory_->import(static_cast<int>(peer), places[peer].memory, &window->keep[peer]);
+    if (here)
+      window->here[peer] = *here;
+    else
+      log_info(Subsys::kInit, "rank {}: a window is not mapped: {}", rank_,
+               here.status().to_string());
+    mapped = here.is_ok();
+  }
+  std::vector<uint32_t> all_mapped(n);
+  all_mapped[mine] = mapped ? 1 : 0;
+  COMM_TRY(bootstrap_->all_gather(all_mapped.data(), sizeof(uint32_t)));
+  if (std::count(all_mapped.begin(), all_mapped.end(), 0) > 0) return uint64_t{0};
+  return gpu_windows_.add(std::move(window));
 }
 
 MemoryStats Communicator::stats() const {

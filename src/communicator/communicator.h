@@ -43,6 +43,7 @@ struct CommOptions {
   bool blocking = true;
   int min_lanes = -1;
   int max_lanes = -1;
+  bool no_kernels = false;  // COMM_CTA_POLICY_ZERO
   std::string net_name;
   std::string name;
 };
@@ -170,14 +171,21 @@ class Communicator {
   Status destroy_op(int index);
   const PreMulOp* find_op(int index) const;
 
-  // Collective: kInvalidUsage when the ranks do not agree on the size of a window.
-  Status agree_on_window(size_t size, SetupTurn turn);
+  // Collective: kInvalidUsage when the ranks do not agree on the size of a window. Where all ranks
+  // have GPU memory that the others reach, all map it now. The window's number for keep_window(); 0
+  // where nothing is kept.
+  Result<uint64_t> agree_on_window(void* base, size_t size, SetupTurn turn);
 
   // commRegister and commWindowRegister: the memory stays where it is until taken back by its key.
   void lend(const void* key, void* base, size_t bytes) {
     if (lent_memory_) lent_memory_->add(key, base, bytes);
   }
+  void keep_window(uint64_t number, const void* key, void* base, size_t bytes) {
+    gpu_windows_.name(number, key);
+    lend(key, base, bytes);
+  }
   void take_back(const void* key) {
+    gpu_windows_.remove(key);
     if (!lent_memory_) return;
     lent_memory_->remove(key);
     rdma_->drop_ended_memory();
@@ -196,6 +204,8 @@ class Communicator {
   Status start_engine();
   Status run_on_engine(std::span<const Operation> operations);
   void end_gpu_queue();
+  bool wants_no_kernels() const { return options_.no_kernels; }
+  Result<uint64_t> share_window(void* base, size_t size);
   bool look_for_host_memory(const void* address);
   static size_t host_place(const void* address) {
     return reinterpret_cast<uintptr_t>(address) * 0x9e3779b97f4a7c15u >> 58;
@@ -264,6 +274,7 @@ class Communicator {
   std::array<const void*, 64> host_buffers_{};
   std::atomic<int> gpu_{-1};
   std::unique_ptr<cuda::PeerMemory> peer_memory_;  // used by the engine's thread
+  GpuWindows gpu_windows_;                         // with peer_memory_
   std::vector<uint64_t> gpu_messages_sent_;        // in place, by rank; the engine's thread's
   std::shared_ptr<GpuQueue> gpu_queue_;
   std::atomic<size_t> gpu_pinned_bytes_{0};

@@ -28,8 +28,9 @@ GpuCard GpuMeeting::describe(const Operation& operation) {
 }
 
 Status GpuMeeting::meet(const Operation& operation, GpuCard mine, cuda::LateArguments* arguments,
-                        bool* together) {
+                        bool* together, bool* anew) {
   *together = false;
+  *anew = false;
   const auto rank = static_cast<size_t>(communicator_.rank_);
   // The number is that of the meeting.
   mine.signature = signature_of(operation, communicator_.operations_ + 1);
@@ -51,6 +52,10 @@ Status GpuMeeting::meet(const Operation& operation, GpuCard mine, cuda::LateArgu
   }
   *together = std::all_of(cards.begin(), cards.end(),
                           [](const GpuCard& card) { return card.reachable != 0; });
+  for (size_t each = 0; each < cards.size(); ++each)
+    *anew = *anew ||
+            (cards[each].guess.window != 0 && (!*together || !is_right(operation, cards, each)));
+  if (*anew) communicator_.gpu_windows_.stop(operation.collective);
   if (!*together) return Status::ok();
 
   std::vector<PeerBuffers> buffers(cards.size());
@@ -69,6 +74,20 @@ Status GpuMeeting::meet(const Operation& operation, GpuCard mine, cuda::LateArgu
   if (kernel.reduction) arguments->reduction = *kernel.reduction;
   if (kernel.copies) arguments->copies = *kernel.copies;
   return Status::ok();
+}
+
+// Whether what the copies of `rank` read is where it has guessed.
+bool GpuMeeting::is_right(const Operation& operation, const std::vector<GpuCard>& cards,
+                          size_t rank) const {
+  for (size_t peer = 0; peer < cards.size(); ++peer) {
+    const bool is_read = operation.collective == Collective::kBroadcast
+                             ? static_cast<int>(peer) == operation.root
+                             : peer != rank;
+    if (is_read && !communicator_.gpu_windows_.is_right(cards[rank].guess, static_cast<int>(peer),
+                                                        cards[peer].in.address))
+      return false;
+  }
+  return true;
 }
 
 Status GpuMeeting::leave() {

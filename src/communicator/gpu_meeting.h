@@ -4,6 +4,7 @@
 #pragma once
 
 #include "src/base/status.h"
+#include "src/communicator/gpu_windows.h"
 #include "src/device/kernels/arguments.h"
 #include "src/execute/operation.h"
 #include "transports/cuda/peer_memory.h"
@@ -17,6 +18,7 @@ struct GpuCard {
   Signature signature;  // filled in by meet()
   uint64_t reachable = 0;
   uint64_t scalar = 0;           // of a pre-multiplied operator: the bits of one element
+  GpuGuess guess;                // of the rank's copies
   cuda::ExportedMemory in, out;  // no address: it has no such buffer
 };
 
@@ -33,13 +35,16 @@ class GpuMeeting {
   // failed then.
 
   // *together: all ranks reach all buffers, and `arguments`, all zero before, are those of this
-  // rank's kernel. With the memory's context current and outside captures.
+  // rank's kernel. *anew: some rank's copies rest on a wrong guess, and all must do the call in
+  // another way, when these are over. With the memory's context current and outside captures.
   Status meet(const Operation& operation, GpuCard mine, cuda::LateArguments* arguments,
-              bool* together);
+              bool* together, bool* anew);
   // This rank's kernel is over; returns when all are.
   Status leave();
 
  private:
+  bool is_right(const Operation& operation, const std::vector<GpuCard>& cards, size_t rank) const;
+
   Communicator& communicator_;
   cuda::PeerMemory& memory_;
 };

@@ -268,11 +268,15 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   const uint64_t exports = memory->exports();
   operations_.assign(operations.begin(), operations.end());
   cards_.resize(operations.size());
+  window_copies_.resize(operations.size());
   paths_.assign(operations.size(), StagingPlace::Path::kStaged);
   for (size_t i = 0; i < operations.size(); ++i) {
     const Operation& operation = operations[i];
     if (!is_direct(operation)) continue;
     if (on_its_gpu_) cards_[i] = meeting.describe(operation);
+    if (communicator_.wants_no_kernels() && cards_[i].reachable != 0)
+      window_copies_[i] = communicator_.gpu_windows_.copies(operation, place_.rank, place_.nranks,
+                                                            &cards_[i].guess);
     // What others cannot reach may be given up right after the call, in the order of its stream (a
     // pool's): so the copies are put there too, or the call returns when they are over. Stages of
     // its own would not be alike those of other works on the stream.
@@ -488,6 +492,7 @@ Status GpuWork::end_stage(size_t index) {
 
 // This rank's part in a meeting; the kernel finds out whether it has one.
 Status GpuWork::launch(const Stage& stage) {
+  if (window_copies_[stage.direct]) return copy(window_copies_[stage.direct]->copies);
   const Operation& operation = operations_[stage.direct];
   const PeerKernelSize size = peer_kernel_size(operation, place_.rank, place_.nranks);
   const int most = communicator_.peer_memory_->max_ctas();
@@ -630,17 +635,24 @@ Status GpuWork::run_meeting(const Stage& stage, std::byte* slot) {
   GpuCard card = cards_[stage.direct];
   const void* scalar = stage.scalars.empty() ? operation.scalar.data() : stage.scalars.front().at;
   std::memcpy(&card.scalar, scalar, size_of(operation.type));
-  COMM_TRY(meeting.meet(operation, card, arguments_, &together_));
+  COMM_TRY(meeting.meet(operation, card, arguments_, &together_, &anew_));
   // Others may have heard of a failure by now, and given their memory up.
   if (communicator_.failure_.failed()) return communicator_.failure_.reason();
-  if (together_ || paths_[stage.direct] == StagingPlace::Path::kOwnStages) return Status::ok();
+  const bool later = together_ || anew_;
+  if (later || paths_[stage.direct] == StagingPlace::Path::kOwnStages) return Status::ok();
   return run_staged(operation, slot);
 }
 
-Status GpuWork::run_leaving() {
+Status GpuWork::run_leaving(const Stage& stage, std::byte* slot) {
   disarm();
-  if (!together_) return Status::ok();
-  return GpuMeeting(communicator_, *communicator_.peer_memory_).leave();
+  PeerMemory& memory = *communicator_.peer_memory_;
+  if (together_) COMM_TRY(GpuMeeting(communicator_, memory).leave());
+  if (!anew_) return Status::ok();
+  // All that kernels and copies have written is overwritten.
+  const ContextScope scope(queue_->driver_, memory.context());
+  if (!scope.status()) return communicator_.fail(scope.status());
+  const OutsideCapture outside(queue_->driver_);
+  return run_staged(operations_[stage.direct], slot);
 }
 
 Status GpuWork::run_messages(size_t index) {
@@ -715,7 +727,7 @@ void GpuWork::run() noexcept {
       if (stage.kind == Stage::Kind::kMeet)
         status = run_meeting(stage, place_.slots[next % 2]);
       else if (stage.kind == Stage::Kind::kLeave)
-        status = run_leaving();
+        status = run_leaving(stage, place_.slots[next % 2]);
       else if (stage.kind == Stage::Kind::kMessages)
         status = run_messages(next);
       else

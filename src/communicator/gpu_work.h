@@ -39,6 +39,7 @@
 #include "src/base/status.h"
 #include "src/communicator/gpu_meeting.h"
 #include "src/communicator/gpu_messages.h"
+#include "src/communicator/gpu_windows.h"
 #include "src/device/memory.h"
 #include "src/execute/staging.h"
 
@@ -172,7 +173,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   void run() noexcept;
   Status run_stage(Stage& stage);
   Status run_meeting(const Stage& stage, std::byte* slot);
-  Status run_leaving();
+  Status run_leaving(const Stage& stage, std::byte* slot);
   Status run_messages(size_t index);
   Status run_staged(const Operation& operation, std::byte* slot);
   void disarm() noexcept;
@@ -195,9 +196,10 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   std::vector<Operation> operations_;  // where some are for peer kernels
   std::vector<StagingPlace::Path> paths_;
   std::vector<GpuCard> cards_;
-  bool on_its_gpu_ = false;                   // where the peers' memory is reached
-  cuda::DeviceBuffer own_copies_;             // of a captured work
-  std::vector<cuda::DeviceBuffer> outgrown_;  // an earlier stage may use them
+  std::vector<std::optional<GpuCopies>> window_copies_;  // in place of a kernel
+  bool on_its_gpu_ = false;                              // where the peers' memory is reached
+  cuda::DeviceBuffer own_copies_;                        // of a captured work
+  std::vector<cuda::DeviceBuffer> outgrown_;             // an earlier stage may use them
   // By stage; of those in which messages begin.
   std::vector<std::vector<cuda::ExportedMemory>> offers_;
   cuda::LateArguments* arguments_ = nullptr;  // pinned
@@ -206,6 +208,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   uint32_t first_ = 0;  // the word's value before the first stage
 
   bool together_ = false;  // the last meeting was of ranks that reach each other; the engine's
+  bool anew_ = false;      // some rank's copies of the call were the wrong ones; the engine's
   std::optional<GpuMessages> messages_;  // the engine's
   size_t started_ = 0;                   // stages that may begin; with the queue's mutex
 };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "src/base/clock.h"
 #include "src/device/memory.h"
@@ -30,16 +31,6 @@ uint64_t stamp_within(const std::map<uint64_t, ChunkFacts>& chunks, uint64_t add
 
 }  // namespace
 
-ChunkImports::~ChunkImports() {
-  for (auto& [base, mirror] : mirrors_) let_go(&mirror);
-}
-
-void ChunkImports::let_go(Mirror* mirror) {
-  mirror->chunks.clear();
-  if (mirror->range == nullptr) return;
-  end_when_idle(Ending::kSoon, [range = std::move(mirror->range)]() mutable { range.reset(); });
-}
-
 Result<PassedFd> ChunkImports::fetch(uint64_t wanted) const {
   return fetch_fd(FdWay::kAbstractSocket, nonce_, proof_, wanted, Deadline::after(kFetchPatience));
 }
@@ -49,7 +40,8 @@ Status ChunkImports::try_socket() const {
   return fetched ? Status::ok() : fetched.status();
 }
 
-Result<std::byte*> ChunkImports::find(const ExportedMemory& memory) {
+Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
+                                      std::shared_ptr<const void>* keep) {
   ChunkSpan span;
   std::memcpy(&span, memory.handle.reserved, sizeof span);
   // Other addresses that these overlap with have been given up there.
@@ -58,23 +50,19 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory) {
     const bool is_same = each->first == memory.base && bytes == memory.bytes;
     const bool overlaps =
         each->first < memory.base + memory.bytes && memory.base < each->first + bytes;
-    if (overlaps && !is_same) {
-      let_go(&each->second);
-      each = mirrors_.erase(each);
-    } else {
-      ++each;
-    }
+    each = overlaps && !is_same ? mirrors_.erase(each) : std::next(each);
   }
   for (int attempt = 0; attempt < 2; ++attempt) {
     auto found = mirrors_.find(memory.base);
     if (found == mirrors_.end()) {
-      if (mirrors_.size() >= kMostMirrors) {
-        let_go(&mirrors_.begin()->second);
-        mirrors_.erase(mirrors_.begin());
-      }
+      if (mirrors_.size() >= kMostMirrors) mirrors_.erase(mirrors_.begin());
       COMM_ASSIGN(AddressRange range, AddressRange::reserve(driver_, memory.bytes));
-      Mirror fresh{std::make_shared<AddressRange>(std::move(range)), {}};
-      found = mirrors_.emplace(memory.base, std::move(fresh)).first;
+      // A kernel may use it when it is let go.
+      const auto end_later = [](AddressRange* gone) {
+        end_when_idle(Ending::kSoon, [gone] { delete gone; });
+      };
+      std::shared_ptr<AddressRange> kept(new AddressRange(std::move(range)), end_later);
+      found = mirrors_.emplace(memory.base, Mirror{std::move(kept), {}}).first;
     }
     Mirror& mirror = found->second;
     const auto is_whole = [&] {
@@ -84,11 +72,12 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory) {
     if (!is_whole()) {
       COMM_ASSIGN(filled, fill(&mirror, memory, span.end));
     }
-    if (filled && is_whole())
+    if (filled && is_whole()) {
+      if (keep != nullptr) *keep = mirror.range;
       return static_cast<std::byte*>(
           pointer_of(mirror.range->base() + (memory.address - memory.base)));
+    }
     // Some chunk is another than before. A kernel may still use the old one: all begins anew.
-    let_go(&mirror);
     mirrors_.erase(found);
   }
   return error(Code::kSystem, "GPU memory of another rank changed while an operation used it");

@@ -20,26 +20,22 @@ class ChunkImports {
   // The peer's socket, and what to show there.
   ChunkImports(const Driver& driver, CUdevice gpu, const Nonce& nonce, const Proof& proof)
       : driver_(driver), gpu_(gpu), nonce_(nonce), proof_(proof) {}
-  // What may be in use is left to end_when_idle().
-  ~ChunkImports();
-  ChunkImports(ChunkImports&&) = default;
-  ChunkImports& operator=(ChunkImports&&) = delete;
-
   // Whether the peer passes descriptors at all.
   Status try_socket() const;
   // Where `memory`, which has the id kOfChunks, is here. kUnhandledCuda, kSystem.
-  Result<std::byte*> find(const ExportedMemory& memory);
+  // `keep`: what keeps it mapped for longer, if it is wanted.
+  Result<std::byte*> find(const ExportedMemory& memory,
+                          std::shared_ptr<const void>* keep = nullptr);
 
  private:
   struct Mirror {
-    std::shared_ptr<AddressRange> range;
+    std::shared_ptr<AddressRange> range;    // left to end_when_idle() when nobody needs it
     std::map<uint64_t, ChunkFacts> chunks;  // by base there
   };
   Result<PassedFd> fetch(uint64_t wanted) const;
   Result<bool> fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end) const;
   Status map(Mirror* mirror, const ExportedMemory& memory, const ChunkFacts& facts,
              const UniqueFd& fd) const;
-  static void let_go(Mirror* mirror);
 
   const Driver& driver_;
   const CUdevice gpu_;

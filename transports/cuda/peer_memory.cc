@@ -52,6 +52,7 @@ bool PeerMemory::is_thread(int peer) const {
 }
 
 bool PeerMemory::describe(const void* address, size_t bytes, ExportedMemory* memory) {
+  const std::lock_guard lock(describing_);
   *memory = {};
   memory->address = number_of(address);
   const MemoryPlace place = place_of(driver_, address);
@@ -117,8 +118,10 @@ bool PeerMemory::is_of_chunks_for_threads(CUdeviceptr address, size_t bytes) con
   return true;
 }
 
-Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory) {
+Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory,
+                                      std::shared_ptr<const void>* keep) {
   if (is_thread(peer)) return static_cast<std::byte*>(pointer_of(memory.address));
+  const std::lock_guard lock(importing_);
   const auto failed = [peer](const Status& status) {
     return Status(status).context(fmt::format("rank {}", peer)).with_peer(peer);
   };
@@ -126,23 +129,25 @@ Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory) {
     const auto chunks = chunk_imports_.find(peer);
     if (chunks == chunk_imports_.end())
       return failed(error(Code::kSystem, "its GPU memory came without a way to it"));
-    auto found = chunks->second.find(memory);
+    auto found = chunks->second.find(memory, keep);
     return found ? std::move(found) : failed(found.status());
   }
   auto& known = imported_[static_cast<size_t>(peer)];
   auto found = known.find(memory.base);
-  if (found == known.end() || !found->second.is_of(memory)) {
+  if (found == known.end() || !found->second->is_of(memory)) {
     // What overlaps with it is memory that the peer has freed.
     std::erase_if(known, [&](const auto& each) {
       return each.first < memory.base + memory.bytes &&
-             memory.base < each.first + each.second.bytes();
+             memory.base < each.first + each.second->bytes();
     });
     if (known.size() >= kMostMapped) known.erase(known.begin());
     auto mapped = MappedMemory::open(driver_, context_, memory);
     if (!mapped) return failed(mapped.status());
-    found = known.emplace(memory.base, *std::move(mapped)).first;
+    auto kept = std::make_shared<const MappedMemory>(*std::move(mapped));
+    found = known.insert_or_assign(memory.base, std::move(kept)).first;
   }
-  return found->second.data() + (memory.address - memory.base);
+  if (keep != nullptr) *keep = found->second;
+  return found->second->data() + (memory.address - memory.base);
 }
 
 Status PeerMemory::copy(void* to, const void* from, size_t bytes) {

@@ -14,6 +14,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <span>
 #include <vector>
 
@@ -67,8 +68,10 @@ class PeerMemory {
   uint64_t exports() const { return exports_; }
   // Where that is in this process. What a rank has described stays mapped for its next use, until
   // the rank describes other memory in its place. For one thread at a time, which may be another,
-  // with context() current and outside captures. kUnhandledCuda: it cannot be mapped.
-  Result<std::byte*> import(int peer, const ExportedMemory& memory);
+  // with context() current and outside captures. `keep`: what keeps it mapped for longer, if it is
+  // wanted. kUnhandledCuda: it cannot be mapped.
+  Result<std::byte*> import(int peer, const ExportedMemory& memory,
+                            std::shared_ptr<const void>* keep = nullptr);
 
   // For the thread that imports: copies on a stream of its own.
   Status copy(void* to, const void* from, size_t bytes);
@@ -124,7 +127,10 @@ class PeerMemory {
   };
   std::map<uint64_t, Exported> exported_;  // by base
   uint64_t exports_ = 0;
-  std::vector<std::map<uint64_t, MappedMemory>> imported_;  // by peer, then by base there
+  // Held by describe(), and by import(): windows are registered while the engine imports.
+  std::mutex describing_, importing_;
+  // By peer, then by base there.
+  std::vector<std::map<uint64_t, std::shared_ptr<const MappedMemory>>> imported_;
   // Null where some rank cannot pass, or get, descriptors.
   std::unique_ptr<ChunkExports> chunk_exports_;
   std::map<int, ChunkImports> chunk_imports_;  // by peer
