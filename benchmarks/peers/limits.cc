@@ -15,6 +15,7 @@
 //   socket_latency     one way over TCP on 127.0.0.1: half a ping-pong of one byte
 //   socket_one_way     SIZE bytes in one direction, until their arrival is acknowledged by one byte
 //   socket_both_ways   SIZE bytes in each direction at once
+// Calls take buffers in turns, as the libraries' calls in loop.cc do.
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <netinet/in.h>
@@ -40,13 +41,13 @@
 
 #include "benchmarks/harness/launch.h"
 #include "benchmarks/peers/limits_kernels.h"
+#include "benchmarks/peers/rotation.h"
 #include "benchmarks/peers/settings.h"
 
 namespace peers {
 namespace {
 
 constexpr size_t kLine = 64;
-constexpr size_t kPage = 4096;
 constexpr size_t kStreamFrom = size_t{8} << 20;  // both ways are tried from here on
 constexpr int kMostCalls = 20000;
 
@@ -77,6 +78,13 @@ char* map_shared(size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) die("mmap");
   return static_cast<char*>(memory);
+}
+
+// What each of the four buffers must have.
+size_t buffer_bytes(const Settings& settings) {
+  size_t most = kPage;
+  for (const size_t bytes : settings.sizes) most = std::max(most, Rotation(bytes).bytes());
+  return most;
 }
 
 // The two processes stay apart: each on a core of its own, where there are two.
@@ -112,6 +120,13 @@ class Process {
   void print(const char* name, size_t bytes, double time) const;
   float* floats_at(size_t offset) {
     return static_cast<float*>(static_cast<void*>(memory_ + offset));
+  }
+  // Two buffers of each process, of all places.
+  char* send_buffer(const Rotation& rotation, int process) {
+    return memory_ + static_cast<size_t>(process) * 2 * rotation.bytes();
+  }
+  char* receive_buffer(const Rotation& rotation, int process) {
+    return send_buffer(rotation, process) + rotation.bytes();
   }
 
   void measure_all_reduce(size_t bytes);
@@ -178,35 +193,33 @@ void Process::print(const char* name, size_t bytes, double time) const {
 
 void Process::measure_all_reduce(size_t bytes) {
   const size_t count = bytes / sizeof(float);
-  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
-  auto* a = floats_at(0);
-  auto* b = floats_at(stride);
-  auto* x = floats_at(2 * stride);
-  auto* y = floats_at(3 * stride);
+  const Rotation rotation(bytes);
   const size_t middle = count / 2 / 16 * 16;  // whole cache lines
   const size_t first = index_ == 0 ? 0 : middle;
   const size_t own = index_ == 0 ? middle : count - middle;
-  double time = time_calls([&] {
+  Turn turn(rotation);
+  const auto reduce = [&](auto sum) {
     exchange();  // inputs are there
-    sum_to_both(a + first, b + first, x + first, y + first, own);
+    const size_t at = turn.next() + first * sizeof(float);
+    sum(floats_at(at), floats_at(at + rotation.bytes()), floats_at(at + 2 * rotation.bytes()),
+        floats_at(at + 3 * rotation.bytes()), own);
     exchange();  // outputs are there
-  });
+  };
+  double time = time_calls([&] { reduce(sum_to_both); });
   if (bytes >= kStreamFrom && own % 16 == 0) {
-    time = std::min(time, time_calls([&] {
-                      exchange();
-                      sum_to_both_streaming(a + first, b + first, x + first, y + first, own);
-                      exchange();
-                    }));
+    time = std::min(time, time_calls([&] { reduce(sum_to_both_streaming); }));
   }
   print("allreduce_floor", bytes, time);
 }
 
 void Process::measure_copies(size_t bytes) {
-  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
-  char* from = memory_ + static_cast<size_t>(index_) * 2 * stride;
-  char* to = from + stride;
+  const Rotation rotation(bytes);
+  const char* from = send_buffer(rotation, index_);
+  char* to = receive_buffer(rotation, index_);
+  Turn turn(rotation);
   const auto copy = [&] {
-    std::memcpy(to, from, bytes);
+    const size_t at = turn.next();
+    std::memcpy(to + at, from + at, bytes);
     asm volatile("" ::: "memory");  // every copy counts
   };
   // The idle process asks for the flag rarely enough not to be seen.
@@ -231,13 +244,17 @@ bool Process::read_other(char* to, const char* from, size_t bytes) {
 }
 
 void Process::measure_kernel_reads(size_t bytes) {
-  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
-  const char* from = memory_ + static_cast<size_t>(1 - index_) * 2 * stride;
-  char* to = memory_ + static_cast<size_t>(index_) * 2 * stride + stride;
+  const Rotation rotation(bytes);
+  const char* from = send_buffer(rotation, 1 - index_);
+  char* to = receive_buffer(rotation, index_);
+  Turn turn(rotation);
   if (!read_other(to, from, bytes)) shared_->may_not_read = true;
   exchange();
   if (shared_->may_not_read) return;
-  print("kernel_read_both", bytes, time_calls([&] { read_other(to, from, bytes); }));
+  print("kernel_read_both", bytes, time_calls([&] {
+          const size_t at = turn.next();
+          read_other(to + at, from + at, bytes);
+        }));
 }
 
 void Process::connect() {
@@ -290,20 +307,25 @@ void Process::transfer(const char* send, size_t to_send, char* recv, size_t to_r
 }
 
 void Process::measure_sockets(size_t bytes) {
-  const size_t stride = (bytes + kPage - 1) / kPage * kPage;
-  char* send = memory_ + static_cast<size_t>(index_) * 2 * stride;
-  char* recv = send + stride;
+  const Rotation rotation(bytes);
+  char* send = send_buffer(rotation, index_);
+  char* recv = receive_buffer(rotation, index_);
+  Turn turn(rotation);
   print("socket_one_way", bytes, time_calls([&] {
-          if (index_ == 0) transfer(send, bytes, recv, 0), transfer(send, 0, recv, 1);
-          if (index_ == 1) transfer(send, 0, recv, bytes), transfer(send, 1, recv, 0);
+          const size_t at = turn.next();
+          if (index_ == 0) transfer(send + at, bytes, recv, 0), transfer(send, 0, recv, 1);
+          if (index_ == 1) transfer(send, 0, recv + at, bytes), transfer(send, 1, recv, 0);
         }));
-  print("socket_both_ways", bytes, time_calls([&] { transfer(send, bytes, recv, bytes); }));
+  print("socket_both_ways", bytes, time_calls([&] {
+          const size_t at = turn.next();
+          transfer(send + at, bytes, recv + at, bytes);
+        }));
 }
 
 int Process::run() {
   bind_to_core(index_);
   // All pages exist before anything is timed, and both processes know them.
-  const size_t own = (settings_.most_bytes() + kPage) * 2;
+  const size_t own = 2 * buffer_bytes(settings_);
   std::memset(memory_ + static_cast<size_t>(index_) * own, 0, own);
   shared_->processes[index_] = getpid();
   exchange();
@@ -335,7 +357,7 @@ int Process::run() {
 int main(int argc, char** argv) {
   const peers::Settings settings = peers::parse_settings(argc, argv);
   auto* shared = new (peers::map_shared(sizeof(peers::Shared))) peers::Shared;
-  char* memory = peers::map_shared((settings.most_bytes() + peers::kPage) * 4);
+  char* memory = peers::map_shared(4 * peers::buffer_bytes(settings));
   return bench::run_local_processes("limits", 2, [&](int index, bench::Relay&) {
     return peers::Process(index, shared, memory, settings).run();
   });

@@ -6,21 +6,12 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "benchmarks/peers/rotation.h"
+
 namespace peers {
 namespace {
 
-constexpr size_t kPage = 4096;
 constexpr size_t kMostIterations = 20000;
-// Calls rotate through up to four pairs of buffers within this much memory, so that small and
-// middle sizes do not always meet the same cache lines; a pair beyond it is out of cache anyway.
-constexpr size_t kMostPairs = 4;
-constexpr size_t kRotation = size_t{32} << 20;
-
-size_t pages(size_t bytes) { return (bytes + kPage - 1) / kPage * kPage; }
-
-size_t pairs_for(size_t bytes) {
-  return std::clamp<size_t>(kRotation / pages(bytes), 1, kMostPairs);
-}
 
 double now_us() {
   const auto now = std::chrono::steady_clock::now().time_since_epoch();
@@ -64,9 +55,9 @@ class Loop {
   size_t capacity() const;
   Shape shape(Collective what, size_t bytes) const;
   bool measure_row(Collective what, size_t bytes);
-  void fill(const Shape& shape, size_t pairs, size_t stride);
-  double estimate(Collective what, const Shape& shape, size_t pairs, size_t stride);
-  double time_calls(Collective what, const Shape& shape, size_t pairs, size_t stride,
+  void fill(const Shape& shape, const Rotation& rotation);
+  double estimate(Collective what, const Shape& shape, const Rotation& rotation);
+  double time_calls(Collective what, const Shape& shape, const Rotation& rotation,
                     size_t iterations);
   size_t check(Collective what, const Shape& shape);
   void run_on_pair(Collective what, const Shape& shape, size_t offset);
@@ -83,8 +74,7 @@ size_t Loop::capacity() const {
   size_t most = 0;
   for (const size_t bytes : settings_.sizes) {
     for (const Collective what : settings_.collectives) {
-      const size_t used = pages(shape(what, bytes).row * element);
-      most = std::max(most, used * pairs_for(used));
+      most = std::max(most, Rotation(shape(what, bytes).row * element).bytes());
     }
   }
   return most;
@@ -113,14 +103,13 @@ int Loop::run() {
 bool Loop::measure_row(Collective what, size_t bytes) {
   const Shape row = shape(what, bytes);
   const size_t row_bytes = row.row * size_of(settings_.type);
-  const size_t stride = pages(row_bytes);
-  const size_t pairs = pairs_for(stride);
-  fill(row, pairs, stride);
-  const double guess = estimate(what, row, pairs, stride);
+  const Rotation rotation(row_bytes);
+  fill(row, rotation);
+  const double guess = estimate(what, row, rotation);
   const auto iterations = static_cast<size_t>(std::clamp(
       settings_.budget_us / std::max(guess, 0.001), static_cast<double>(settings_.least_iterations),
       static_cast<double>(kMostIterations)));
-  const double time = time_calls(what, row, pairs, stride, iterations);
+  const double time = time_calls(what, row, rotation, iterations);
   const double wrong = library_.most(static_cast<double>(check(what, row)));
   if (library_.rank() == 0) {
     std::printf("@row %s %s %zu %zu %zu %.4f %.0f\n", name_of(what), name_of(settings_.type), bytes,
@@ -131,10 +120,11 @@ bool Loop::measure_row(Collective what, size_t bytes) {
 }
 
 // Timed calls must not read never-written memory: all of it would be one cached page of zeros.
-void Loop::fill(const Shape& shape, size_t pairs, size_t stride) {
-  for (size_t pair = 0; pair < pairs; ++pair) {
-    values_.fill(send_.data() + pair * stride, shape.send, library_.rank(), 0);
-    values_.fill(recv_.data() + pair * stride, shape.recv, library_.rank(), 0);
+void Loop::fill(const Shape& shape, const Rotation& rotation) {
+  for (size_t place = 0; place < rotation.places(); ++place) {
+    const size_t offset = place * rotation.stride();
+    values_.fill(send_.data() + offset, shape.send, library_.rank(), 0);
+    values_.fill(recv_.data() + offset, shape.recv, library_.rank(), 0);
   }
 }
 
@@ -145,28 +135,25 @@ void Loop::run_on_pair(Collective what, const Shape& shape, size_t offset) {
 // Warms up and returns the rough time of a call: ever more calls, until they take a tenth of the
 // budget. All ranks count alike because all see the same longest time. Where one interruption by
 // another process may be what took so long, the calls get a second chance.
-double Loop::estimate(Collective what, const Shape& shape, size_t pairs, size_t stride) {
+double Loop::estimate(Collective what, const Shape& shape, const Rotation& rotation) {
   run_on_pair(what, shape, 0);  // connections, first touches
-  for (size_t calls = pairs;; calls *= 4) {
+  for (size_t calls = rotation.places();; calls *= 4) {
     const double enough = settings_.budget_us / 10 / static_cast<double>(calls);
-    double time = time_calls(what, shape, pairs, stride, calls);
+    double time = time_calls(what, shape, rotation, calls);
     if (time >= enough && time < 10 * enough) {
-      time = std::min(time, time_calls(what, shape, pairs, stride, calls));
+      time = std::min(time, time_calls(what, shape, rotation, calls));
     }
     if (time >= enough || calls >= kMostIterations) return time;
   }
 }
 
 // Microseconds per call on the slowest rank.
-double Loop::time_calls(Collective what, const Shape& shape, size_t pairs, size_t stride,
+double Loop::time_calls(Collective what, const Shape& shape, const Rotation& rotation,
                         size_t iterations) {
   library_.barrier();
   const double start = now_us();
-  size_t pair = 0;
-  for (size_t i = 0; i < iterations; ++i) {
-    run_on_pair(what, shape, pair * stride);
-    if (++pair == pairs) pair = 0;
-  }
+  Turn turn(rotation);
+  for (size_t i = 0; i < iterations; ++i) run_on_pair(what, shape, turn.next());
   return library_.most((now_us() - start) / static_cast<double>(iterations));
 }
 
@@ -189,7 +176,7 @@ size_t Loop::check(Collective what, const Shape& shape) {
 
 }  // namespace
 
-void* Library::allocate(size_t bytes) { return std::aligned_alloc(kPage, pages(bytes)); }
+void* Library::allocate(size_t bytes) { return std::aligned_alloc(kPage, whole_pages(bytes)); }
 void Library::release(void* memory) { std::free(memory); }
 
 int run_loop(Library& library, const Settings& settings) {
