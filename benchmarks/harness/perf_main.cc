@@ -71,7 +71,8 @@ bool Process::arguments_fit() const {
     }
     return false;
   }
-  return true;
+  return world_.proc() != 0 || options_.json_file.empty() ||
+         can_write(collective_.program, options_.json_file);
 }
 
 // By thread. Empty vectors where the threads make their own (-p 1).

@@ -41,6 +41,11 @@ void copy_text(const std::string& from, char* to, size_t size) {
   to[length] = '\0';
 }
 
+void say_not_written(const char* program, const std::string& path) {
+  std::fprintf(stderr, "%s: cannot write --output_file=%s: %s\n", program, path.c_str(),
+               std::strerror(errno));
+}
+
 std::string columns_of(const Measurement& half) {
   char text[64];
   std::snprintf(text, sizeof text, "  %7s  %6s  %6s", fit_number(half.time_us, 7).c_str(),
@@ -254,10 +259,14 @@ bool Report::write_json(const std::string& path) const {
   std::ofstream file(path, std::ios::trunc);
   file << json();
   file.close();
-  if (file) return true;
-  std::fprintf(stderr, "%s: cannot write --output_file=%s: %s\n", program_, path.c_str(),
-               std::strerror(errno));
-  return false;
+  if (!file) say_not_written(program_, path);
+  return static_cast<bool>(file);
+}
+
+bool can_write(const char* program, const std::string& path) {
+  const bool can = static_cast<bool>(std::ofstream(path, std::ios::app));
+  if (!can) say_not_written(program, path);
+  return can;
 }
 
 }  // namespace bench

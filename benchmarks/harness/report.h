@@ -89,4 +89,8 @@ class Report {
 // `value` in `width` characters: as many decimals as fit, at most two.
 std::string fit_number(double value, int width);
 
+// Can a file be written there? It exists afterwards. Text to stderr when not. For asking before
+// anything is measured.
+bool can_write(const char* program, const std::string& path);
+
 }  // namespace bench

@@ -164,6 +164,16 @@ TEST(Json, IsWrittenAndValid) {
   EXPECT_NE(json.find(R"("size":4096)"), std::string::npos) << json;
 }
 
+TEST(Json, ThatCannotBeWrittenIsSaidBeforeAnythingIsMeasured) {
+  const Finished finished =
+      run(program("all_reduce_perf") + " --procs 2 -b 8 -e 8 -n 1 -J /nowhere/results.json");
+  EXPECT_EQ(finished.status, 1) << finished.out;
+  EXPECT_NE(finished.out.find("/nowhere/results.json: No such file or directory"),
+            std::string::npos)
+      << finished.out;
+  EXPECT_TRUE(rows_of(finished.out).empty()) << finished.out;
+}
+
 TEST(InitPerf, ReportsThreadsAndProcesses) {
   const auto threads = rows_of(run(program("init_perf") + " --ranks 8 -n 3").out);
   ASSERT_EQ(threads.size(), 1u);
