@@ -77,10 +77,7 @@ Status Communicator::fail(Status status) {
   return failure_.reason();
 }
 
-Status Communicator::explain(Status status) {
-  if (bootstrap_) COMM_TRY(bootstrap_->inquire());
-  return status;
-}
+Status Communicator::inquire() { return bootstrap_ ? bootstrap_->inquire() : Status::ok(); }
 
 Status Communicator::check_mismatch() {
   Board* board = shm_.board;
@@ -342,12 +339,23 @@ Status Communicator::run_queued(std::span<const Operation> operations) {
 
 namespace {
 
-// Of a wait that took too long: for whom?
-Status name_awaited(std::span<const DrivenBatch> batches, Status status) {
+// Why a wait took too long, and whose it was.
+struct VainWait {
+  const DrivenBatch* batch;
+  Status status;
+};
+
+// Says which ranks were awaited, by the numbers of the communicator that awaited them.
+VainWait name_awaited(std::span<const DrivenBatch> batches, Status status) {
   std::vector<int> peers;
-  for (const DrivenBatch& batch : batches)
-    if (peers.empty()) batch.execution->awaited_peers(&peers);
-  if (peers.empty()) return status;
+  const DrivenBatch* batch = &batches.front();
+  for (const DrivenBatch& candidate : batches) {
+    candidate.execution->awaited_peers(&peers);
+    if (peers.empty()) continue;
+    batch = &candidate;
+    break;
+  }
+  if (peers.empty()) return {batch, std::move(status)};
   std::sort(peers.begin(), peers.end());
   peers.erase(std::unique(peers.begin(), peers.end()), peers.end());
   constexpr size_t kMost = 8;
@@ -356,8 +364,21 @@ Status name_awaited(std::span<const DrivenBatch> batches, Status status) {
     list += fmt::format("{}{}", i == 0 ? "" : ", ", peers[i]);
   if (peers.size() > kMost) list += ", ...";
   if (peers.size() == 1) status = std::move(status).with_peer(peers.front());
-  return std::move(status).context(
-      fmt::format("waiting for {} {}", peers.size() == 1 ? "rank" : "ranks", list));
+  return {batch, std::move(status).context(
+                     fmt::format("waiting for {} {}", peers.size() == 1 ? "rank" : "ranks", list))};
+}
+
+// Any of the communicators may be the one that has lost a host, and the others wait for ranks that
+// wait for it.
+VainWait explain_wait(std::span<const DrivenBatch> batches, Status status) {
+  VainWait wait = name_awaited(batches, std::move(status));
+  std::vector<Communicator*> asked;
+  for (const DrivenBatch& batch : batches) {
+    if (std::find(asked.begin(), asked.end(), batch.communicator) != asked.end()) continue;
+    asked.push_back(batch.communicator);
+    if (Status found = batch.communicator->inquire(); !found) return {&batch, std::move(found)};
+  }
+  return wait;
 }
 
 }  // namespace
@@ -410,10 +431,10 @@ Status drive_all(std::span<const DrivenBatch> batches) {
         return give_up(batch, batch.communicator->wait_context().failure->reason());
     }
     if (Status status = waiter.idle(*left.front().execution); !status) {
-      const bool timed_out = !left.front().communicator->wait_context().failure->failed();
-      if (timed_out)
-        status = left.front().communicator->explain(name_awaited(left, std::move(status)));
-      return give_up(left.front(), std::move(status));
+      if (left.front().communicator->wait_context().failure->failed())
+        return give_up(left.front(), std::move(status));
+      VainWait wait = explain_wait(left, std::move(status));
+      return give_up(*wait.batch, std::move(wait.status));
     }
     if (waiter.is_slow()) {
       for (const DrivenBatch& batch : left) {

@@ -149,9 +149,8 @@ class Communicator {
   Status fail(Status status);
   // Looks for peers that are in a different call with the same number; slow.
   Status check_mismatch();
-  // An operation has waited for too long, as `status` says: the network's failure, if that is why.
-  // Slow.
-  Status explain(Status status);
+  // An operation has waited for too long: the network's failure, if that is why. Slow.
+  Status inquire();
   // Of an execution that is stuck: has a rank left that it waits for? Slow.
   Status check_departures(const Execution& execution);
 

@@ -18,9 +18,10 @@ using ::testing::HasSubstr;
 
 // Every rank of an endless run, once it goes, meets `fault` and ends by itself, with a text that
 // names a rank.
-void expect_ends(Team& team, size_t ranks, size_t count, const std::function<void()>& fault) {
+void expect_ends(Team& team, size_t ranks, size_t count, const std::function<void()>& fault,
+                 const char* call = "allreduce") {
   team.set("COMM_TIMEOUT", "3");
-  team.start({.call = "allreduce", .count = count, .times = 0});
+  team.start({.call = call, .count = count, .times = 0});
   ASSERT_TRUE(team.all_say("first\n")) << team.all_said();
   fault();
   // Far more than COMM_TIMEOUT on a busy machine; a rank that hangs is killed then: status 137.
@@ -69,6 +70,16 @@ TEST(Cable, CutDuringSmallCallsEndsAll) {
   Team team(network, {0, 1, 1});
   expect_ends(team, 3, 2, [&] { network.cut({0, 0}); });
   expect_unreachable(team, 3);
+}
+
+// The communicator that waits first has lost nothing; it waits for a rank that makes no call.
+TEST(Cable, CutFromOneOfTwoCommunicatorsOfAGroupIsFound) {
+  Network network(2);
+  NEEDS(network);
+  Team team(network, {0, 0, 1});
+  const auto cut = [&] { network.cut({1, 0}); };
+  expect_ends(team, 3, 1 << 18, cut, "together");
+  EXPECT_THAT(team.said(0), HasSubstr("the host of rank 2 (pid ")) << team.all_said();
 }
 
 TEST(Cable, AnInterfaceThatIsTakenAwayEndsAll) {

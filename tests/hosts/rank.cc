@@ -3,9 +3,11 @@
 //   hosts_rank CALL COUNT TIMES [ID-FILE RANK NRANKS]
 //
 // CALL is allreduce, allgather, broadcast or alltoall, COUNT the integers of one rank's block,
-// TIMES how often (0: until it fails). The group comes from the launcher's variables, or from a
-// unique id that rank 0 writes to ID-FILE. Says "joined", then "right", or what the library
-// answered; the exit status is 0, 1 for wrong values, 2 for an error.
+// TIMES how often (0: until it fails). "together" is an endless all-reduce, in one group with
+// another of a communicator of ranks 0 and 1, which rank 1 calls once and no more. The group comes
+// from the launcher's variables, or from a unique id that rank 0 writes to ID-FILE. Says "joined",
+// then "right", or what the library answered; the exit status is 0, 1 for wrong values, 2 for an
+// error.
 #include <unistd.h>
 
 #include <cstdint>
@@ -82,6 +84,40 @@ struct Job {
   }
 };
 
+// Calls of two communicators in one group.
+class Together {
+ public:
+  commResult_t begin(comm_t comm, Job* job) {
+    comm_ = comm;
+    job_ = job;
+    const int color = job->rank < 2 ? 0 : COMM_SPLIT_NOCOLOR;
+    return commSplit(comm, color, 0, &pair_, nullptr);
+  }
+  commResult_t run() {
+    if (job_->rank == 1 && called_) {
+      commResult_t failure = commSuccess;
+      while (commGetAsyncError(comm_, &failure) == commSuccess && failure == commSuccess)
+        ::usleep(10000);
+      return failure;
+    }
+    called_ = true;
+    if (const commResult_t result = commGroupStart(); result != commSuccess) return result;
+    if (pair_ != nullptr) (void)commAllReduce(&one_, &two_, 1, commInt32, commSum, pair_, nullptr);
+    (void)job_->run(comm_);
+    return commGroupEnd();
+  }
+  void end() {
+    if (pair_ != nullptr) commAbort(pair_);
+  }
+
+ private:
+  comm_t comm_ = nullptr;
+  comm_t pair_ = nullptr;
+  Job* job_ = nullptr;
+  bool called_ = false;
+  int32_t one_ = 1, two_ = 0;
+};
+
 int run(int argc, char** argv) {
   comm_t comm = nullptr;
   if (join(argc, argv, &comm) != commSuccess) return complain(nullptr);
@@ -97,9 +133,13 @@ int run(int argc, char** argv) {
           {}};
   job.fill();
   const long times = std::atol(argv[3]);
+  const bool together = job.call == "together";
+  Together calls;
+  if (together && calls.begin(comm, &job) != commSuccess) return complain(comm);
   for (long i = 0; times == 0 || i < times; ++i) {
-    if (job.run(comm) != commSuccess) {
+    if ((together ? calls.run() : job.run(comm)) != commSuccess) {
       const int status = complain(comm);
+      calls.end();
       commAbort(comm);
       return status;
     }
