@@ -3,6 +3,9 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "src/base/fd.h"
+#include "src/bootstrap/address.h"
+
 namespace libcomm {
 namespace {
 
@@ -43,13 +46,33 @@ bool says_unreachable(int problem) {
   return std::find(std::begin(kProblems), std::end(kProblems), problem) != std::end(kProblems);
 }
 
+bool has_own_address(int fd) {
+  sockaddr_storage storage{};
+  socklen_t length = sizeof storage;
+  auto* const address = reinterpret_cast<sockaddr*>(&storage);
+  if (::getsockname(fd, address, &length) != 0) return true;
+  const SocketAddress own = SocketAddress::from(address).with_port(0);
+  if (!own.valid()) return true;
+  const UniqueFd probe(::socket(own.family(), SOCK_STREAM | SOCK_CLOEXEC, 0));
+  length = own.to_sockaddr(&storage);
+  return !probe || ::bind(probe.get(), address, length) == 0 || errno != EADDRNOTAVAIL;
+}
+
 Status unreachable(const Inquiry& inquiry, int rank, const std::vector<Peer>& peers) {
   const auto peer = [&](int index) -> const Peer& { return peers[static_cast<size_t>(index)]; };
-  const int first = *inquiry.silent().begin();
   const auto is_elsewhere = [&](int index) { return !peer(index).is_beside(peer(rank)); };
-  const auto is_at_another = [&](int index) { return !peer(index).is_beside(peer(first)); };
   const auto& silent = inquiry.silent();
   const auto& answering = inquiry.answering();
+  const auto other = std::find_if(silent.begin(), silent.end(), is_elsewhere);
+  const int first = other == silent.end() ? *silent.begin() : *other;
+  if (other == silent.end())
+    return error(Code::kRemote,
+                 "rank {} ({}) does not answer any more, though it is on this host: look at the "
+                 "network interface that has this address",
+                 first, peer(first).to_string())
+        .at_rank(rank)
+        .with_peer(first);
+  const auto is_at_another = [&](int index) { return !peer(index).is_beside(peer(first)); };
   // The ways to two hosts that fail at once have this end in common.
   const bool several = std::any_of(silent.begin(), silent.end(), is_at_another);
   const bool is_alone = several && std::none_of(answering.begin(), answering.end(), is_elsewhere);

@@ -54,6 +54,10 @@ class Inquiry {
 // An errno of a connection whose other end, or the way to it, is gone.
 bool says_unreachable(int problem);
 
+// Is the address of this end of a connection still one of this host's? Not when its interface is
+// gone.
+bool has_own_address(int fd);
+
 // Why the group has failed, as found out by `rank`; by rank, who is where. kRemote.
 Status unreachable(const Inquiry& inquiry, int rank, const std::vector<Peer>& peers);
 

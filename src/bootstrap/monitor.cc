@@ -541,7 +541,12 @@ void Monitor::process_ended(int peer, Calls* calls) {
     if (link.peer == peer) fds.push_back(fd);
   for (int fd : fds)
     if (links_.contains(fd)) read_link(fd, calls);
-  if (!fds.empty() && !left_.contains(peer)) declare_dead(peer, "its process ended", calls);
+  if (fds.empty() || left_.contains(peer)) return;
+  // Without its interface a host has no way to itself, either: the process may have told the reason
+  // and ended, and nobody heard it.
+  const auto is_cut = [this](int fd) { return links_.contains(fd) && !has_own_address(fd); };
+  if (std::any_of(fds.begin(), fds.end(), is_cut)) return link_broke(peer, ENETDOWN, calls);
+  declare_dead(peer, "its process ended", calls);
 }
 
 // ---- The thread -----------------------------------------------------------------------------
