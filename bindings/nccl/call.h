@@ -35,6 +35,9 @@ ncclResult_t result_of(commResult_t result);
 // ncclGetLastError answers.
 ncclResult_t refuse(ncclResult_t result, const char* text, ncclComm_t comm);
 
+// The program has been told that `comm` has failed, other than by the result of a call.
+void note_failure_of(ncclComm_t comm);
+
 // Hands libcomm what the NCCL_* variables and NCCL's files say now (environment.cc).
 void read_environment();
 

@@ -114,7 +114,11 @@ NCCL_EXPORT ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags) {
 NCCL_WEAK_TWIN(CommRevoke)
 
 NCCL_EXPORT ncclResult_t pncclCommGetAsyncError(ncclComm_t comm, ncclResult_t* asyncError) {
-  return result_of(commGetAsyncError(to_comm(comm), reinterpret_cast<commResult_t*>(asyncError)));
+  const auto result =
+      result_of(commGetAsyncError(to_comm(comm), reinterpret_cast<commResult_t*>(asyncError)));
+  if (result == ncclSuccess && *asyncError != ncclSuccess && *asyncError != ncclInProgress)
+    note_failure_of(comm);
+  return result;
 }
 NCCL_WEAK_TWIN(CommGetAsyncError)
 

@@ -1,4 +1,6 @@
 // Calls about the library, its errors and its memory.
+#include <exception>
+#include <mutex>
 #include <string>
 
 #include "bindings/nccl/call.h"
@@ -10,18 +12,57 @@ namespace {
 thread_local const char* t_text = nullptr;
 thread_local ncclComm_t t_comm = nullptr;
 
+// The last failure in any thread. NCCL knows no other, and programs ask in another thread than the
+// one that has failed: PyTorch does so in the one that watches.
+class ProcessError {
+ public:
+  void set(const char* text) {
+    try {
+      const std::lock_guard lock(mutex_);
+      text_ = text;
+    } catch (const std::exception&) {  // out of memory: the one before stays
+    }
+  }
+  // Stays good until this thread's next call of text().
+  const char* text() const {
+    thread_local std::string copy;
+    try {
+      const std::lock_guard lock(mutex_);
+      copy = text_;
+    } catch (const std::exception&) {
+      copy.clear();
+    }
+    return copy.c_str();
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  std::string text_;
+};
+
+ProcessError& process_error() {
+  static auto* const the_only = new ProcessError;  // for threads that outlive the destructors, too
+  return *the_only;
+}
+
 }  // namespace
 
 ncclResult_t result_of(commResult_t result) {
-  if (result != commSuccess && result != commInProgress) t_text = nullptr;
+  if (result != commSuccess && result != commInProgress) {
+    t_text = nullptr;
+    process_error().set(commGetLastError(nullptr));
+  }
   return static_cast<ncclResult_t>(result);
 }
 
 ncclResult_t refuse(ncclResult_t result, const char* text, ncclComm_t comm) {
   t_text = text;
   t_comm = comm;
+  process_error().set(text);
   return result;
 }
+
+void note_failure_of(ncclComm_t comm) { process_error().set(commGetLastError(to_comm(comm))); }
 
 }  // namespace nccl_binding
 
@@ -40,7 +81,8 @@ NCCL_WEAK_TWIN(GetErrorString)
 
 NCCL_EXPORT const char* pncclGetLastError(ncclComm_t comm) {
   if (t_text != nullptr && (comm == nullptr || comm == t_comm)) return t_text;
-  return commGetLastError(to_comm(comm));
+  const char* const text = commGetLastError(to_comm(comm));
+  return *text == '\0' ? process_error().text() : text;
 }
 NCCL_WEAK_TWIN(GetLastError)
 

@@ -211,6 +211,10 @@ TEST_P(Everywhere, AGroupMayAbortWhatItHolds) {
     ncclResult_t state = ncclSuccess;
     OK(rank, ncclCommGetAsyncError(comm, &state));
     rank.expect(state == ncclRemoteError, "and the state says so");
+    std::string elsewhere;
+    std::thread([&] { elsewhere = ncclGetLastError(nullptr); }).join();
+    rank.expect(elsewhere.find("rank 0") != string::npos,
+                "a thread that has made no call hears of it: " + elsewhere);
     OK(rank, ncclCommAbort(comm));
     OK(rank, ncclCommAbort(other));
   });
