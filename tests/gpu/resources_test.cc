@@ -177,7 +177,11 @@ TEST(Communicator, OfAForkedChildDoesNotWaitForWhatItsParentsHaveLeft) {
       Floats data(100);
       const gpu::Graph graph(stream, [&] { COMM_OK(rank, gpu::sum(data, rank.comm, stream)); });
       // The graph keeps what is left until it ends, and nobody makes a call afterwards.
+      graph.launch(stream);
+      gpu::synchronise(stream);
       COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+      graph.launch(stream);
+      gpu::synchronise(stream);
     }
     gpu::destroy(stream);
   });
