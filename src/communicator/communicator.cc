@@ -35,6 +35,7 @@ Communicator::~Communicator() {
     GpuQueue::leave(gpu_queue_);  // before others may end what is left of this
   }
   engine_.reset();
+  gpu_windows_.clear();  // before what is to end is ended
   const bool met_on_gpus = peer_memory_ != nullptr;
   peer_memory_.reset();
   if (met_on_gpus && !gpu_queue_) GpuQueue::end_unused(0);
@@ -555,7 +556,7 @@ Result<uint64_t> Communicator::share_window(void* base, size_t size) {
   bool mapped = usable;
   for (size_t peer = 0; peer < n; ++peer) {
     if (places[peer].reachable == 0) return uint64_t{0};
-    window->there.push_back(places[peer].memory.address);
+    window->there.push_back(places[peer].memory);
     window->here.push_back(window->mine);
     if (peer == mine || !mapped) continue;
     const auto here =

@@ -84,7 +84,7 @@ bool GpuMeeting::is_right(const Operation& operation, const std::vector<GpuCard>
                              ? static_cast<int>(peer) == operation.root
                              : peer != rank;
     if (is_read && !communicator_.gpu_windows_.is_right(cards[rank].guess, static_cast<int>(peer),
-                                                        cards[peer].in.address))
+                                                        cards[peer].in))
       return false;
   }
   return true;

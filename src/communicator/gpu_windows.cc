@@ -8,7 +8,7 @@ namespace libcomm {
 
 uint64_t GpuWindows::add(std::shared_ptr<const GpuWindow> window) {
   const std::lock_guard lock(mutex_);
-  const std::vector<uint64_t> there = window->there;
+  const std::vector<cuda::ExportedMemory> there = window->there;
   windows_.push_back({nullptr, std::move(window), there});
   return windows_.size();
 }
@@ -24,6 +24,11 @@ void GpuWindows::remove(const void* key) {
     if (each.key == key) each.window.reset();
 }
 
+void GpuWindows::clear() {
+  const std::lock_guard lock(mutex_);
+  for (Known& each : windows_) each.window.reset();
+}
+
 void GpuWindows::stop(Collective kind) {
   const std::lock_guard lock(mutex_);
   stopped_.insert(kind);
@@ -33,7 +38,7 @@ std::shared_ptr<const GpuWindow> GpuWindows::find(const void* begin, size_t byte
                                                   uint64_t* number) const {
   const auto* at = static_cast<const std::byte*>(begin);
   const std::lock_guard lock(mutex_);
-  for (size_t i = 0; i < windows_.size(); ++i) {
+  for (size_t i = windows_.size(); i-- > 0;) {  // the newest one that has it
     const std::shared_ptr<const GpuWindow>& window = windows_[i].window;
     if (window == nullptr || at < window->mine || at >= window->mine + window->bytes) continue;
     if (bytes > static_cast<size_t>(window->mine + window->bytes - at)) continue;
@@ -107,11 +112,14 @@ std::optional<GpuCopies> GpuWindows::copies(const Operation& operation, int rank
   return result;
 }
 
-bool GpuWindows::is_right(const GpuGuess& guess, int peer, uint64_t address) const {
+bool GpuWindows::is_right(const GpuGuess& guess, int peer,
+                          const cuda::ExportedMemory& input) const {
   const std::lock_guard lock(mutex_);
   if (guess.window == 0 || guess.window > windows_.size()) return false;
   const auto rank = static_cast<size_t>(peer);
-  return address == windows_[guess.window - 1].there[rank] + guess.offset + rank * guess.advance;
+  const cuda::ExportedMemory& window = windows_[guess.window - 1].there[rank];
+  return input.address == window.address + guess.offset + rank * guess.advance &&
+         is_still_there(window, input);
 }
 
 }  // namespace libcomm

@@ -16,6 +16,7 @@
 
 #include "src/execute/operation.h"
 #include "src/execute/staging.h"
+#include "transports/cuda/mapping.h"
 
 namespace libcomm {
 
@@ -30,7 +31,7 @@ struct GpuWindow {
   std::byte* mine = nullptr;
   size_t bytes = 0;
   // By rank: where it is in that rank's process, and in this one. What keeps it mapped here.
-  std::vector<uint64_t> there;
+  std::vector<cuda::ExportedMemory> there;
   std::vector<std::byte*> here;
   std::vector<std::shared_ptr<const void>> keep;
 };
@@ -54,17 +55,19 @@ class GpuWindows {
   // is not of windows, or does more than moving bytes.
   std::optional<GpuCopies> copies(const Operation& operation, int rank, int nranks,
                                   GpuGuess* guess) const;
-  // Whether the input of rank `peer`, which is at `address` there, is where the guess has it: the
-  // same at all ranks.
-  bool is_right(const GpuGuess& guess, int peer, uint64_t address) const;
+  // Whether the input of rank `peer` is where the guess has it, and still the memory that was
+  // mapped for the window: the same at all ranks.
+  bool is_right(const GpuGuess& guess, int peer, const cuda::ExportedMemory& input) const;
   // Calls of this kind had other buffers than was guessed: copies() has none for them any more.
   void stop(Collective kind);
+  // Lets go of all that is mapped.
+  void clear();
 
  private:
   struct Known {
     const void* key = nullptr;
     std::shared_ptr<const GpuWindow> window;  // null when it was removed
-    std::vector<uint64_t> there;
+    std::vector<cuda::ExportedMemory> there;
   };
   // The window of [begin, begin + bytes) of this rank, with its number; null: none.
   std::shared_ptr<const GpuWindow> find(const void* begin, size_t bytes, uint64_t* number) const;

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "tests/gpu/chunks.h"
 #include "tests/gpu/gpu.h"
 #include "tests/gpu/memory.h"
 
@@ -337,6 +338,60 @@ TEST(Window, LeavesNothing) {
     rank.expect(count("chunk_bytes") == 0, "chunks are left");
     rank.expect(count("ipc_open") == 0, "mapped memory is left");
   });
+}
+
+// Other memory at the place of a rank's window is not what the others have mapped.
+TEST(Window, IsReadWhereItIsAlsoWhenOtherMemoryIsAtItsPlace) {
+  NEED_DOUBLE();
+  world::run(on_gpu(0, 3), [](Rank& rank) {
+    const gpu::Stream stream = gpu::create_stream();
+    comm_t comm = without_kernels(rank);
+    {
+      gpu::Chunks chunks(0, 1);
+      chunks.map(0);
+      Window out(rank, comm);
+      commWindow_t in = nullptr;
+      COMM_OK(rank, commWindowRegister(comm, chunks.data(), kBytes, &in, COMM_WIN_COLL_SYMMETRIC));
+      auto* const data = static_cast<float*>(chunks.data());
+      const Calls calls{rank, comm, stream, 1001};
+      calls.all_gather(data, out.at(0));
+      rank.meet();
+      if (rank.rank == 1) {
+        chunks.unmap(0);
+        chunks.map(0);
+      }
+      rank.meet();
+      calls.all_gather(data, out.at(0));
+      rank.meet();
+      COMM_OK(rank, commWindowDeregister(comm, in));
+    }
+    COMM_OK(rank, commDestroy(comm));
+    gpu::destroy(stream);
+  });
+}
+
+// Also one that nobody has deregistered.
+TEST(Window, EndsWithItsCommunicator) {
+  NEED_DOUBLE();
+  for (const bool abort : {false, true}) {
+    world::run(on_gpu(0, 2), [&](Rank& rank) {
+      const gpu::Stream stream = gpu::create_stream();
+      void* first = nullptr;
+      COMM_OK(rank, commMemAlloc(&first, kBytes));
+      void* second = gpu::allocate(kBytes);
+      commWindow_t window = nullptr;
+      for (void* each : {first, second})
+        COMM_OK(rank, commWindowRegister(rank.comm, each, kBytes, &window, 0));
+      rank.meet();
+      gpu::destroy(stream);
+      comm_t comm = std::exchange(rank.comm, nullptr);
+      COMM_OK(rank, abort ? commAbort(comm) : commDestroy(comm));
+      COMM_OK(rank, commMemFree(first));
+      gpu::free(second);
+      rank.expect(count("chunk_bytes") == 0, "chunks are left");
+      rank.expect(count("ipc_open") == 0, "mapped memory is left");
+    });
+  }
 }
 
 // The stream of the one that is left goes on.

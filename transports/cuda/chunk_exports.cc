@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/eventfd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cerrno>
 #include <cstring>
@@ -97,7 +98,8 @@ bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* m
   memory->base = start;
   memory->bytes = size;
   memory->id = kOfChunks;
-  const ChunkSpan span{address + bytes, stamp_of(chunks)};
+  ChunkSpan span{address + bytes, stamp_of(chunks)};
+  for (const ChunkFacts& each : chunks) span.newest = std::max(span.newest, each.id);
   std::memcpy(memory->handle.reserved, &span, sizeof span);
   return true;
 }

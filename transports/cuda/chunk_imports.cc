@@ -44,6 +44,9 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
                                       std::shared_ptr<const void>* keep) {
   ChunkSpan span;
   std::memcpy(&span, memory.handle.reserved, sizeof span);
+  if (memory.address < memory.base || memory.address >= span.end ||
+      span.end - memory.base > memory.bytes)
+    return error(Code::kSystem, "another rank tells of GPU memory outside of its addresses");
   // Other addresses that these overlap with have been given up there.
   for (auto each = mirrors_.begin(); each != mirrors_.end();) {
     const uint64_t bytes = each->second.range->bytes();

@@ -1,9 +1,20 @@
 #include "transports/cuda/mapping.h"
 
+#include <cstring>
+
 #include "src/device/memory.h"
 #include "src/device/scopes.h"
 
 namespace libcomm::cuda {
+
+bool is_still_there(const ExportedMemory& first, const ExportedMemory& later) {
+  if (first.id != later.id) return false;
+  if (first.id != kOfChunks) return true;
+  ChunkSpan then, now;
+  std::memcpy(&then, first.handle.reserved, sizeof then);
+  std::memcpy(&now, later.handle.reserved, sizeof now);
+  return now.newest <= then.newest;
+}
 
 Result<MappedMemory> MappedMemory::open(const Driver& driver, CUcontext context,
                                         const ExportedMemory& memory) {

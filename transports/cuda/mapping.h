@@ -23,9 +23,13 @@ static_assert(sizeof(ExportedMemory) == 96);
 // Memory of chunks (cuMemCreate's) has this as its id, and this in place of a handle.
 inline constexpr uint64_t kOfChunks = ~uint64_t{0};
 struct ChunkSpan {
-  uint64_t end = 0;    // of what is used: [address, end)
-  uint64_t stamp = 0;  // of the chunks there: changes with any of them
+  uint64_t end = 0;     // of what is used: [address, end)
+  uint64_t stamp = 0;   // of the chunks there: changes with any of them
+  uint64_t newest = 0;  // the highest number of a chunk there: later ones have higher numbers
 };
+// What `later` tells of is no other memory than was at these addresses when `first` was told of, a
+// range that has them all.
+bool is_still_there(const ExportedMemory& first, const ExportedMemory& later);
 
 class MappedMemory {
  public:

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <array>
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -65,7 +66,7 @@ class PeerMemory {
   // time, with context() current.
   bool describe(const void* address, size_t bytes, ExportedMemory* memory);
   // How many allocations it has told of for the first time.
-  uint64_t exports() const { return exports_; }
+  uint64_t exports() const { return exports_.load(std::memory_order_relaxed); }
   // Where that is in this process. What a rank has described stays mapped for its next use, until
   // the rank describes other memory in its place. For one thread at a time, which may be another,
   // with context() current and outside captures. `keep`: what keeps it mapped for longer, if it is
@@ -126,7 +127,7 @@ class PeerMemory {
     CUipcMemHandle handle{};
   };
   std::map<uint64_t, Exported> exported_;  // by base
-  uint64_t exports_ = 0;
+  std::atomic<uint64_t> exports_{0};
   // Held by describe(), and by import(): windows are registered while the engine imports.
   std::mutex describing_, importing_;
   // By peer, then by base there.
