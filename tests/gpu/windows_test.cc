@@ -357,6 +357,8 @@ TEST(Window, IsReadWhereItIsAlsoWhenOtherMemoryIsAtItsPlace) {
       calls.all_gather(data, out.at(0));
       rank.meet();
       if (rank.rank == 1) {
+        calls.clear(data, 1001);  // the others must not read this
+        gpu::synchronise(stream);
         chunks.unmap(0);
         chunks.map(0);
       }
