@@ -13,6 +13,7 @@
 #include <cstddef>
 #include <cstring>
 #include <memory>
+#include <thread>
 
 #include "src/base/thread.h"
 
@@ -21,6 +22,9 @@ namespace {
 
 // How long one client may take to show its proof before the next is served.
 constexpr Seconds kClientPatience{1.0};
+
+// How long a server without a descriptor to spare waits for one.
+constexpr int kNoDescriptorsMs = 10;
 
 // What a client sends.
 struct Request {
@@ -32,6 +36,14 @@ struct Address {
   sockaddr_un name{};
   socklen_t length = 0;
 };
+
+// Anybody on the host can call an abstract name, and would keep those who may waiting.
+bool is_of_this_user(int client) {
+  ucred caller{};
+  socklen_t length = sizeof caller;
+  if (::getsockopt(client, SOL_SOCKET, SO_PEERCRED, &caller, &length) != 0) return false;
+  return caller.uid == ::geteuid() || caller.uid == 0;
+}
 
 Address socket_address(FdWay way, const Nonce& nonce) {
   const std::string text = fmt::format(
@@ -161,12 +173,16 @@ void FdServer::serve() {
     if (::poll(items, 2, -1) < 0 && errno != EINTR) return;
     if (items[0].revents != 0) return;
     UniqueFd client(::accept4(listener_.get(), nullptr, nullptr, SOCK_CLOEXEC | SOCK_NONBLOCK));
-    if (client) answer(std::move(client));
+    if (client)
+      answer(std::move(client));
+    else if (errno == EMFILE || errno == ENFILE)  // the caller stays in the queue
+      (void)::poll(items, 1, kNoDescriptorsMs);
   }
 }
 
 void FdServer::answer(UniqueFd client) const {
   Request request{};
+  if (!is_of_this_user(client.get())) return;
   if (!readable(client.get(), Deadline::after(kClientPatience))) return;
   if (::recv(client.get(), &request, sizeof request, 0) != sizeof request) return;
   if (std::find(expected_.begin(), expected_.end(), request.proof) == expected_.end()) return;
@@ -176,12 +192,16 @@ void FdServer::answer(UniqueFd client) const {
 
 Result<PassedFd> fetch_fd(FdWay way, const Nonce& nonce, const Proof& proof, uint64_t wanted,
                           Deadline deadline) {
-  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0));
+  UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) return system_error(errno, "making a Unix socket");
   const Address address = socket_address(way, nonce);
-  if (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name), address.length) !=
-      0)
-    return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));
+  while (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name),
+                   address.length) != 0) {
+    // EAGAIN: more callers wait there than the kernel lets.
+    if (errno != EAGAIN || deadline.passed())
+      return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
   const Request request{proof, wanted};
   if (::send(socket.get(), &request, sizeof request, MSG_NOSIGNAL) != sizeof request)
     return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));

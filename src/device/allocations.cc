@@ -128,6 +128,10 @@ Result<bool> free_allocation(void* pointer) {
   COMM_TRY(scope.status());
   const OutsideCapture outside(*gone.driver);
   if (gone.range != nullptr) {
+    // A program may free what its last kernel still uses: cuMemFree waits for the GPU, cuMemUnmap
+    // need not, and cuCtxSynchronize would end a capture. So something else is freed first.
+    CUdeviceptr other = 0;
+    if (gone.driver->memory_alloc(&other, 1) == kSuccess) (void)gone.driver->memory_free(other);
     gone.range.reset();
     return true;
   }
