@@ -286,6 +286,12 @@ Status Communicator::meet_gpus(std::span<const Introduction> all, bool one_board
   if (!peer_memory_) return Status::ok();
   gpu_pinned_bytes_.store(peer_memory_->pinned_bytes(), std::memory_order_relaxed);
   if (options_.max_lanes >= 0) peer_memory_->limit_ctas(options_.max_lanes);
+  const int most = static_cast<int>(knobs_->get_int(Knob::kMaxCtas));
+  COMM_ASSIGN(
+      device_calls_,
+      DeviceCalls::agree(*bootstrap_, driver, *peer_memory_, ranks, *knobs_, options_.min_lanes,
+                         options_.max_lanes >= 0 ? std::min(options_.max_lanes, most) : most,
+                         !wants_no_kernels()));
   return Status::ok();
 }
 

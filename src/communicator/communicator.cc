@@ -35,8 +35,10 @@ Communicator::~Communicator() {
     GpuQueue::leave(gpu_queue_);  // before others may end what is left of this
   }
   engine_.reset();
-  gpu_windows_.clear();  // before what is to end is ended
+  gpu_windows_.clear();                         // before what is to end is ended
+  if (gpu_queue_) gpu_queue_->abort_kernels();  // of graphs
   const bool met_on_gpus = peer_memory_ != nullptr;
+  device_calls_.reset();
   peer_memory_.reset();
   if (met_on_gpus && !gpu_queue_) GpuQueue::end_unused(0);
   end_gpu_queue();
@@ -282,6 +284,7 @@ Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation
     const cuda::ContextScope scope(driver, gpu.context);
     COMM_TRY(scope.status());
     COMM_ASSIGN(gpu_queue_, GpuQueue::create(driver, gpu, slot));
+    if (device_calls_) gpu_queue_->keep(device_calls_);
     gpu_.store(gpu.ordinal, std::memory_order_relaxed);
     gpu_pinned_bytes_.fetch_add(gpu_queue_->pinned_bytes(), std::memory_order_relaxed);
     log_info(Subsys::kAlloc, "rank {}: {} bytes of pinned memory for operations on GPU {}", rank_,
@@ -578,7 +581,8 @@ Result<uint64_t> Communicator::share_window(void* base, size_t size) {
 MemoryStats Communicator::stats() const {
   MemoryStats result;
   result.host_bytes = scratch_size_.load(std::memory_order_relaxed);
-  result.pinned_bytes = gpu_pinned_bytes_.load(std::memory_order_relaxed);
+  result.pinned_bytes = gpu_pinned_bytes_.load(std::memory_order_relaxed) +
+                        (device_calls_ ? device_calls_->pinned_bytes() : 0);
   result.channels = channels_ ? channels_->count() : 0;
   for (const Transport* transport : {shm_.transport.get(), rdma_.get(), tcp_.get()}) {
     if (transport == nullptr) continue;

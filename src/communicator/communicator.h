@@ -19,6 +19,7 @@
 #include "src/base/knobs.h"
 #include "src/bootstrap/bootstrap.h"
 #include "src/communicator/channel_table.h"
+#include "src/communicator/device_calls.h"
 #include "src/communicator/engine.h"
 #include "src/communicator/gpu_work.h"
 #include "src/communicator/host_stream.h"
@@ -274,6 +275,7 @@ class Communicator {
   std::atomic<int> gpu_{-1};
   std::unique_ptr<cuda::PeerMemory> peer_memory_;  // used by the engine's thread
   GpuWindows gpu_windows_;                         // with peer_memory_
+  std::shared_ptr<DeviceCalls> device_calls_;      // used by the thread of the calls
   std::vector<uint64_t> gpu_messages_sent_;        // in place, by rank; the engine's thread's
   std::shared_ptr<GpuQueue> gpu_queue_;
   std::atomic<size_t> gpu_pinned_bytes_{0};

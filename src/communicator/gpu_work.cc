@@ -19,11 +19,14 @@ namespace {
 using namespace cuda;  // NOLINT: the driver's names are long enough
 
 constexpr size_t kWordBytes = 64;  // a cache line for the word alone
-constexpr size_t kArgumentsAt = kWordBytes;
+constexpr size_t kDeviceWordsAt = kWordBytes;
+static_assert(sizeof(DeviceWords) <= kWordBytes);
+constexpr size_t kArgumentsAt = 2 * kWordBytes;
 constexpr size_t kHeadBytes =  // before the slots
     (kArgumentsAt + sizeof(LateArguments) + kWordBytes - 1) / kWordBytes * kWordBytes;
 constexpr std::chrono::microseconds kLookAround{5000};
 constexpr std::chrono::microseconds kLookAtMessages{100};  // while some have not gone
+constexpr std::chrono::microseconds kLookAtKernel{100};    // whether it has begun
 // How often a work that waits for its stream asks whether the GPU still works.
 constexpr std::chrono::milliseconds kQueryEvery{200};
 
@@ -96,6 +99,8 @@ void GpuQueue::end() {
   used_.end();
   joint_.end();
   pinned_.spare();
+  device_calls_.reset();
+  given_up_.clear();
   if (kernels_)
     end_when_idle(Ending::kWithCommunicators,
                   [kernels = std::move(kernels_)]() mutable { kernels.reset(); });
@@ -154,6 +159,11 @@ void GpuQueue::end_stale() {
 void GpuQueue::close() {
   const std::lock_guard lock(mutex_);
   closed_ = true;
+}
+
+void GpuQueue::abort_kernels() noexcept {
+  auto* words = reinterpret_cast<DeviceWords*>(pinned_.data() + kDeviceWordsAt);
+  std::atomic_ref<uint32_t>(words->abort).store(1, std::memory_order_release);
 }
 
 // ---- a work: on the caller's thread ----------------------------------------------------------
@@ -241,6 +251,7 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
     std::memset(base, 0, kHeadBytes);
   }
   word_ = reinterpret_cast<uint32_t*>(base);
+  device_words_ = reinterpret_cast<DeviceWords*>(base + kDeviceWordsAt);
   arguments_ = reinterpret_cast<LateArguments*>(base + kArgumentsAt);
   place_.slots[0] = base + kHeadBytes;
   place_.slots[1] = place_.slots[0] + slot;
@@ -259,10 +270,14 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   if (memory == nullptr) return Status::ok();
   queue_->kernels_ = memory->kernels();
   on_its_gpu_ = memory->context() == queue_->gpu_.context;
-  const auto is_direct = [](const Operation& operation) {
-    return operation.on_gpu && has_peer_kernels(operation.collective) && moves_bytes(operation);
+  COMM_TRY(choose_executor(operations));
+  const auto is_direct = [&](const Operation& operation) {
+    const auto i = static_cast<size_t>(&operation - operations.data());
+    return operation.on_gpu && has_peer_kernels(operation.collective) && moves_bytes(operation) &&
+           (programs_.empty() || programs_[i] == nullptr);
   };
-  if (std::none_of(operations.begin(), operations.end(), is_direct)) return Status::ok();
+  if (programs_.empty() && std::none_of(operations.begin(), operations.end(), is_direct))
+    return Status::ok();
   const OutsideCapture outside(queue_->driver_);
   GpuMeeting meeting(communicator_, *memory);
   const uint64_t exports = memory->exports();
@@ -272,6 +287,7 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   paths_.assign(operations.size(), StagingPlace::Path::kStaged);
   for (size_t i = 0; i < operations.size(); ++i) {
     const Operation& operation = operations[i];
+    if (!programs_.empty() && programs_[i]) paths_[i] = StagingPlace::Path::kExecutor;
     if (!is_direct(operation)) continue;
     if (on_its_gpu_) cards_[i] = meeting.describe(operation);
     if (communicator_.wants_no_kernels() && cards_[i].reachable != 0)
@@ -290,6 +306,28 @@ Status GpuWork::choose_paths(std::span<const Operation> operations, bool alone) 
   // waiting in it for the stream.
   waits_here_ = waits_here_ || (memory->exports() != exports && !captured_);
   place_.paths = paths_;
+  return Status::ok();
+}
+
+// Which calls go by the executor: it depends on nothing that a rank knows alone.
+Status GpuWork::choose_executor(std::span<const Operation> operations) {
+  DeviceCalls* calls = communicator_.device_calls_.get();
+  if (calls == nullptr) return Status::ok();
+  std::vector<std::shared_ptr<const DeviceCalls::Program>> programs;
+  bool any = false;
+  for (const Operation& operation : operations) {
+    COMM_ASSIGN(auto program, calls->find(operation));
+    any = any || program != nullptr;
+    programs.push_back(std::move(program));
+  }
+  if (!any) return Status::ok();
+  if (!on_its_gpu_)
+    return communicator_.fail(
+        error(Code::kInvalidUsage,
+              "the communicator was made with another GPU or context current than that of its "
+              "operations, and its collectives run on both: call cudaSetDevice before "
+              "commInitRank, or set COMM_GPU_EXECUTOR=NEVER"));
+  programs_ = std::move(programs);
   return Status::ok();
 }
 
@@ -345,7 +383,7 @@ Status GpuWork::offer(Stage& stage, std::vector<ExportedMemory>* cards) {
 bool GpuWork::follows_at(size_t index) const {
   if (index >= stages_.size()) return false;
   const Stage& stage = stages_[index];
-  return stage.kind == Stage::Kind::kLeave ||
+  return stage.kind == Stage::Kind::kLeave || stage.kind == Stage::Kind::kExecute ||
          (index > 0 && stages_[index - 1].kind == Stage::Kind::kMessages);
 }
 
@@ -461,9 +499,12 @@ Status GpuWork::copy(std::span<const StagedCopy> copies) {
 Status GpuWork::begin_stage(size_t index) {
   const Driver& driver = queue_->driver_;
   COMM_TRY(copy(stages_[index].in));
-  if (captured_)
-    return driver.check(driver.host_function(streams_.front(), on_start, &starts_[index]),
-                        "cuLaunchHostFunc");
+  if (tells_by_kernel(index)) return execute(index);
+  if (captured_) {
+    COMM_TRY(driver.check(driver.host_function(streams_.front(), on_start, &starts_[index]),
+                          "cuLaunchHostFunc"));
+    return stages_[index].kind == Stage::Kind::kExecute ? execute(index) : Status::ok();
+  }
   auto start = std::make_unique<Start>(Start{shared_from_this(), this, index});
   COMM_TRY(driver.check(driver.host_function(streams_.front(), on_start, start.get()),
                         "cuLaunchHostFunc"));
@@ -473,13 +514,14 @@ Status GpuWork::begin_stage(size_t index) {
 
 Status GpuWork::end_stage(size_t index) {
   const Driver& driver = queue_->driver_;
+  const Stage& stage = stages_[index];
+  const bool is_over = stage.kind == Stage::Kind::kExecute;  // when the stream comes to this
   if (waits_here_)
     await_word(done_value(index));
-  else
+  else if (!is_over)
     COMM_TRY(driver.check(driver.stream_wait_value(streams_.front(), number_of(word_),
                                                    done_value(index), kWaitGreaterOrEqual),
                           "cuStreamWaitValue32"));
-  const Stage& stage = stages_[index];
   if (stage.kind == Stage::Kind::kMessages && !stage.is_last()) {
     if (!on_its_gpu_) return Status::ok();
     return queue_->kernels_->copy_later(static_cast<int>(stage.segments), stage.largest,
@@ -488,6 +530,14 @@ Status GpuWork::end_stage(size_t index) {
   }
   const bool meets = stage.kind == Stage::Kind::kMeet && cards_[stage.direct].reachable != 0;
   return meets ? launch(stage) : copy(stage.out);
+}
+
+Status GpuWork::execute(size_t index) {
+  const size_t call = stages_[index].direct;
+  const auto* shared = reinterpret_cast<DeviceWords*>(queue_->pinned_.data() + kDeviceWordsAt);
+  return communicator_.device_calls_->launch(*programs_[call], operations_[call], done_value(index),
+                                             device_words_, &shared->abort, captured_,
+                                             streams_.front());
 }
 
 // This rank's part in a meeting; the kernel finds out whether it has one.
@@ -539,6 +589,8 @@ void GpuWork::start(size_t stage) noexcept {
 // A graph has come to its first stage. With the queue's mutex.
 void GpuWork::begin_again() noexcept {
   write_word(first_);
+  std::atomic_ref<uint32_t>(device_words_->begun).store(first_, std::memory_order_relaxed);
+  std::atomic_ref<uint32_t>(device_words_->ended).store(first_, std::memory_order_release);
   bool counted = false;
   try {
     if (queue_->closed_) {
@@ -575,12 +627,17 @@ void GpuWork::await_word(uint32_t value) {
   });
 }
 
+// With the queue's mutex.
+bool GpuWork::has_started(size_t index) {
+  return tells_by_kernel(index) ? execution(index).has_begun() : started_ > index;
+}
+
 // Ends when the stream has come to the stage, or the communicator has failed, or the GPU has.
 Status GpuWork::await_start(size_t stage) {
   const Driver& driver = queue_->driver_;
   std::unique_lock lock(queue_->mutex_);
   auto query_at = Clock::now() + kQueryEvery;
-  while (started_ <= stage) {
+  while (!has_started(stage)) {
     if (stage == 0 && !captured_ && !queue_->graphs_.empty()) {
       lock.unlock();
       run_next_graph(*queue_);
@@ -588,7 +645,9 @@ Status GpuWork::await_start(size_t stage) {
       continue;
     }
     const bool passes_on = messages_ && !messages_->exchanged();
-    queue_->changed_.wait_for(lock, passes_on ? kLookAtMessages : kLookAround);
+    queue_->changed_.wait_for(lock, passes_on                ? kLookAtMessages
+                                    : tells_by_kernel(stage) ? kLookAtKernel
+                                                             : kLookAround);
     if (communicator_.failure_.failed()) return communicator_.failure_.reason();
     if (passes_on) {
       lock.unlock();
@@ -683,6 +742,29 @@ Status GpuWork::run_messages(size_t index) {
   return status ? Status::ok() : communicator_.fail(std::move(status));
 }
 
+DeviceExecution GpuWork::execution(size_t index) {
+  const auto check = [this]() -> Status {
+    const Driver& driver = queue_->driver_;
+    const ContextScope scope(driver, queue_->gpu_.context);
+    COMM_TRY(scope.status());
+    const OutsideCapture outside(driver);
+    const CUresult state = driver.event_query(queue_->used_.get());
+    if (state == kSuccess || state == kNotReady) return Status::ok();
+    return driver.check(state, "the GPU has failed in a collective");
+  };
+  return DeviceExecution(device_words_, done_value(index), check);
+}
+
+// The kernel does the work: this looks on.
+Status GpuWork::run_execution(size_t index) {
+  const Operation& operation = operations_[stages_[index].direct];
+  communicator_.current_ = signature_of(operation, ++communicator_.operations_);
+  if (Board* board = communicator_.shm_.board; board != nullptr)
+    board->publish(communicator_.current_);
+  DeviceExecution kernel = execution(index);
+  return communicator_.drive(kernel);
+}
+
 // From now on the late kernels do nothing. One that runs may be reading the rest.
 void GpuWork::disarm() noexcept {
   std::atomic_ref(arguments_->reduction.count).store(0, std::memory_order_release);
@@ -730,6 +812,8 @@ void GpuWork::run() noexcept {
         status = run_leaving(stage, place_.slots[next % 2]);
       else if (stage.kind == Stage::Kind::kMessages)
         status = run_messages(next);
+      else if (stage.kind == Stage::Kind::kExecute)
+        status = run_execution(next);
       else
         status = run_stage(stage);
       if (!status) break;
@@ -742,6 +826,11 @@ void GpuWork::run() noexcept {
         error(Code::kSystem, "an operation on GPU memory failed: {}", problem.what()));
   }
   disarm();
+  if (!programs_.empty()) {
+    queue_->abort_kernels();
+    const std::lock_guard lock(queue_->mutex_);
+    queue_->given_up_.insert(queue_->given_up_.end(), programs_.begin(), programs_.end());
+  }
   messages_.reset();
   write_word(done_value(stages_.size() - 1));  // nobody waits for what will not be done
 }

@@ -22,6 +22,10 @@
 // needs nothing of the driver, which may be waiting for the very stream in another thread, but for
 // the first use of another process's memory and for calls that must be staged after all.
 //
+// Where the executor of GPUs does a call (src/communicator/device_calls.h), its stage is a kernel
+// that waits for those of the other ranks; the engine looks on, and tells it to give up when the
+// communicator has failed.
+//
 // Every wait of a stream ends: when the communicator has failed, the engine writes "done" for all
 // that it will not do any more. What is in the outputs then is undefined.
 #pragma once
@@ -37,6 +41,7 @@
 
 #include "src/base/fd.h"
 #include "src/base/status.h"
+#include "src/communicator/device_calls.h"
 #include "src/communicator/gpu_meeting.h"
 #include "src/communicator/gpu_messages.h"
 #include "src/communicator/gpu_windows.h"
@@ -82,6 +87,10 @@ class GpuQueue {
   size_t pinned_bytes() const { return pinned_.size(); }
   // The communicator ends, before its engine: graphs that are launched later do nothing.
   void close();
+  // Kernels of the executor give up, also those that begin later. Any thread.
+  void abort_kernels() noexcept;
+  // What kernels in the streams use; until they are over.
+  void keep(std::shared_ptr<DeviceCalls> calls) { device_calls_ = std::move(calls); }
   // Some call was captured: the engine may get work at any time.
   bool has_graphs() const { return has_graphs_; }
 
@@ -100,10 +109,13 @@ class GpuQueue {
   const GpuPlace gpu_;
   const size_t slot_bytes_;
   const unsigned generation_ = fork_generation();
-  cuda::PinnedBuffer pinned_;  // the word, a line; arguments of kernels; the slots
-  cuda::DeviceBuffer copies_;  // of messages whose memory others do not reach
-  cuda::Event used_;           // recorded after the last use of the slots
-  cuda::Event joint_;          // joins the streams of a group
+  cuda::PinnedBuffer pinned_;  // the word, a line; the executor's; arguments of kernels; the slots
+  std::shared_ptr<DeviceCalls> device_calls_;
+  // Of works whose kernels may still run, though they have given up.
+  std::vector<std::shared_ptr<const DeviceCalls::Program>> given_up_;
+  cuda::DeviceBuffer copies_;                     // of messages whose memory others do not reach
+  cuda::Event used_;                              // recorded after the last use of the slots
+  cuda::Event joint_;                             // joins the streams of a group
   std::shared_ptr<const cuda::Kernels> kernels_;  // where peer kernels are used
   uint32_t issued_ = 0;                           // stages of works in the slots
   bool has_graphs_ = false;
@@ -143,7 +155,14 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
       : communicator_(communicator), engine_(engine), queue_(std::move(queue)) {}
 
   Status choose_paths(std::span<const Operation> operations, bool alone);
+  Status choose_executor(std::span<const Operation> operations);
   Status launch(const Stage& stage);
+  Status execute(size_t index);
+  // Its kernel says itself when it begins.
+  bool tells_by_kernel(size_t index) const {
+    return stages_[index].kind == Stage::Kind::kExecute && !captured_;
+  }
+  bool has_started(size_t index);
   // What the stage before it has on the stream must be over when it begins.
   bool follows_at(size_t index) const;
   // Nothing but the stream waits for its end.
@@ -175,6 +194,8 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   Status run_meeting(const Stage& stage, std::byte* slot);
   Status run_leaving(const Stage& stage, std::byte* slot);
   Status run_messages(size_t index);
+  Status run_execution(size_t index);
+  DeviceExecution execution(size_t index);
   Status run_staged(const Operation& operation, std::byte* slot);
   void disarm() noexcept;
   Status await_start(size_t stage);
@@ -195,6 +216,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   StagingPlace place_;
   std::vector<Operation> operations_;  // where some are for peer kernels
   std::vector<StagingPlace::Path> paths_;
+  std::vector<std::shared_ptr<const DeviceCalls::Program>> programs_;  // by call
   std::vector<GpuCard> cards_;
   std::vector<std::optional<GpuCopies>> window_copies_;  // in place of a kernel
   bool on_its_gpu_ = false;                              // where the peers' memory is reached
@@ -205,7 +227,8 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   cuda::LateArguments* arguments_ = nullptr;  // pinned
   std::vector<Start> starts_;                 // of a captured work
   uint32_t* word_ = nullptr;
-  uint32_t first_ = 0;  // the word's value before the first stage
+  DeviceWords* device_words_ = nullptr;  // pinned
+  uint32_t first_ = 0;                   // the word's value before the first stage
 
   bool together_ = false;  // the last meeting was of ranks that reach each other; the engine's
   bool anew_ = false;      // some rank's copies of the call were the wrong ones; the engine's

@@ -119,6 +119,10 @@ class Planner {
           operation.collective == Collective::kAllToAllV)
         continue;
       const auto path = paths_.empty() ? StagingPlace::Path::kStaged : paths_[i];
+      if (path == StagingPlace::Path::kExecutor) {
+        add_direct(Stage::Kind::kExecute, i);
+        continue;
+      }
       const bool direct = path != StagingPlace::Path::kStaged;
       if (direct) {
         add_direct(Stage::Kind::kMeet, i);

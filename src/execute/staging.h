@@ -20,12 +20,15 @@
 // buffers cannot be reached, the call is staged after all, within kMeet; the rank itself may have
 // the stages for it instead of kLeave.
 //
-// There messages of kLeastInPlace bytes and more are not staged either: the receiver's kernel
-// copies each out of the sender's memory. The stages of a group's messages are kMessages: in the
-// first the sends say where their memory is; after each but the last a kernel copies what has come
-// so far, since what comes later may come only when another rank has gone on; and the last ends
-// when other ranks have copied what this one sends. Smaller messages are staged in the first and
-// the last.
+// Where the executor of GPUs does a call (src/device/kernels/execute_step.h), it has one stage,
+// kExecute, which is a kernel.
+//
+// Where ranks reach each other's GPU memory, messages of kLeastInPlace bytes and more are not
+// staged either: the receiver's kernel copies each out of the sender's memory. The stages of a
+// group's messages are kMessages: in the first the sends say where their memory is; after each but
+// the last a kernel copies what has come so far, since what comes later may come only when another
+// rank has gone on; and the last ends when other ranks have copied what this one sends. Smaller
+// messages are staged in the first and the last.
 #pragma once
 
 #include <cstddef>
@@ -43,9 +46,9 @@ struct StagedCopy {
 };
 
 struct Stage {
-  enum class Kind { kStaged, kMeet, kLeave, kMessages };
+  enum class Kind { kStaged, kMeet, kLeave, kExecute, kMessages };
   Kind kind = Kind::kStaged;
-  size_t direct = 0;           // of kMeet, kLeave: the index of the call
+  size_t direct = 0;           // of kMeet, kLeave, kExecute: the index of the call
   std::vector<StagedCopy> in;  // into the slot
   // On the slot's memory, or on the caller's where it is the host's. Of kMessages: those with
   // on_gpu are not staged; the first stage has them all.
@@ -80,7 +83,7 @@ struct StagingPlace {
   // By rank: its transport takes GPU memory, and thinks the same of this rank. Empty: none.
   std::span<const char> takes_gpu_memory;
   // By call; empty: all are staged.
-  enum class Path { kStaged, kPeers, kOwnStages };
+  enum class Path { kStaged, kPeers, kOwnStages, kExecutor };
   std::span<const Path> paths;
   bool messages_in_place = false;  // all ranks reach each other's GPU memory
 };

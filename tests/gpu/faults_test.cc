@@ -141,6 +141,30 @@ TEST(Abort, EndsTheWaitsOfStreams) {
   });
 }
 
+// Also where one of the calls is small and the other is not, which may go different ways.
+TEST(Mismatch, IsAnErrorThatNamesBothCalls) {
+  NEED_GPU();
+  for (const size_t other : {2000, 200000}) {
+    world::run({.nranks = 2}, [&](Rank& rank) {
+      gpu::use(0);
+      const gpu::Stream stream = gpu::create_stream();
+      {
+        Floats data(other);
+        data.set(1, stream);
+        (void)commAllReduce(data.on_gpu(), data.on_gpu(), rank.rank == 0 ? 1000 : other, commFloat,
+                            commSum, rank.comm, of(stream));
+        end_after_failure(rank, data, stream);
+        const std::string text = commGetLastError(rank.comm);
+        rank.expect(text.find("1000") != std::string::npos &&
+                        text.find(std::to_string(other)) != std::string::npos,
+                    "not both calls are named: " + text);
+        COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+      }
+      gpu::destroy(stream);
+    });
+  }
+}
+
 // An earlier kernel of the application has failed: the stream never comes to the operation.
 TEST(BrokenGpu, IsNoticedByItsOwnRank) {
   NEED_DOUBLE();
@@ -186,14 +210,17 @@ TEST(FailedCall, OfTheDriverIsNamed) {
     const gpu::Stream stream = gpu::create_stream();
     Floats data(1000);
     rank.meet();
+    const bool executes = gpu::executor_is_forced();
     if (rank.rank == 0)
-      gpu::control<void(const char*, int, int)>("cuda_double_fail")("cuLaunchHostFunc", 1, 2);
+      gpu::control<void(const char*, int, int)>("cuda_double_fail")(
+          executes ? "cuLaunchKernel" : "cuLaunchHostFunc", 1, 2);
     const commResult_t result = commAllReduce(data.on_gpu(), data.on_gpu(), data.count(), commFloat,
                                               commSum, rank.comm, of(stream));
     if (rank.rank == 0) {
-      rank.expect_error(result, commUnhandledCudaError,
-                        {"cuLaunchHostFunc", "CUDA_ERROR_OUT_OF_MEMORY"}, "commAllReduce",
-                        rank.comm);
+      rank.expect_error(
+          result, commUnhandledCudaError,
+          {executes ? "libcomm_execute_float32" : "cuLaunchHostFunc", "CUDA_ERROR_OUT_OF_MEMORY"},
+          "commAllReduce", rank.comm);
     } else {
       end_after_failure(rank, data, stream);
     }

@@ -3,6 +3,8 @@
 #include <dlfcn.h>
 
 #include <cstdint>
+#include <cstdlib>
+#include <cstring>
 
 namespace gpu {
 namespace {
@@ -44,6 +46,11 @@ int count() {
 }
 
 bool is_double() { return library() != nullptr && dlsym(library(), "cuda_double_set") != nullptr; }
+
+bool executor_is_forced() {
+  const char* said = std::getenv("COMM_GPU_EXECUTOR");
+  return said != nullptr && std::strcmp(said, "ALWAYS") == 0;
+}
 
 void use(int ordinal) {
   call("cuInit", 0U);

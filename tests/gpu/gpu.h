@@ -23,6 +23,10 @@ int count();
 // Whether the driver is the double.
 bool is_double();
 
+// Whether collectives are done by kernels that wait for each other, as COMM_GPU_EXECUTOR=ALWAYS
+// says.
+bool executor_is_forced();
+
 // Makes the primary context of GPU `ordinal` current in this thread. Everything below is done in
 // the current context, and throws Failed.
 void use(int ordinal);

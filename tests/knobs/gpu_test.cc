@@ -50,13 +50,13 @@ TEST(MULTI_RANK_GPU, ForbidsRanksOnOneGpu) {
 }
 
 // How many kernels a sum of two ranks launched, the second of which has this GPU.
-uint64_t kernels_of(int second_gpu, const Environment& settings) {
+uint64_t kernels_of(int second_gpu, const Environment& settings,
+                    const char* kernel = "libcomm_late_reduce_float32", size_t count = 100000) {
   const auto launches = gpu::control<uint64_t(const char*)>("cuda_double_launches");
-  const char* const kernel = "libcomm_late_reduce_float32";
   const uint64_t before = launches(kernel);
   const auto use = [=](int rank) { gpu::use(rank == 1 ? second_gpu : 0); };
-  world::run({.nranks = 2, .environment = settings, .begin = use}, [](Rank& rank) {
-    gpu::Floats data(100000);
+  world::run({.nranks = 2, .environment = settings, .begin = use}, [count](Rank& rank) {
+    gpu::Floats data(count);
     data.set(1, gpu::kPerThreadStream);
     COMM_OK(rank, gpu::sum(data, rank.comm, gpu::kPerThreadStream));
     data.take(gpu::kPerThreadStream);
@@ -79,6 +79,17 @@ TEST(P2P_LEVEL, IsHowFarApartGpusMayBe) {
   EXPECT_EQ(kernels_of(1, {{"COMM_P2P_LEVEL", "LOC"}}), 0u);
   EXPECT_EQ(kernels_of(1, {{"COMM_P2P_LEVEL", "PHB"}}), 0u);
   EXPECT_GT(kernels_of(1, {{"COMM_P2P_LEVEL", "SYS"}}), 0u);
+}
+
+TEST(GPU_EXECUTOR, LetsKernelsWaitForEachOther) {
+  ASSERT_TRUE(gpu::is_double());
+  const char* const kernel = "libcomm_execute_float32";
+  const Environment automatic = {{"COMM_GPU_EXECUTOR", "AUTO"}};
+  EXPECT_EQ(kernels_of(1, automatic, kernel, 1000), 2u) << "small, on GPUs of their own";
+  EXPECT_EQ(kernels_of(1, automatic, kernel, 100000), 0u) << "large";
+  EXPECT_EQ(kernels_of(0, automatic, kernel, 1000), 0u) << "on the same GPU";
+  EXPECT_EQ(kernels_of(0, {{"COMM_GPU_EXECUTOR", "ALWAYS"}}, kernel, 100000), 2u);
+  EXPECT_EQ(kernels_of(1, {{"COMM_GPU_EXECUTOR", "NEVER"}}, kernel, 1000), 0u);
 }
 
 }  // namespace

@@ -155,6 +155,10 @@ Status PeerMemory::copy(void* to, const void* from, size_t bytes) {
                        "copying between GPU and pinned memory");
 }
 
+Status PeerMemory::clear(void* to, size_t bytes) {
+  return driver_.check(driver_.set_async(number_of(to), 0, bytes, stream_), "cuMemsetD8Async");
+}
+
 Status PeerMemory::finish(const std::function<bool()>& gives_up) {
   COMM_TRY(driver_.check(driver_.event_record(done_.get(), stream_), "cuEventRecord"));
   for (int look = 0;; ++look) {

@@ -1,0 +1,201 @@
+#include "src/communicator/device_calls.h"
+
+#include <algorithm>
+#include <bit>
+#include <cstring>
+#include <set>
+
+#include "src/base/log.h"
+#include "src/device/scopes.h"
+#include "src/plan/chooser.h"
+#include "src/plan/device_choice.h"
+
+namespace libcomm {
+namespace {
+
+// GPU memory of one rank's area: 60 MiB for eight ranks.
+constexpr size_t kAreaBytes = size_t{7680} << 10;
+// Blocks of a call, if the limits of the communicator allow it: more fill the links better, and
+// leave less of the GPU to the program. Not measured.
+constexpr int kLanes = 4;
+// Bytes of the largest block per lane.
+constexpr size_t kLaneBytes = size_t{64} << 10;
+constexpr size_t kMostPrograms = 256;
+constexpr Seconds kCheckEvery{0.2};
+
+// The values of COMM_GPU_EXECUTOR.
+enum Choice { kAuto, kAlways, kNever };
+
+bool has_gpus_of_their_own(std::span<const cuda::GpuRank> ranks) {
+  std::set<cuda::GpuUuid> gpus;
+  for (const cuda::GpuRank& rank : ranks) gpus.insert(rank.gpu);
+  return gpus.size() == ranks.size();
+}
+
+// Bytes of the larger buffer, where it is whole.
+size_t bytes_of(const Operation& operation, int nranks) {
+  const auto blocks = block_shape(operation.collective, nranks);
+  return largest_block(operation) * size_of(operation.type) *
+         static_cast<size_t>(std::max(blocks.in_blocks, blocks.out_blocks));
+}
+
+uint64_t mix(uint64_t hash, uint64_t value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15u;
+  return hash ^ (hash >> 29);
+}
+
+// What all ranks do in a call, whenever they do it.
+uint64_t hash_of(const Signature& signature) {
+  uint64_t hash = mix(signature.count, signature.table_hash);
+  hash = mix(hash, static_cast<uint32_t>(signature.root));
+  hash = mix(hash, uint64_t{signature.collective} << 24 | uint64_t{signature.type} << 16 |
+                       uint64_t{signature.redop} << 8 | signature.merged);
+  return mix(hash, 0);
+}
+
+}  // namespace
+
+DeviceCalls::Program::~Program() {
+  if (pinned_bytes_) pinned_bytes_->fetch_sub(pinned_.size(), std::memory_order_relaxed);
+}
+
+size_t DeviceCalls::KeyHash::operator()(const Key& key) const { return hash_of(key.signature); }
+
+Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(Bootstrap& bootstrap,
+                                                        const cuda::Driver& driver,
+                                                        cuda::PeerMemory& memory,
+                                                        std::span<const cuda::GpuRank> ranks,
+                                                        const Knobs& knobs, int min_lanes,
+                                                        int max_lanes, bool wanted) {
+  const auto choice = knobs.get_choice(Knob::kGpuExecutor);
+  if (choice == kNever || (choice == kAuto && !has_gpus_of_their_own(ranks)))
+    return std::shared_ptr<DeviceCalls>();
+  std::shared_ptr<DeviceCalls> calls(new DeviceCalls(driver, memory, bootstrap.rank()));
+  calls->always_ = choice == kAlways;
+  COMM_TRY(calls->forced_.parse(knobs.get_string(Knob::kAlgo)));
+  const int most = std::clamp(max_lanes, 1, cuda::kMostExecuteLanes);
+  const int lanes = std::clamp(kLanes, std::clamp(min_lanes, 1, most), most);
+  const cuda::AreaShape shape = area_shape(static_cast<int>(ranks.size()), lanes, kAreaBytes);
+  COMM_ASSIGN(calls->areas_,
+              cuda::SlotAreas::agree(bootstrap, driver, memory, ranks, shape, wanted));
+  if (!calls->areas_) return std::shared_ptr<DeviceCalls>();
+  log_info(Subsys::kInit,
+           "rank {}: an executor on GPUs, {} lanes, {} bytes of GPU memory; for {} collectives",
+           bootstrap.rank(), lanes, calls->device_bytes(), calls->always_ ? "all" : "small");
+  return calls;
+}
+
+bool DeviceCalls::goes_so(const Operation& operation) const {
+  switch (operation.collective) {
+    case Collective::kSendRecv:
+    case Collective::kAllToAllV:
+    case Collective::kBarrier:
+      return false;
+    default:
+      break;
+  }
+  const size_t bytes = bytes_of(operation, areas_->shape().nranks);
+  return operation.on_gpu && !operation.premultiply && bytes > 0 &&
+         (always_ || bytes <= kMostBytes);
+}
+
+Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::find(const Operation& operation) {
+  if (!goes_so(operation)) return std::shared_ptr<const Program>();
+  if (operation.tables) return make(operation);
+  const Key key{signature_of(operation, 0)};
+  if (const auto known = programs_.find(key); known != programs_.end()) return known->second;
+  COMM_ASSIGN(auto made, make(operation));
+  if (programs_.size() >= kMostPrograms) programs_.clear();
+  programs_.emplace(key, made);
+  return made;
+}
+
+Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(
+    const Operation& operation) const {
+  const cuda::AreaShape& shape = areas_->shape();
+  const size_t block = largest_block(operation) * size_of(operation.type);
+  ScheduleRequest request;
+  request.collective = operation.collective;
+  request.nranks = shape.nranks;
+  request.root = operation.root;
+  request.lanes =
+      static_cast<int>(std::clamp<size_t>(block / kLaneBytes, 1, static_cast<size_t>(shape.lanes)));
+  const Algorithm* algorithm =
+      choose_for_gpus(request, block, forced_.forced(operation.collective));
+  if (algorithm == nullptr) return std::shared_ptr<const Program>();
+  DeviceNeeds needs;
+  for (int rank = 0; rank < shape.nranks; ++rank)
+    needs.take_larger(DeviceNeeds::of(algorithm->build(request, rank)));
+  auto program = DeviceProgram::compile(algorithm->build(request, rank_), operation, needs, shape);
+  if (!program) {
+    log_info(Subsys::kTuning, "rank {}: {} of {} x {} is not for the executor on GPUs: {}", rank_,
+             name_of(operation.collective), operation.count, name_of(operation.type),
+             program.status().to_string());
+    return std::shared_ptr<const Program>();
+  }
+
+  std::shared_ptr<Program> made(new Program);
+  const size_t steps = program->steps.size() * sizeof(cuda::ExecuteStep);
+  made->operands_at_ = (steps + 15) / 16 * 16;
+  made->operand_count_ = program->operands.size();
+  const size_t operands = program->operands.size() * sizeof(cuda::ExecuteOperand);
+  constexpr size_t kLeast = 4096;
+  const cuda::OutsideCapture outside(driver_);
+  COMM_ASSIGN(made->pinned_, cuda::PinnedBuffer::take(
+                                 driver_, context_,
+                                 std::bit_ceil(std::max(made->operands_at_ + operands, kLeast))));
+  pinned_bytes_->fetch_add(made->pinned_.size(), std::memory_order_relaxed);
+  made->pinned_bytes_ = pinned_bytes_;
+  std::memcpy(made->pinned_.data(), program->steps.data(), steps);
+  std::memcpy(made->pinned_.data() + made->operands_at_, program->operands.data(), operands);
+  program->steps.clear();
+  program->operands.clear();
+  made->program_ = *std::move(program);
+  log_info(Subsys::kTuning, "{} of {} x {}: {} (on GPUs), {} lanes, {} windows of {} bytes, by {}",
+           name_of(operation.collective), operation.count, name_of(operation.type), algorithm->name,
+           made->program_.lanes, made->program_.windows, made->program_.window,
+           made->program_.by_lines ? "lines" : "rings");
+  return std::shared_ptr<const Program>(std::move(made));
+}
+
+Status DeviceCalls::launch(const Program& program, const Operation& operation, uint32_t number,
+                           DeviceWords* words, const uint32_t* abort, bool repeats,
+                           cuda::CUstream stream) const {
+  const DeviceProgram& what = program.program_;
+  cuda::ExecuteArguments arguments;
+  arguments.type = operation.type;
+  arguments.op = operation.op;
+  arguments.by_lines = what.by_lines;
+  arguments.asks_first = repeats;
+  arguments.divisor = operation.average ? areas_->shape().nranks : 1;
+  arguments.rank = rank_;
+  arguments.lanes = what.lanes;
+  arguments.windows = what.windows;
+  arguments.window = what.window;
+  arguments.call = hash_of(signature_of(operation, 0));
+  arguments.shape = areas_->shape();
+  arguments.in = operation.in;
+  arguments.out = operation.out;
+  std::copy(areas_->at().begin(), areas_->at().end(), arguments.areas);
+  arguments.steps = reinterpret_cast<const cuda::ExecuteStep*>(program.pinned_.data());
+  arguments.operands =
+      reinterpret_cast<const cuda::ExecuteOperand*>(program.pinned_.data() + program.operands_at_);
+  arguments.operand_count = static_cast<uint32_t>(program.operand_count_);
+  std::copy(what.lane_begin.begin(), what.lane_begin.end(), arguments.lane_begin);
+  arguments.number = number;
+  arguments.begun = &words->begun;
+  arguments.ended = &words->ended;
+  arguments.abort = abort;
+  return kernels_->execute(arguments, stream);
+}
+
+Status DeviceExecution::advance(Progress* progress) {
+  *progress = has_ended() ? Progress::kDone : Progress::kStuck;
+  if (*progress == Progress::kDone) return Status::ok();
+  if (!check_at_) check_at_ = Deadline::after(kCheckEvery);
+  if (!check_at_->passed()) return Status::ok();
+  check_at_ = Deadline::after(kCheckEvery);
+  return check_();
+}
+
+}  // namespace libcomm
