@@ -162,6 +162,14 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, u
                            DeviceWords* words, const uint32_t* abort, bool repeats,
                            cuda::CUstream stream) const {
   const DeviceProgram& what = program.program_;
+  const size_t element = size_of(operation.type);
+  for (const void* buffer : {operation.in, static_cast<const void*>(operation.out)})
+    if (reinterpret_cast<uintptr_t>(buffer) % element != 0)
+      return error(
+          Code::kInvalidArgument,
+          "the buffer at {} is not aligned to its elements of {} bytes, as the executor on "
+          "GPUs needs; align it, or set COMM_GPU_EXECUTOR=NEVER",
+          buffer, element);
   cuda::ExecuteArguments arguments;
   arguments.type = operation.type;
   arguments.op = operation.op;

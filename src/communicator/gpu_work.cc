@@ -515,7 +515,11 @@ Status GpuWork::begin_stage(size_t index) {
 Status GpuWork::end_stage(size_t index) {
   const Driver& driver = queue_->driver_;
   const Stage& stage = stages_[index];
-  const bool is_over = stage.kind == Stage::Kind::kExecute;  // when the stream comes to this
+  // A kernel is over when the stream comes to this. But a graph that begins again starts all words
+  // anew, and the engine must have seen the end of its last kernel by then; where all stages are
+  // kernels, it sees the next one's.
+  const bool engine_first = captured_ && index + 1 == stages_.size() && has_stages_of_engine();
+  const bool is_over = stage.kind == Stage::Kind::kExecute && !engine_first;
   if (waits_here_)
     await_word(done_value(index));
   else if (!is_over)

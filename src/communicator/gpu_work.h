@@ -30,6 +30,7 @@
 // that it will not do any more. What is in the outputs then is undefined.
 #pragma once
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -168,6 +169,10 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   // Nothing but the stream waits for its end.
   bool ends_last(size_t index) const {
     return index + 1 == stages_.size() && stages_[index].kind == Stage::Kind::kMessages;
+  }
+  bool has_stages_of_engine() const {
+    return std::any_of(stages_.begin(), stages_.end(),
+                       [](const Stage& stage) { return stage.kind != Stage::Kind::kExecute; });
   }
   Status look_at_streams(cuda::CUgraph* graph);
   Status prepare(std::span<const Operation> operations, std::vector<cuda::CUstream> streams,

@@ -45,6 +45,40 @@ TEST(Graph, DoesItsOperationsAtEachLaunch) {
   });
 }
 
+// Where the executor is there, one operation takes the engine and the one after it does not: the
+// engine must be through with a launch when the next one begins.
+TEST(Graph, OfOperationsThatGoDifferentWaysMayBeLaunchedAtOnceAgain) {
+  NEED_GPU();
+  world::run({.nranks = 2}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats scaled(100), doubled(100);
+      commRedOp_t halves = commSum;
+      float half = 0.5f;
+      COMM_OK(rank, commRedOpCreatePreMulSum(&halves, &half, commFloat, commScalarHostImmediate,
+                                             rank.comm));
+      const gpu::Graph graph(stream, [&] {
+        COMM_OK(rank, commGroupStart());
+        COMM_OK(rank, commAllReduce(scaled.on_gpu(), scaled.on_gpu(), scaled.count(), commFloat,
+                                    halves, rank.comm, of(stream)));
+        COMM_OK(rank, sum(doubled, rank.comm, stream));
+        COMM_OK(rank, commGroupEnd());
+      });
+      scaled.set(1, stream);
+      doubled.set(1, stream);
+      for (int launch = 0; launch < 20; ++launch) graph.launch(stream);
+      scaled.take(stream);
+      doubled.take(stream);
+      gpu::synchronise(stream);
+      rank.expect(scaled.all(1), "a wrong sum of halves");
+      rank.expect(doubled.all(1 << 20), "a wrong sum");
+      COMM_OK(rank, commRedOpDestroy(halves, rank.comm));
+    }
+    gpu::destroy(stream);
+  });
+}
+
 TEST(Graph, ThatIsNeverLaunchedLeavesNothing) {
   NEED_GPU();
   world::run({.nranks = 2}, [](Rank& rank) {
