@@ -2,8 +2,8 @@
 
 #include <algorithm>
 #include <bit>
-#include <cstring>
 #include <set>
+#include <span>
 
 #include "src/base/log.h"
 #include "src/device/scopes.h"
@@ -146,8 +146,9 @@ Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(
                                  std::bit_ceil(std::max(made->operands_at_ + operands, kLeast))));
   pinned_bytes_->fetch_add(made->pinned_.size(), std::memory_order_relaxed);
   made->pinned_bytes_ = pinned_bytes_;
-  std::memcpy(made->pinned_.data(), program->steps.data(), steps);
-  std::memcpy(made->pinned_.data() + made->operands_at_, program->operands.data(), operands);
+  std::ranges::copy(std::as_bytes(std::span(program->steps)), made->pinned_.data());
+  std::ranges::copy(std::as_bytes(std::span(program->operands)),
+                    made->pinned_.data() + made->operands_at_);
   program->steps.clear();
   program->operands.clear();
   made->program_ = *std::move(program);
