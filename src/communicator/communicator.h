@@ -188,7 +188,7 @@ class Communicator {
     gpu_windows_.remove(key);
     if (!lent_memory_) return;
     lent_memory_->remove(key);
-    rdma_->drop_ended_memory();
+    if (rdma_) rdma_->drop_ended_memory();
   }
 
   MemoryStats stats() const;

@@ -72,6 +72,21 @@ TEST(Setup, SplitsInTheBackgroundGoInTheOrderOfTheCalls) {
   });
 }
 
+// Without an RDMA device there is nobody who would have to let go of the memory.
+TEST(Setup, WhatWasRegisteredOverSocketsIsTakenBack) {
+  world::run({.nranks = 2, .environment = {{"COMM_SHM_DISABLE", "1"}}}, [](Rank& rank) {
+    void* memory = nullptr;
+    COMM_OK(rank, commMemAlloc(&memory, 8192));
+    void* handle = nullptr;
+    COMM_OK(rank, commRegister(rank.comm, memory, 8192, &handle));
+    COMM_OK(rank, commDeregister(rank.comm, handle));
+    commWindow_t window = nullptr;
+    COMM_OK(rank, commWindowRegister(rank.comm, memory, 8192, &window, COMM_WIN_DEFAULT));
+    COMM_OK(rank, commWindowDeregister(rank.comm, window));
+    COMM_OK(rank, commMemFree(memory));
+  });
+}
+
 TEST(Setup, WindowsOfOneGroupAreRegisteredTogether) {
   world::run({.nranks = 2}, [](Rank& rank) {
     void *first = nullptr, *second = nullptr;
