@@ -1,9 +1,9 @@
 # What this build found on the machine, and the one block that says so at the end of configuring.
 #
 # Required: fmt, Highway, hwloc, OpenSSL, GoogleTest for the tests; a missing one ends the configuration
-# with the Debian package's name. CUDA (COMM_CUDA) and verbs are optional: the summary reports them, and a
-# part of the library that uses one checks COMM_HAVE_CUDA or COMM_HAVE_VERBS in its own CMakeLists.txt to
-# select files.
+# with the Debian package's name. CUDA (COMM_CUDA), verbs and pugixml are optional: the summary reports them,
+# and a part of the library that uses one checks COMM_HAVE_CUDA, COMM_HAVE_VERBS or COMM_HAVE_PUGIXML in its
+# own CMakeLists.txt to select files.
 include(CheckIncludeFileCXX)
 
 # comm_require(VARIABLE WHAT PACKAGE): ends the configuration unless VARIABLE is true.
@@ -85,6 +85,10 @@ if(verbs_FOUND)
   set(COMM_HAVE_VERBS ON)
 endif()
 
+# pugixml, for topology files in NCCL's format.
+find_package(pugixml 1.11 QUIET)
+set(COMM_HAVE_PUGIXML ${pugixml_FOUND})
+
 # What the summary says and comm-info repeats.
 set(COMM_BUILD_SANITIZERS none)
 if(COMM_SANITIZE)
@@ -100,6 +104,10 @@ endif()
 set(COMM_BUILD_VERBS "no headers (libibverbs-dev): without the RDMA transport")
 if(COMM_HAVE_VERBS)
   set(COMM_BUILD_VERBS "${verbs_VERSION} headers found, libibverbs.so.1 opened at run time")
+endif()
+set(COMM_BUILD_PUGIXML "not found (libpugixml-dev): without topology files in NCCL's format")
+if(COMM_HAVE_PUGIXML)
+  set(COMM_BUILD_PUGIXML "${pugixml_VERSION}")
 endif()
 set(COMM_BUILD_COMPILER "${CMAKE_CXX_COMPILER_ID} ${CMAKE_CXX_COMPILER_VERSION}")
 
@@ -120,6 +128,7 @@ function(comm_print_summary)
   comm_summary_line("verbs" "${COMM_BUILD_VERBS}")
   comm_summary_line("hwloc" "${hwloc_VERSION}")
   comm_summary_line("Highway" "${hwy_VERSION}")
+  comm_summary_line("pugixml" "${COMM_BUILD_PUGIXML}")
   comm_summary_line("PMIx" "${COMM_PMIX}")
   comm_summary_line("tests" "${COMM_BUILD_TESTS}")
   comm_summary_line("benchmarks" "${COMM_BUILD_BENCHMARKS}")

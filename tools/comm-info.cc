@@ -48,6 +48,7 @@ constexpr std::pair<const char*, const char*> kBuild[] = {
     {"sanitizers", COMM_BUILD_SANITIZERS}, {"hwloc", COMM_BUILD_HWLOC},
     {"Highway", COMM_BUILD_HIGHWAY},       {"CUDA", COMM_BUILD_CUDA},
     {"verbs", COMM_BUILD_VERBS},           {"PMIx", COMM_BUILD_PMIX},
+    {"pugixml", COMM_BUILD_PUGIXML},
 };
 
 void print_findings(const char* title, const std::vector<Finding>& findings) {

@@ -6,6 +6,7 @@
 #include <string_view>
 #include <vector>
 
+#include "src/base/knobs.h"
 #include "src/topology/cpu_list.h"
 #include "src/topology/json.h"
 #include "src/topology/topology.h"
@@ -22,6 +23,7 @@ usage: comm-topo [--json] [--paths]
             cores that are alike (same cache, same NUMA node) share a line
   --help    print this text
 
+COMM_TOPO_FILE=FILE puts the devices where a topology file of NCCL's (NCCL_TOPO_FILE) says.
 HWLOC_XMLFILE=FILE shows the machine that `lstopo FILE.xml` saved, HWLOC_SYNTHETIC="pack:2 core:8 pu:2"
 one that hwloc makes up. Exit status: 0, 1 when the topology cannot be read, 2 for wrong usage.
 )";
@@ -105,6 +107,11 @@ std::string paths_json(const Topology& topology) {
   return text += "\n  ]\n}\n";
 }
 
+Result<Topology> detect() {
+  COMM_ASSIGN(const auto knobs, Knobs::load());
+  return Topology::detect(TopologyFile::from(*knobs));
+}
+
 int run(int argc, char** argv) {
   bool json = false, paths = false;
   for (int i = 1; i < argc; ++i) {
@@ -121,7 +128,7 @@ int run(int argc, char** argv) {
       return 2;
     }
   }
-  const auto topology = Topology::detect();
+  const auto topology = detect();
   if (!topology) {
     fmt::print(stderr, "comm-topo: {}\n", topology.status().to_string());
     return 1;

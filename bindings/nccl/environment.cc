@@ -173,6 +173,7 @@ constexpr Row kRows[] = {
     {"NCCL_SINGLE_RING_THRESHOLD", "COMM_SINGLE_RING_THRESHOLD", number},
     {"NCCL_LL_THRESHOLD", "COMM_LL_THRESHOLD", number},
     {"NCCL_CHECKS_DISABLE", "COMM_CHECKS_DISABLE", yes_or_no},
+    {"NCCL_TOPO_FILE", "COMM_TOPO_FILE", as_it_is},
     {"NCCL_LAUNCH_MODE", "COMM_LAUNCH_MODE", as_it_is},
     {"NCCL_MULTI_RANK_GPU_ENABLE", "COMM_MULTI_RANK_GPU", yes_or_no},
 };

@@ -53,8 +53,11 @@ double crowd_of(std::span<const Introduction> all, std::span<const int> host_of,
 // Binds the calling thread as COMM_CPU_AFFINITY says, and notes where this rank is.
 Status place_rank(const Knobs& knobs, int local_rank, int local_nranks, Introduction* mine) {
   const std::string& affinity = knobs.get_string(Knob::kCpuAffinity);
-  if (!affinity.empty()) {
-    COMM_ASSIGN(const Topology topology, Topology::detect());
+  const TopologyFile file = TopologyFile::from(knobs);
+  // A file that somebody names must be readable even where nothing here needs it: later it could
+  // only be passed over.
+  if (!affinity.empty() || !file.path.empty()) {
+    COMM_ASSIGN(const Topology topology, Topology::detect(file));
     COMM_ASSIGN(const int core, core_for_rank(topology, affinity, local_rank, local_nranks));
     if (core >= 0) {
       COMM_TRY(bind_thread(topology, core));
@@ -67,7 +70,7 @@ Status place_rank(const Knobs& knobs, int local_rank, int local_nranks, Introduc
     for (size_t word = 0; word < mine->cores.size(); ++word)
       if (mine->cores[word] != 0)
         mine->facts.core = static_cast<int>(word * 64) + std::countr_zero(mine->cores[word]);
-    if (auto topology = Topology::detect()) {
+    if (auto topology = Topology::detect(file)) {
       for (const Device& device : topology->devices()) {
         if (device.kind != DeviceKind::kCore || device.os_index != mine->facts.core) continue;
         mine->facts.numa_node = device.numa_node;

@@ -1,5 +1,5 @@
-// From hwloc's objects to our values. hwloc reads this machine, or HWLOC_XMLFILE, or
-// HWLOC_SYNTHETIC.
+// From hwloc's objects to our values. hwloc reads this machine, or the file of COMM_TOPO_FILE, or
+// HWLOC_XMLFILE, or HWLOC_SYNTHETIC.
 #include <hwloc.h>
 
 #include <algorithm>
@@ -14,8 +14,10 @@
 #include "src/base/fork_mutex.h"
 #include "src/topology/affinity.h"
 #include "src/topology/cpu_list.h"
+#include "src/topology/nccl_merge.h"
 #include "src/topology/topology.h"
 #include "src/topology/topology_data.h"
+#include "src/topology/topology_file.h"
 
 namespace libcomm {
 namespace {
@@ -43,15 +45,21 @@ const char* variable(const char* name) {
 // hwloc's use of libudev is not for several threads at once (seen by ThreadSanitizer).
 ForkMutex g_loading;
 
-// Loads hwloc's view; `source` receives where from. One at a time.
-Result<HwlocTopology> load(std::string* source) {
+// Loads hwloc's view, of the machine that `text` describes if there is one; `source` receives where
+// from. One at a time.
+Result<HwlocTopology> load(const HwlocText* text, const TopologyFile& named, std::string* source) {
   const std::lock_guard lock(g_loading);
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) return system_error(errno, "hwloc_topology_init");
   HwlocTopology topology(raw);
   // hwloc by itself would fall back to this machine when it cannot read these, without a word.
   *source = "this machine";
-  if (const char* file = variable("HWLOC_XMLFILE")) {
+  if (text != nullptr) {
+    *source = named.label;
+    const int bytes = static_cast<int>(text->text.size()) + 1;  // with the 0 at the end
+    if (hwloc_topology_set_xmlbuffer(raw, text->text.c_str(), bytes) != 0)
+      return system_error(errno, fmt::format("{} cannot be read as hwloc XML", *source));
+  } else if (const char* file = variable("HWLOC_XMLFILE")) {
     *source = fmt::format("HWLOC_XMLFILE={}", file);
     if (hwloc_topology_set_xml(raw, file) != 0)
       return system_error(errno, fmt::format("{} cannot be read as hwloc XML", *source));
@@ -68,12 +76,13 @@ Result<HwlocTopology> load(std::string* source) {
   (void)hwloc_topology_set_flags(raw, HWLOC_TOPOLOGY_FLAG_INCLUDE_DISALLOWED);
   (void)hwloc_topology_set_io_types_filter(raw, HWLOC_TYPE_FILTER_KEEP_IMPORTANT);
   if (hwloc_topology_load(raw) != 0) {
-    const bool file = variable("HWLOC_XMLFILE") != nullptr;
-    return system_error(
-        errno,
-        fmt::format(
-            "hwloc cannot load the topology of {}{}", *source,
-            file ? " (`lstopo FILE.xml` writes such a file; NCCL_TOPO_FILE's are others)" : ""));
+    const char* hint = "";
+    if (text != nullptr)
+      hint = " (`lstopo FILE.xml` writes such a file)";
+    else if (variable("HWLOC_XMLFILE") != nullptr)
+      hint = " (`lstopo FILE.xml` writes such a file; those of NCCL are for COMM_TOPO_FILE)";
+    return system_error(errno,
+                        fmt::format("hwloc cannot load the topology of {}{}", *source, hint));
   }
   return topology;
 }
@@ -116,15 +125,21 @@ class TopologyBuilder {
     data_->is_this_machine = hwloc_topology_is_thissystem(topology) != 0;
   }
 
-  Result<Topology> build() {
+  // With what a file in NCCL's format adds, if there is one.
+  Result<Topology> build(const NcclFile* file, const std::string& label) {
     add_cores();
     if (data_->cores == 0) return error(Code::kSystem, "hwloc finds no core in {}", data_->source);
     data_->packages = count(HWLOC_OBJ_PACKAGE);
     data_->numa_nodes = count(HWLOC_OBJ_NUMANODE);
     add_io();
     COMM_TRY(find_usable());
-    data_->root = TreeNode{"machine", data_->source, 0, -1, {}};
+    data_->root.type = "machine";
     add_children(hwloc_get_root_obj(hwloc_), data_->root);
+    if (file != nullptr) {
+      data_->source += ", " + label;
+      NcclMerge(*file, data_.get()).run();
+    }
+    data_->root.name = data_->source;
     Topology topology;
     topology.data_ = std::move(data_);
     return topology;
@@ -265,10 +280,12 @@ class TopologyBuilder {
       node.name = data_->devices[static_cast<size_t>(node.device)].name;
     } else if (object->type == HWLOC_OBJ_PACKAGE) {
       node.type = "package";
-      node.name = fmt::format("package {}", index_of(object));
+      node.os_index = index_of(object);
+      node.name = fmt::format("package {}", node.os_index);
     } else if (object->type == HWLOC_OBJ_NUMANODE) {
       node.type = "numa";
-      node.name = fmt::format("NUMA node {}", index_of(object));
+      node.os_index = index_of(object);
+      node.name = fmt::format("NUMA node {}", node.os_index);
       node.bytes = object->attr->numanode.local_memory;
     } else if (is_shared_cache(object)) {
       node.type = "cache";
@@ -283,7 +300,8 @@ class TopologyBuilder {
                               down.secondary_bus);
     } else if (is_bridge(object, HWLOC_OBJ_BRIDGE_PCI)) {
       node.type = "pcie_bridge";
-      node.name = fmt::format("PCIe bridge {}", pci_address(object->attr->bridge.upstream.pci));
+      node.address = pci_address(object->attr->bridge.upstream.pci);
+      node.name = "PCIe bridge " + node.address;
     } else {
       return false;
     }
@@ -295,10 +313,12 @@ class TopologyBuilder {
   std::map<uint64_t, int> device_of_;  // hwloc's global index to device id
 };
 
-Result<Topology> Topology::detect() {
+Result<Topology> Topology::detect(const TopologyFile& file) {
+  COMM_ASSIGN(const TopologyDescription description, read_topology_file(file));
   std::string source;
-  COMM_ASSIGN(HwlocTopology topology, load(&source));
-  return TopologyBuilder(topology.get(), std::move(source)).build();
+  COMM_ASSIGN(HwlocTopology topology, load(std::get_if<HwlocText>(&description), file, &source));
+  return TopologyBuilder(topology.get(), std::move(source))
+      .build(std::get_if<NcclFile>(&description), file.label);
 }
 
 }  // namespace libcomm

@@ -1,7 +1,7 @@
 // Topology: the machine as a value. What is where, and how far apart.
 //
 // Made from hwloc (which also reads HWLOC_XMLFILE and HWLOC_SYNTHETIC, so that machines we do not
-// have can be planned for), immutable afterwards.
+// have can be planned for) and from the file that COMM_TOPO_FILE names, immutable afterwards.
 #pragma once
 
 #include <cstdint>
@@ -11,6 +11,7 @@
 #include <string_view>
 #include <vector>
 
+#include "src/base/knobs.h"
 #include "src/base/status.h"
 
 namespace libcomm {
@@ -48,12 +49,22 @@ struct Path {
   double gbytes_per_second = 0;
 };
 
+// What COMM_TOPO_FILE names.
+struct TopologyFile {
+  std::string path;   // empty: there is none
+  std::string label;  // for messages: "COMM_TOPO_FILE=/a.xml", with who else said so in brackets
+
+  static TopologyFile from(const Knobs& knobs);
+};
+
 class Topology {
  public:
-  // This machine, or the one that HWLOC_XMLFILE or HWLOC_SYNTHETIC names. kSystem when hwloc fails
-  // or cannot read what the variable names. Cores that the process may not use are part of the
-  // machine.
-  static Result<Topology> detect();
+  // This machine, or the one that HWLOC_XMLFILE or HWLOC_SYNTHETIC names. A file in hwloc's format
+  // is such a machine too, and stronger than these; one in NCCL's format says where PCI devices of
+  // the machine are, and which others it has. Cores that the process may not use are part of the
+  // machine. kSystem when hwloc fails, or something named cannot be read; kInvalidArgument when the
+  // file holds something else.
+  static Result<Topology> detect(const TopologyFile& file);
 
   // Cores first, in order of package, NUMA node and position; then the others in PCI order. The ids
   // are the same in all processes of a host, whatever their cpusets.
@@ -78,6 +89,7 @@ class Topology {
   std::string to_json() const;
 
  private:
+  friend class NcclMerge;
   friend class TopologyBuilder;
   friend class Placement;
   struct Data;

@@ -9,7 +9,9 @@
 
 namespace libcomm {
 
-// Where a device is attached, for working out paths. Ids are hwloc's global ones, never 0.
+// Where a device is attached, for working out paths. Ids are hwloc's global ones, or, of what a
+// file in NCCL's format places, numbers from kFileIds on; never 0.
+inline constexpr uint64_t kFileIds = uint64_t{1} << 62;
 struct Attachment {
   std::vector<int> threads;             // of a core: OS numbers of its hardware threads, ascending
   std::vector<uint64_t> shared_caches;  // of a core: caches that it shares with other cores
@@ -19,11 +21,13 @@ struct Attachment {
 
 // The machine as people see it: packages, memory, shared caches, bridges, and devices as leaves.
 struct TreeNode {
-  std::string type;    // "machine", "package", "numa", "cache", "group", "host_bridge",
-                       // "pcie_bridge", "device"
-  std::string name;    // "package 0", "L3 cache 1", "bridge 0000:80:01.0"
-  uint64_t bytes = 0;  // size of memory or cache
-  int device = -1;     // of a leaf
+  std::string type;     // "machine", "package", "numa", "cache", "group", "host_bridge",
+                        // "pcie_bridge", "device"
+  std::string name;     // "package 0", "L3 cache 1", "bridge 0000:80:01.0"
+  uint64_t bytes = 0;   // size of memory or cache
+  int device = -1;      // of a leaf
+  int os_index = -1;    // of a package or a NUMA node
+  std::string address;  // of a PCIe bridge: its PCI address
   std::vector<TreeNode> children;
 };
 
@@ -32,7 +36,8 @@ struct Topology::Data {
   std::vector<Attachment> attachments;  // as devices
   std::vector<int> usable_threads;      // OS numbers, ascending
   TreeNode root;
-  std::string source;  // "this machine", "HWLOC_XMLFILE=..." or "HWLOC_SYNTHETIC=..."
+  std::string
+      source;  // "this machine", "HWLOC_XMLFILE=...", "this machine, COMM_TOPO_FILE=...", ...
   bool is_this_machine = true;
   int cores = 0;
   int numa_nodes = 0;

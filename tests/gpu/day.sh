@@ -237,13 +237,13 @@ stage_pack() {
     grep -vE '/(libc|libm|libdl|librt|libpthread|libstdc\+\+|libgcc_s|libcomm|libnccl)\.so' |
     while read -r library; do cp -L "$library" "$pack/deps/"; done
   git describe --always --dirty >"$pack/commit" 2>/dev/null || true
-  local packages=(libfmt-dev libfmt9 libhwy-dev libhwy1 libhwloc-dev libhwloc15 libudev1 libssl-dev libssl3 libgtest-dev
+  local packages=(libfmt-dev libfmt9 libhwy-dev libhwy1 libhwloc-dev libhwloc15 libpugixml-dev libpugixml1v5 libudev1 libssl-dev libssl3 libgtest-dev
     libgmock-dev pkgconf-bin libpkgconf3)
   if dpkg-query -W "${packages[@]}" >/dev/null 2>&1; then
     # Not the large archives; of GoogleTest there is nothing else. /lib is /usr/lib.
     { dpkg -L "${packages[@]}" | sed 's|^/lib/|/usr/lib/|' |
       grep -E '^/usr/(include|lib|bin|share/pkgconfig)/' | grep -v '\.a$'
-      dpkg -L libgtest-dev libgmock-dev | grep '\.a$'; } | sort -u |
+      dpkg -L libgtest-dev libgmock-dev libpugixml-dev | grep '\.a$'; } | sort -u |
       while read -r name; do [[ -d $name && ! -L $name ]] || printf '%s\n' "${name#/}"; done |
       tar -C / -czf "$pack/sdk.tar.gz" --ignore-failed-read -T - 2>>"$log"
   else

@@ -81,6 +81,16 @@ TEST(P2P_LEVEL, IsHowFarApartGpusMayBe) {
   EXPECT_GT(kernels_of(1, {{"COMM_P2P_LEVEL", "SYS"}}), 0u);
 }
 
+TEST(TOPO_FILE, SaysHowFarApartGpusAre) {
+  ASSERT_TRUE(gpu::is_double());
+  // There the GPUs are below one host bridge, here they are nowhere.
+  const std::string file = COMM_SOURCE_DIR "/tests/topology/data/switches.xml";
+  const Environment far = {{"COMM_P2P_LEVEL", "PHB"}};
+  const Environment near = {{"COMM_P2P_LEVEL", "PHB"}, {"COMM_TOPO_FILE", file}};
+  EXPECT_EQ(kernels_of(1, far), 0u);
+  EXPECT_GT(kernels_of(1, near), 0u);
+}
+
 TEST(GPU_EXECUTOR, LetsKernelsWaitForEachOther) {
   ASSERT_TRUE(gpu::is_double());
   const char* const kernel = "libcomm_execute_float32";

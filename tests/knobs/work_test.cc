@@ -356,5 +356,15 @@ TEST(CPU_AFFINITY, RefusesACoreThatIsNotThere) {
   launch(start, [](Rank&) {});
 }
 
+TEST(TOPO_FILE, ThatCannotBeReadIsAnErrorOfEveryInit) {
+  Launch start;
+  start.settings = [](int) { return Environment{{"COMM_TOPO_FILE", "/no/such.xml"}}; };
+  start.init = [](Rank& rank, commResult_t result) {
+    rank.expect_error(result, commSystemError, {"COMM_TOPO_FILE=/no/such.xml", "No such file"},
+                      "commInitFromLauncher");
+  };
+  launch(start, [](Rank&) {});
+}
+
 }  // namespace
 }  // namespace knobs

@@ -101,6 +101,7 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"NCCL_SINGLE_RING_THRESHOLD", "65536", "COMM_SINGLE_RING_THRESHOLD=65536"},
         Row{"NCCL_LL_THRESHOLD", "0", "COMM_LL_THRESHOLD=0"},
         Row{"NCCL_CHECKS_DISABLE", "1", "COMM_CHECKS_DISABLE=1"},
+        Row{"NCCL_TOPO_FILE", "/etc/topology.xml", "COMM_TOPO_FILE=/etc/topology.xml"},
         Row{"NCCL_LAUNCH_MODE", "PARALLEL", "COMM_LAUNCH_MODE=PARALLEL"},
         Row{"NCCL_MULTI_RANK_GPU_ENABLE", "0", "COMM_MULTI_RANK_GPU=0"}),
     [](const auto& one) { return std::to_string(one.index) + "_" + one.param.nccl; });

@@ -103,6 +103,35 @@ TEST(CommTopo, TellsThatATopologyOfNcclIsAnotherKindOfFile) {
   EXPECT_NE(o.text.find("`lstopo FILE.xml` writes such a file"), std::string::npos) << o.text;
 }
 
+TEST(CommTopo, ShowsATopologyFileOfNccl) {
+  if (!COMM_TEST_PUGIXML) GTEST_SKIP() << "built without pugixml";
+  const std::string machine = "HWLOC_SYNTHETIC='pack:2 numa:2 core:2 pu:1' COMM_TOPO_FILE=";
+  const std::string nd = machine + COMM_TEST_DATA "/nccl_nd.xml";
+  const Outcome tree = run(nd, "");
+  EXPECT_EQ(tree.status, 0);
+  EXPECT_NE(tree.text.find(", COMM_TOPO_FILE=" COMM_TEST_DATA "/nccl_nd.xml)\n  package 0\n"),
+            std::string::npos)
+      << tree.text;
+  const Outcome paths = run(nd, "--paths");
+  EXPECT_NE(
+      paths.text.find("\ngpu 0013:00:00.0  socket 0.85 31.5  numa   0.65 31.5  system 1.10   20  "
+                      "system 1.10   20  socket 1.35 31.5  "),
+      std::string::npos)
+      << paths.text;
+  if (std::system("python3 -c 'import json' 2>/dev/null") != 0)
+    GTEST_SKIP() << "python3 is not installed";
+  const std::string check =
+      " | python3 -c 'import json,sys; t=json.load(sys.stdin); "
+      "print(t[\"cores\"], [d[\"name\"] for d in t[\"devices\"] if d[\"numa_node\"] == 1])'";
+  EXPECT_EQ(run(nd, "--json" + check).text,
+            "8 ['core 2', 'core 3', 'gpu 0013:00:00.0', 'rail2', 'gpu 0014:00:00.0', 'rail3']\n");
+  const Outcome missing = run("COMM_TOPO_FILE=/nonexistent", "");
+  EXPECT_EQ(missing.status, 1);
+  EXPECT_EQ(missing.text,
+            "comm-topo: COMM_TOPO_FILE=/nonexistent: it cannot be opened: No such file or "
+            "directory\n");
+}
+
 TEST(CommTopo, FailsWhenItsOutputCannotBeWritten) {
   EXPECT_EQ(run("", "--json > /dev/full").status, 1);
 }

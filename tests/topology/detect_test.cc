@@ -85,7 +85,7 @@ TEST(Detect, SaysWhichVariableCannotBeReadInsteadOfUsingThisMachine) {
   for (auto [variable, value] : {std::pair("HWLOC_XMLFILE", "/nonexistent/machine.xml"),
                                  std::pair("HWLOC_SYNTHETIC", "bogus:2")}) {
     setenv(variable, value, 1);
-    const auto topology = Topology::detect();
+    const auto topology = detect();
     unsetenv(variable);
     ASSERT_FALSE(topology) << variable;
     EXPECT_EQ(topology.status().code(), Code::kSystem);
@@ -99,7 +99,7 @@ TEST(Detect, RefusesAFileThatIsNotXml) {
   const std::string path = testing::TempDir() + "comm_topology_garbage.xml";
   std::ofstream(path) << "<topology><object type=\"Machine\" \0\xff garbage";
   setenv("HWLOC_XMLFILE", path.c_str(), 1);
-  const auto topology = Topology::detect();
+  const auto topology = detect();
   unsetenv("HWLOC_XMLFILE");
   std::remove(path.c_str());
   ASSERT_FALSE(topology);
@@ -107,7 +107,7 @@ TEST(Detect, RefusesAFileThatIsNotXml) {
 }
 
 TEST(Detect, FindsAtLeastACoreOfThisMachineAndGivesEveryDeviceItsIndex) {
-  const auto t = Topology::detect();
+  const auto t = detect();
   ASSERT_TRUE(t) << t.status().to_string();
   EXPECT_TRUE(t->is_this_machine());
   EXPECT_FALSE(t->usable_cores().empty());

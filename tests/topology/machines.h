@@ -10,9 +10,15 @@
 
 namespace libcomm {
 
+// With the knobs as the environment has them now.
+inline Result<Topology> detect() {
+  COMM_ASSIGN(const auto knobs, Knobs::load());
+  return Topology::detect(TopologyFile::from(*knobs));
+}
+
 inline Topology machine(const char* variable, const std::string& value) {
   setenv(variable, value.c_str(), 1);
-  auto topology = Topology::detect();
+  auto topology = detect();
   unsetenv(variable);
   EXPECT_TRUE(topology) << topology.status().to_string();
   return topology ? *topology : Topology();

@@ -114,7 +114,7 @@ TEST(Placement, RefusesALocalRankOutsideTheHost) {
 
 TEST(Binding, MovesTheThreadToTheCoresHardwareThreads) {
   std::thread([] {
-    const auto t = Topology::detect();
+    const auto t = detect();
     ASSERT_TRUE(t);
     const int core = t->usable_cores().back();
     const std::vector<int> before = kernel_affinity();
@@ -127,11 +127,11 @@ TEST(Binding, MovesTheThreadToTheCoresHardwareThreads) {
 
 TEST(Binding, OfOurOwnDoesNotNarrowWhatLaterCommunicatorsMayUse) {
   std::thread([] {
-    const auto t = Topology::detect();
+    const auto t = detect();
     ASSERT_TRUE(t);
     if (t->usable_cores().size() < 2) GTEST_SKIP() << "this process may use one core only";
     ASSERT_TRUE(bind_thread(*t, t->usable_cores()[0]));
-    const auto again = Topology::detect();
+    const auto again = detect();
     ASSERT_TRUE(again);
     EXPECT_EQ(again->usable_cores(), t->usable_cores());
     EXPECT_TRUE(bind_thread(*again, again->usable_cores()[1]));
@@ -140,13 +140,13 @@ TEST(Binding, OfOurOwnDoesNotNarrowWhatLaterCommunicatorsMayUse) {
 
 TEST(Binding, RestrictionsFromOutsideCountAlsoAfterOneOfOurs) {
   std::thread([] {
-    const auto t = Topology::detect();
+    const auto t = detect();
     ASSERT_TRUE(t);
     if (t->usable_cores().size() < 2) GTEST_SKIP() << "this process may use one core only";
     const int first = t->usable_cores()[0], second = t->usable_cores()[1];
     ASSERT_TRUE(bind_thread(*t, first));
     restrict_to(t->devices()[static_cast<size_t>(second)].os_index);
-    const auto narrowed = Topology::detect();
+    const auto narrowed = detect();
     ASSERT_TRUE(narrowed);
     EXPECT_EQ(narrowed->usable_cores(), std::vector<int>{second});
     EXPECT_EQ(narrowed->cores(), t->cores()) << "ids must stay those of the other processes";

@@ -1,6 +1,7 @@
 // GPU memory over RDMA: in place by DMA-BUF or nvidia-peermem, with flushes, or staged; on the
 // doubles of libibverbs and of the CUDA driver. No processor can touch the GPU memory here, and
 // what arrives in it is seen only after a read through the same network device.
+#include "tests/base/temp_folder.h"
 #include "tests/transports/cuda_double.h"
 #include "tests/transports/rdma_double.h"
 #include "tests/transports/rdma_stream.h"
@@ -123,6 +124,16 @@ TEST_F(RdmaGpu, WithoutDmabufThePointerIsRegisteredWhereTheKernelCan) {
     const std::string log = testing::internal::GetCapturedStderr();
     EXPECT_NE(log.find("is nvidia-peermem loaded?"), std::string::npos) << log;
   }
+}
+
+TEST_F(RdmaGpu, ATopologyFileOfNcclSaysWhatIsNear) {
+  if (!COMM_TEST_PUGIXML) GTEST_SKIP() << "built without pugixml";
+  EXPECT_EQ(carry_gpu({}, kFar).copies, 2u);
+  const TempFolder folder;
+  write_file(folder / "topo.xml",
+             "<system version='1'><cpu numaid='0'><pci busid='ffff:ff:01.0' class='0x060400'>"
+             "<pci busid='0000:81:00.0'/><pci busid='0000:04:00.0'/></pci></cpu></system>");
+  EXPECT_EQ(carry_gpu({{"TOPO_FILE", folder / "topo.xml"}}, kFar).copies, 0u);
 }
 
 TEST_F(RdmaGpu, DistanceDecides) {

@@ -108,7 +108,7 @@ Status PeerMemory::check_distance(int ordinal, int peer, const Knobs& knobs) con
   const PathClass farthest = kFarthest[level];
   if (farthest == PathClass::kSystem) return Status::ok();
   PathClass path = PathClass::kSystem;
-  if (auto topology = Topology::detect())
+  if (auto topology = Topology::detect(TopologyFile::from(knobs)))
     path = topology->path(device_of(*topology, ordinal), device_of(*topology, other)).path;
   if (static_cast<int>(path) <= static_cast<int>(farthest)) return Status::ok();
   return error(Code::kSystem, "GPUs {} and {} are {} apart, which COMM_P2P_LEVEL does not allow",

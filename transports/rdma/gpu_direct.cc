@@ -16,7 +16,7 @@ PathClass GpuDirect::distance(const std::string& gpu, const PortInfo& nic) {
   const std::lock_guard lock(mutex_);
   if (!detected_) {
     detected_ = true;
-    if (auto found = Topology::detect()) topology_ = *std::move(found);
+    if (auto found = Topology::detect(options_.topology)) topology_ = *std::move(found);
   }
   if (!topology_) return PathClass::kSystem;
   int gpu_id = -1;

@@ -83,7 +83,7 @@ Result<Options> Options::from(const Knobs& knobs) {
                  {"SYS", PathClass::kNetwork}};
   const auto& level = kLevels[knobs.get_choice(Knob::kNetGdrLevel)];
   options.gdr = {number(Knob::kIbCudaSupport), level.farthest, level.name,
-                 knobs.get_bool(Knob::kNetGdrRead)};
+                 knobs.get_bool(Knob::kNetGdrRead), TopologyFile::from(knobs)};
   options.pin_limit = knobs.get_size(Knob::kRdmaPinLimit);
   return options;
 }

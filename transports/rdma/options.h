@@ -31,6 +31,7 @@ struct GdrOptions {
   PathClass level = PathClass::kPcieSwitch;
   const char* level_name = "PXB";
   bool read = true;
+  TopologyFile topology = {};  // where the distance is looked up
 };
 
 struct Options {

@@ -219,10 +219,10 @@ struct Local {
 };
 
 // Without a topology all are as near.
-std::vector<std::shared_ptr<Nic>> nearest_of(std::vector<std::shared_ptr<Nic>> nics,
-                                             int numa_node) {
+std::vector<std::shared_ptr<Nic>> nearest_of(std::vector<std::shared_ptr<Nic>> nics, int numa_node,
+                                             const TopologyFile& file) {
   if (numa_node >= 0 && nics.size() > 1) {
-    if (const auto topology = Topology::detect()) {
+    if (const auto topology = Topology::detect(file)) {
       std::vector<PortInfo> ports;
       for (const auto& nic : nics) ports.push_back(nic->info());
       std::vector<std::shared_ptr<Nic>> near;
@@ -255,7 +255,8 @@ Status look_for_ports(const RdmaSetup& setup, int rank, Local* local) {
     log_warn("rank {}: {}; sockets are used instead", rank, local->text);
     return Status::ok();
   }
-  for (const auto& nic : nearest_of(std::move(found.nics), setup.numa_node)) {
+  const TopologyFile file = TopologyFile::from(*setup.knobs);
+  for (const auto& nic : nearest_of(std::move(found.nics), setup.numa_node, file)) {
     if (const Status works = probe_loopback(nic, local->options); works) {
       local->nics.push_back(nic);
     } else {

@@ -1,0 +1,30 @@
+// The file that COMM_TOPO_FILE names, read and told apart: hwloc's XML or NCCL's.
+#pragma once
+
+#include <string>
+#include <variant>
+
+#include "src/base/status.h"
+#include "src/topology/nccl_file.h"
+#include "src/topology/topology.h"
+
+namespace libcomm {
+
+// More is no topology: real files have some 10 KB per 100 devices.
+inline constexpr size_t kMostTopologyBytes = size_t{16} << 20;
+
+// hwloc's XML, for hwloc to read.
+struct HwlocText {
+  std::string text;
+};
+// Nothing where the file has no path.
+using TopologyDescription = std::variant<std::monostate, HwlocText, NcclFile>;
+
+// kSystem when the file cannot be read, kInvalidArgument when it is too large or neither of the
+// two. The message begins with the file's label.
+Result<TopologyDescription> read_topology_file(const TopologyFile& file);
+
+// The name of an XML document's outermost element; empty when the text does not begin as one.
+std::string_view root_element(std::string_view text);
+
+}  // namespace libcomm
