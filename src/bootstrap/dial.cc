@@ -103,6 +103,21 @@ DialRound dial_once(const Endpoint& endpoint, const Call& call, const WaitLimits
   return round;
 }
 
+bool is_refused(const Endpoint& endpoint, const WaitLimits& limits, double patience) {
+  const Deadline until = Deadline::after(Seconds(patience));
+  for (const SocketAddress& address : endpoint) {
+    int problem = 0;
+    const auto fd = start_connect(address, &problem);
+    if (fd) {
+      pollfd fds[2] = {{fd->get(), POLLOUT, 0}, {}};
+      if (wait_ready(fds, limits, until) != Waited::kReady) return false;
+      problem = finish_connect(fd->get());
+    }
+    if (problem != ECONNREFUSED) return false;
+  }
+  return !endpoint.empty();
+}
+
 Result<UniqueFd> dial(const Endpoint& endpoint, const Call& call, const WaitLimits& limits,
                       const DialPolicy& policy, const std::string& who, size_t* address) {
   // Short at first, so that a dead interface costs little; longer later, so that a loaded machine

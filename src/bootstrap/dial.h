@@ -34,6 +34,10 @@ struct DialRound {
 DialRound dial_once(const Endpoint& endpoint, const Call& call, const WaitLimits& limits,
                     double patience, size_t first = 0);
 
+// Whether every address refuses a connection: nobody listens there. False where that stays unknown
+// for `patience` seconds.
+bool is_refused(const Endpoint& endpoint, const WaitLimits& limits, double patience);
+
 // When dial() stops before its limits do, in seconds; 0: it does not.
 struct DialPolicy {
   double refused_for = 0;   // every address refuses: nobody is there (any more)

@@ -4,10 +4,12 @@
 //   derive  the tree's connections go through the parent group instead
 //   both    exchange what everybody must know of everybody over the tree; open the control links of
 //           the overlay; a barrier, so that nobody goes on before all links stand
+#include <algorithm>
 #include <cstring>
 
 #include "src/base/log.h"
 #include "src/bootstrap/bootstrap.h"
+#include "src/bootstrap/dial.h"
 #include "src/bootstrap/meet.h"
 #include "src/bootstrap/monitor.h"
 #include "src/bootstrap/overlay.h"
@@ -23,6 +25,15 @@ size_t to_size(int value) { return static_cast<size_t>(value); }
 constexpr double kArrivalGrace = 0.5;
 // How long the news of why a rank closed its connection may still be under way.
 constexpr double kNewsGrace = 2;
+// How often the wait for a rank's connection looks round; after how many times in vain the rank is
+// called up; how often in turn it must refuse.
+constexpr double kLookEvery = 0.05;
+constexpr int kLooksPerCall = 10;
+constexpr int kRefusals = 4;
+// Patience with each of its addresses.
+constexpr double kCallPatience = 0.5;
+// No rank: only the group's failure ends a wait for news of it.
+constexpr int kNobody = -1;
 
 // A group of one: nobody to talk to.
 class SoloGroup final : public Bootstrap {
@@ -105,7 +116,11 @@ class Group final : public Bootstrap {
   Status open(Listeners listeners, NewsCallback on_news) {
     endpoint_ = listeners.endpoint;
     COMM_ASSIGN(monitor_,
-                Monitor::start(rank_, nranks_, key_, std::move(listeners), std::move(on_news)));
+                Monitor::start(rank_, nranks_, key_, std::move(listeners),
+                               [this, on_news = std::move(on_news)](News news, const Status& why) {
+                                 if (news != News::kRevoke) tell_derivations();
+                                 if (on_news) on_news(news, why);
+                               }));
     return Status::ok();
   }
 
@@ -113,44 +128,36 @@ class Group final : public Bootstrap {
     for (UniqueFd& root : place.roots) monitor_->follow_root(std::move(root));
     WaitLimits alarmed = limits;
     alarmed.alarm = monitor_->alarm();
-    TreeEdge parent;
-    if (place.parent.parent != kNoRank) {
-      parent.rank = static_cast<int>(place.parent.parent);
-      COMM_ASSIGN(parent.fd, dial(place.parent.endpoint,
-                                  call(parent.rank, static_cast<uint16_t>(Use::kTree), 0), alarmed,
-                                  peer_policy(), fmt::format("rank {}", parent.rank)));
-    }
-    std::vector<TreeEdge> children;
-    for (int child : place.children) {
-      COMM_ASSIGN(UniqueFd fd,
-                  monitor_->take(child, static_cast<uint16_t>(Use::kTree), 0, alarmed));
-      children.push_back({child, std::move(fd)});
-    }
-    tree_ = Tree(rank_, nranks_, std::move(parent), std::move(children));
+    const int parent = place.parent.parent == kNoRank ? -1 : static_cast<int>(place.parent.parent);
+    COMM_TRY(grow_tree(
+        parent, place.children,
+        [&]() -> Result<UniqueFd> {
+          return dial(place.parent.endpoint, call(parent, static_cast<uint16_t>(Use::kTree), 0),
+                      alarmed, peer_policy(), fmt::format("rank {}", parent));
+        },
+        [&](int child) {
+          return monitor_->take(child, static_cast<uint16_t>(Use::kTree), 0, alarmed);
+        },
+        [](const Status& why) { return why; }));
     return assemble(alarmed);
   }
 
   Status assemble_through(Group& through, std::span<const int> members, uint32_t index,
                           const WaitLimits& limits) {
     const uint16_t purpose = static_cast<uint16_t>(Use::kDerive);
-    TreeEdge parent;
-    if (rank_ > 0) {
-      parent.rank = (rank_ - 1) / 2;
-      const int there = members[to_size(parent.rank)];
-      COMM_ASSIGN(parent.fd, through.dial_peer(there, purpose, index, limits));
-    }
-    std::vector<TreeEdge> children;
-    for (int child : {2 * rank_ + 1, 2 * rank_ + 2}) {
-      if (child >= nranks_) continue;
-      COMM_ASSIGN(UniqueFd fd,
-                  through.monitor_->take(members[to_size(child)], purpose, index, limits));
-      children.push_back({child, std::move(fd)});
-    }
-    tree_ = Tree(rank_, nranks_, std::move(parent), std::move(children));
-    // For errors, until the members have said where this group reaches them.
-    for (int member : members) peers_.push_back(through.peers_[to_size(member)]);
     WaitLimits alarmed = limits;
     alarmed.alarm = monitor_->alarm();
+    // For errors, until the members have said where this group reaches them.
+    for (int member : members) peers_.push_back(through.peers_[to_size(member)]);
+    std::vector<int> children;
+    for (int child : {2 * rank_ + 1, 2 * rank_ + 2})
+      if (child < nranks_) children.push_back(child);
+    const int parent = rank_ > 0 ? (rank_ - 1) / 2 : -1;
+    COMM_TRY(grow_tree(
+        parent, children,
+        [&] { return through.dial_peer(members[to_size(parent)], purpose, index, alarmed); },
+        [&](int child) { return await_member(through, members[to_size(child)], index, alarmed); },
+        [&](const Status& why) { return in_numbers_of(members, why); }));
     return assemble(alarmed);
   }
 
@@ -260,8 +267,102 @@ class Group final : public Bootstrap {
     return fd;
   }
 
-  // With the tree in place: everybody learns of everybody, and the control links are opened.
+  // The first member that died or aborted, in this group's numbers. Who saw an operation fail says
+  // so as its rank; of a death or an abort only the culprit is known.
+  Status lost_member(std::span<const int> members) const {
+    Status news = monitor_->failure();
+    const bool lost = !news && news.rank() < 0 &&
+                      std::find(members.begin(), members.end(), news.peer()) != members.end();
+    return lost ? news : Status::ok();
+  }
+
+  // As members of a group that derives from this one are told: with their number there as the peer.
+  static Status in_numbers_of(std::span<const int> members, const Status& why) {
+    const auto at = std::find(members.begin(), members.end(), why.peer());
+    return Status(why.code(), fmt::format("{} (by its number in the group before)", why.message()))
+        .with_peer(at == members.end() ? -1 : static_cast<int>(at - members.begin()));
+  }
+
+  // A member that dies or aborts ends the making of a group. That others do is nothing to it: the
+  // members may be what is left of this group, which has failed.
+  void tell_derivations() {
+    std::lock_guard lock(derivations_mutex_);
+    for (const Derivation& derivation : derivations_)
+      if (const Status lost = lost_member(derivation.members); !lost)
+        derivation.group->monitor_->raise(News::kAbort, in_numbers_of(derivation.members, lost));
+  }
+
+  // What went wrong in the making of a group of `members`: the death of one of them, where this
+  // group hears of that.
+  Status cause_among(std::span<const int> members, Status seen) {
+    if (seen.code() == Code::kRemote)
+      monitor_->await_news_of(kNobody, Deadline::after(Seconds(kNewsGrace)));
+    Status lost = lost_member(members);
+    return lost ? seen : lost;
+  }
+
+  // The connection that rank `peer` of `through` opens to this group's rank. Where `through` has
+  // failed, nobody tells of more deaths there: the peer is looked for at its addresses.
+  Result<UniqueFd> await_member(Group& through, int peer, uint32_t index,
+                                const WaitLimits& limits) {
+    int waits = 0;
+    for (int refusals = 0; refusals < kRefusals;) {
+      WaitLimits look{limits.deadline, limits.cancel, -1, limits.cancel_too};
+      if (look.deadline.poll_ms(1000) > 1000 * kLookEvery)
+        look.deadline = Deadline::after(Seconds(kLookEvery));
+      auto fd = through.monitor_->take(peer, static_cast<uint16_t>(Use::kDerive), index, look);
+      if (fd || fd.status().code() != Code::kSystem || limits.deadline.passed()) return fd;
+      COMM_TRY(monitor_->failure());
+      if (through.monitor_->failure() || ++waits % kLooksPerCall != 0) continue;
+      const Endpoint& endpoint = through.peers_[to_size(peer)].endpoint;
+      refusals = is_refused(endpoint, limits, kCallPatience) ? refusals + 1 : 0;
+    }
+    return error(Code::kRemote, "rank {} ({}) is gone: nothing listens at its addresses", peer,
+                 through.where(peer))
+        .with_peer(peer);
+  }
+
+  // Connects this rank's tree: `to_parent` opens a connection (for the tree's root `parent` is
+  // negative), `from_child` waits for one. Where a neighbour is gone the other ones are told so, in
+  // the words and numbers of `for_others`: they may hear of it from nobody else.
+  template <typename ToParent, typename FromChild, typename ForOthers>
+  Status grow_tree(int parent, const std::vector<int>& children, const ToParent& to_parent,
+                   const FromChild& from_child, const ForOthers& for_others) {
+    Status failure;
+    const auto keep = [&](int neighbour, Result<UniqueFd> fd) {
+      TreeEdge edge;
+      edge.rank = neighbour;
+      if (fd)
+        edge.fd = *std::move(fd);
+      else if (failure)
+        failure = std::move(fd).status();
+      return edge;
+    };
+    const auto goes_on = [&] { return failure.is_ok() || failure.code() == Code::kRemote; };
+    TreeEdge up;
+    if (parent >= 0) up = keep(parent, to_parent());
+    std::vector<TreeEdge> down;
+    for (size_t i = 0; i < children.size() && goes_on(); ++i)
+      down.push_back(keep(children[i], from_child(children[i])));
+    tree_ = Tree(rank_, nranks_, std::move(up), std::move(down));
+    if (failure) return failure;
+    failure = cause_of(std::move(failure));
+    if (failure.code() != Code::kInvalidUsage) tree_.give_up(for_others(failure));
+    return failure;
+  }
+
+  // With the tree in place: everybody learns of everybody, and the control links are opened. A rank
+  // that gives up says why: else those behind it would take its end for the reason.
   Status assemble(const WaitLimits& limits) {
+    Status status = connect_overlay(limits);
+    if (status || limits.cancelled()) return status;
+    status = cause_of(std::move(status));
+    monitor_->raise(News::kAbort, status);
+    tree_.give_up(status);
+    return status;
+  }
+
+  Status connect_overlay(const WaitLimits& limits) {
     COMM_ASSIGN(const auto blocks,
                 exchange(ExchangeKind::kTable, 0, Peer::self(endpoint_).encode(), limits));
     peers_.resize(to_size(nranks_));
@@ -280,6 +381,7 @@ class Group final : public Bootstrap {
     COMM_TRY(monitor_->await_links(neighbours, limits));
     COMM_TRY(exchange(ExchangeKind::kBarrier, 0, "", limits).status());
     monitor_->leave_roots();
+    standing_ = true;
     log_info(Subsys::kBootstrap, "rank {} of {} joined: {}", rank_, nranks_, where(rank_));
     return Status::ok();
   }
@@ -297,6 +399,7 @@ class Group final : public Bootstrap {
     // A closed edge is a symptom; the overlay knows the cause, or will in a moment. Who gave up for
     // another reason may abort next: that is no news.
     if (blocks.status().code() == Code::kRemote) {
+      if (!standing_ && blocks.status().peer() >= 0) tree_.give_up(blocks.status());
       monitor_->await_news_of(blocks.status().peer(), Deadline::after(Seconds(kNewsGrace)));
       COMM_TRY(monitor_->failure());
     }
@@ -317,6 +420,33 @@ class Group final : public Bootstrap {
         .in_op(status.op());
   }
 
+  // A group that is being made from this one; on the list while the guard lives.
+  struct Derivation {
+    Group* group;
+    std::span<const int> members;
+  };
+  class DerivationGuard {
+   public:
+    DerivationGuard(Group* from, Derivation derivation) : from_(from), group_(derivation.group) {
+      {
+        std::lock_guard lock(from_->derivations_mutex_);
+        from_->derivations_.push_back(derivation);
+      }
+      from_->tell_derivations();  // of what was known before
+    }
+    ~DerivationGuard() {
+      std::lock_guard lock(from_->derivations_mutex_);
+      std::erase_if(from_->derivations_,
+                    [this](const Derivation& each) { return each.group == group_; });
+    }
+    DerivationGuard(const DerivationGuard&) = delete;
+    DerivationGuard& operator=(const DerivationGuard&) = delete;
+
+   private:
+    Group* const from_;
+    Group* const group_;
+  };
+
   const int rank_;
   const int nranks_;
   const Key key_;
@@ -327,8 +457,11 @@ class Group final : public Bootstrap {
   std::vector<Peer> peers_;
   std::mutex preferred_mutex_;
   std::vector<uint8_t> preferred_;  // per peer, the address that worked last
+  std::mutex derivations_mutex_;
+  std::vector<Derivation> derivations_;
   std::unique_ptr<Monitor> monitor_;
   Tree tree_;
+  bool standing_ = false;  // the overlay tells everybody
 };
 
 Result<Listeners> listen_locally(const Knobs& knobs) {
@@ -366,12 +499,12 @@ Result<std::unique_ptr<Bootstrap>> Group::derive(std::span<const int> members, u
   auto group = std::make_unique<Group>(self, size, key, knobs, cancel);
   COMM_ASSIGN(Listeners listeners, listen_locally(*knobs));
   COMM_TRY(group->open(std::move(listeners), std::move(on_news)));
-  // No alarm: the members may well be what is left of a failed group.
+  const DerivationGuard derivation(this, {group.get(), members});
   const WaitLimits limits{Deadline::from_knob(knobs->get_seconds(Knob::kBootstrapTimeout)), cancel,
                           -1, cancel_};
   if (Status status = group->assemble_through(*this, members, index, limits); !status) {
     if (limits.cancelled()) return error(Code::kInvalidUsage, "initialisation was cancelled");
-    return group->cause_of(std::move(status));
+    return cause_among(members, group->cause_of(std::move(status)));
   }
   return std::unique_ptr<Bootstrap>(std::move(group));
 }

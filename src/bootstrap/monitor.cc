@@ -117,7 +117,10 @@ Result<UniqueFd> Monitor::take(int from, uint16_t purpose, uint32_t index,
     if (limits.alarm >= 0 && failure_.has_value()) return *failure_;
     if (leaving_) return error(Code::kInvalidUsage, "this rank has left the group");
     if (left_.contains(from))
-      return error(Code::kRemote, "rank {} has left the group", from).with_peer(from);
+      return error(Code::kRemote, "rank {} {}", from,
+                   departed_.contains(from) ? "has left the group"
+                                            : "is gone: nothing listens at its addresses")
+          .with_peer(from);
     if (limits.cancelled()) return error(Code::kInvalidUsage, "cancelled");
     if (limits.deadline.passed())
       return error(Code::kSystem, "rank {} did not connect before COMM_BOOTSTRAP_TIMEOUT", from)

@@ -68,6 +68,9 @@ class Tree {
   Result<std::vector<std::string>> exchange(ExchangeKind kind, uint64_t block_bytes,
                                             const std::string& mine, const WaitLimits& limits);
 
+  // Tells the neighbours why this rank makes no exchange any more, as far as they can be told.
+  void give_up(const Status& reason);
+
   int sockets() const { return static_cast<int>(children_.size()) + (parent_.fd ? 1 : 0); }
   void close();
 
@@ -85,7 +88,6 @@ class Tree {
   Status check_frame(const TreeEdge& edge, const FrameWire& got, const FrameWire& expected) const;
   Status not_come(const std::vector<int>& ranks) const;
   Deadline patience_with_children(const WaitLimits& limits) const;
-  void give_up(const Status& reason);
 
   int rank_ = 0;
   int nranks_ = 1;

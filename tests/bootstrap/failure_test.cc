@@ -155,6 +155,49 @@ TEST(MissingRank, OfAGroupThatIsDerivedIsNamedWithItsProcess) {
   });
 }
 
+// Of seven ranks 3 and 4 wait for 1 in the tree, 0 waits for 1, and the others for 0.
+TEST(AbortingMember, OfAGroupThatIsDerivedIsNamedToAllAtOnce) {
+  const auto knobs = knobs_with({{"BOOTSTRAP_TIMEOUT", "60"}});
+  for (const int delay_ms : {0, 3, 30}) {
+    ThreadGroup group(7, knobs);
+    ASSERT_OK(group.joined());
+    run_ranks(7, [&](int rank) {
+      if (rank == 1) {
+        ::usleep(static_cast<useconds_t>(1000 * delay_ms));
+        group[1].raise(News::kAbort, error(Code::kRemote, "rank 1 has had enough"));
+        return;
+      }
+      const std::vector<int> members = {0, 1, 2, 3, 4, 5, 6};
+      const Status status = group[rank].derive(members, 1, knobs, nullptr).status();
+      EXPECT_EQ(status.message(), "rank 1 has had enough") << rank;
+      EXPECT_EQ(status.code(), Code::kRemote);
+      EXPECT_EQ(status.peer(), 1);
+    });
+  }
+}
+
+TEST(AbortingRank, ThatIsLeftOutDoesNotDisturbADerivation) {
+  const auto knobs = knobs_with({});
+  for (const int delay_ms : {0, 1, 3, 10}) {
+    ThreadGroup group(5, knobs);
+    ASSERT_OK(group.joined());
+    run_ranks(5, [&](int rank) {
+      if (rank == 1) {
+        ::usleep(static_cast<useconds_t>(1000 * delay_ms));
+        group[1].raise(News::kAbort, error(Code::kRemote, "rank 1 has had enough"));
+        return;
+      }
+      if (rank == 0) ::usleep(5000);  // so that others wait
+      const std::vector<int> members = {0, 2, 3, 4};
+      auto derived = group[rank].derive(members, 1, knobs, nullptr);
+      EXPECT_OK(derived.status());
+      if (derived) {
+        EXPECT_OK((*derived)->barrier());
+      }
+    });
+  }
+}
+
 TEST(DifferentExchanges, AreNamedToAll) {
   ThreadGroup group(4, knobs_with({}));
   ASSERT_OK(group.joined());

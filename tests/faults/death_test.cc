@@ -248,6 +248,38 @@ bool has_stopped(pid_t pid) {
   return stat.find(") T ") != std::string::npos;
 }
 
+// A communicator tells of one death only: that one more rank is gone, those who go on without the
+// first one find out when they make their new group. Rank 0 waits for rank 2 there; rank 3, which
+// waits for rank 0, hears it from that.
+TEST(DeadRank, BesideTheOneThatIsLeftOutIsNamedByShrink) {
+  for (const char* shm_disable : {"0", "1"}) {
+    World world = {.nranks = 4, .kind = Kind::kProcesses, .connected = false};
+    world.victims = {1, 2};
+    world.environment = {{"COMM_SHM_DISABLE", shm_disable}, {"COMM_BOOTSTRAP_TIMEOUT", "60"}};
+    Scene& scene = Scene::make();
+    world::run(world, [&](Rank& rank) {
+      const Holdings before = Holdings::now();
+      join(rank, scene);
+      rank.meet();
+      if (rank.rank == kVictim) die();
+      std::vector<float> data(100, 1.0F);
+      rank.expect_error(sum(rank, data), commRemoteError, {"rank 1"},
+                        "an all-reduce with a dead rank", rank.comm);
+      ++scene.done;
+      if (rank.rank == 2) {
+        await([&] { return scene.done == 3; }, "not all have heard of the first death");
+        die();
+      }
+      int excluded = kVictim;
+      comm_t rest = nullptr;
+      rank.expect_error(commShrink(rank.comm, &excluded, 1, &rest, nullptr, COMM_SHRINK_ABORT),
+                        commRemoteError, {"rank 2", "is gone"}, "commShrink", rank.comm);
+      rank.expect(rest == nullptr, "a failed commShrink left a handle");
+      end_clean(rank, before);
+    });
+  }
+}
+
 // Its first operation is the one that waits: nothing else has to keep the short deadline.
 TEST(StoppedRank, RunsIntoTheDeadlineOfTheOthers) {
   Scene& scene = Scene::make();
