@@ -60,6 +60,10 @@ class Bootstrap {
                                                     NewsCallback on_news,
                                                     const std::atomic<bool>* cancel = nullptr) = 0;
 
+  // Why what `members` do in the group that they derived failed: the death of one of them, in this
+  // group's numbers, where this group hears of one within two seconds; else what was `seen`.
+  virtual Status cause_among(std::span<const int> /*members*/, Status seen) { return seen; }
+
   virtual int rank() const = 0;
   virtual int nranks() const = 0;
   // 32 bytes known to this group only.

@@ -292,9 +292,7 @@ class Group final : public Bootstrap {
         derivation.group->monitor_->raise(News::kAbort, in_numbers_of(derivation.members, lost));
   }
 
-  // What went wrong in the making of a group of `members`: the death of one of them, where this
-  // group hears of that.
-  Status cause_among(std::span<const int> members, Status seen) {
+  Status cause_among(std::span<const int> members, Status seen) override {
     if (seen.code() == Code::kRemote)
       monitor_->await_news_of(kNobody, Deadline::after(Seconds(kNewsGrace)));
     Status lost = lost_member(members);

@@ -366,7 +366,10 @@ Result<std::shared_ptr<Communicator>> Communicator::derive(std::span<const int> 
             members, tag, raw->knobs_,
             [raw](News news, const Status& reason) { raw->on_news(news, reason); }, cancel));
   }
-  return assemble(std::move(child), options);
+  auto made = assemble(std::move(child), options);
+  // Who asks for the new communicator knows the ranks by their numbers in this one.
+  if (!made && bootstrap_) return bootstrap_->cause_among(members, std::move(made).status());
+  return made;
 }
 
 }  // namespace libcomm

@@ -248,6 +248,39 @@ bool has_stopped(pid_t pid) {
   return stat.find(") T ") != std::string::npos;
 }
 
+// The new communicator numbers the ranks the other way round: wherever in its making the victim
+// dies, others are told the number that they know.
+TEST(DeadRank, IsNamedToRanksThatSplit) {
+  for (int round = 0; round < 6; ++round) {
+    World world = {.nranks = 4, .kind = Kind::kProcesses, .connected = false};
+    world.victims = {kVictim};
+    Scene& scene = Scene::make();
+    world::run(world, [&](Rank& rank) {
+      const Holdings before = Holdings::now();
+      join(rank, scene);
+      rank.meet();
+      std::thread killer;
+      if (rank.rank == kVictim)
+        killer = std::thread([round] {
+          std::this_thread::sleep_for(std::chrono::milliseconds(20) +
+                                      round * std::chrono::microseconds(1300));
+          die();
+        });
+      for (;;) {
+        comm_t child = nullptr;
+        const commResult_t result = commSplit(rank.comm, 0, -rank.rank, &child, nullptr);
+        if (result == commSuccess) {
+          COMM_OK(rank, commDestroy(child));
+          continue;
+        }
+        if (rank.rank == kVictim) killer.join();
+        rank.expect_error(result, commRemoteError, {"rank 1 ("}, "commSplit", rank.comm);
+        return end_clean(rank, before);
+      }
+    });
+  }
+}
+
 // A communicator tells of one death only: that one more rank is gone, those who go on without the
 // first one find out when they make their new group. Rank 0 waits for rank 2 there; rank 3, which
 // waits for rank 0, hears it from that.
