@@ -171,6 +171,11 @@ class Board {
   // published() is empty while rank `index` has published nothing yet, and while it is publishing.
   virtual void publish(const Signature& signature) = 0;
   virtual std::optional<Signature> published(int index) const = 0;
+  // The same for an operation from which this rank may go on before the others have begun it: they
+  // find it among the last few of these, too.
+  virtual void publish_for_later(const Signature& signature) = 0;
+  // What rank `index` has published as its operation `op`, if that is still to be seen.
+  virtual std::optional<Signature> published_as(int index, uint64_t op) const = 0;
 
   // Wakes the other ranks that sleep; to be called after writing what they wait for. Costs one load
   // for each that does not. `fence`: order the preceding store before those loads (needed where

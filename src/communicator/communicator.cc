@@ -88,9 +88,8 @@ Status Communicator::check_mismatch() {
     const std::span<const int> ranks = board->ranks();
     for (size_t i = 0; i < ranks.size(); ++i) {
       if (ranks[i] == rank_) continue;
-      const std::optional<Signature> theirs = board->published(static_cast<int>(i));
-      if (theirs && theirs->op == current_.op && *theirs != current_)
-        return mismatch(rank_, current_, 0, ranks[i], *theirs, 0);
+      const auto theirs = board->published_as(static_cast<int>(i), current_.op);
+      if (theirs && *theirs != current_) return mismatch(rank_, current_, 0, ranks[i], *theirs, 0);
     }
     COMM_TRY(check_passed_by(board_view_, current_));
   }
@@ -107,10 +106,11 @@ Status Communicator::check_mismatch() {
 
 // Over sockets the end of the connection tells, after the last bytes. Memory holds them already
 // when the goodbye is heard, so one more look at it, by the caller, is all that is needed.
-Status Communicator::check_departures(const Execution& execution) {
+Status Communicator::check_departures(Execution& execution) {
   const size_t departures = bootstrap_ ? bootstrap_->departures() : 0;
   if (departures != std::exchange(departures_seen_, departures) || departures == 0)
     return Status::ok();
+  if (!execution.has_looked(departures)) return Status::ok();
   const std::vector<int>& group_of = shm_.group_of;
   std::vector<int> peers;
   execution.awaited_peers(&peers);

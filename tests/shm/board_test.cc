@@ -120,23 +120,48 @@ TEST(ShmBoard, ShowsWhatPeersPublishWhole) {
   });
 }
 
+TEST(ShmBoard, ShowsCallsFromWhichARankHasGoneOn) {
+  run_threads(2, [](Rank& self) -> std::string {
+    Board& board = *self.group.board;
+    const int other = 1 - board.index();
+    const auto made = [](uint64_t op) {
+      Signature signature;
+      signature.op = op;
+      signature.count = op * 3;
+      return signature;
+    };
+    RANK_CHECK(!board.published_as(other, 0));
+    RANK_CHECK(!board.published_as(other, 1));
+    RANK_OK(self.barrier());
+    for (uint64_t op = 1; op <= 20; ++op) board.publish_for_later(made(op));
+    board.publish(made(21));
+    RANK_OK(self.barrier());
+    for (uint64_t op = 1; op <= 22; ++op) {
+      const auto seen = board.published_as(other, op);
+      RANK_CHECK(op > 12 && op <= 21 ? seen == made(op) : !seen);
+    }
+    RANK_OK(self.barrier());
+    return {};
+  });
+}
+
 // A rank that lost its core halfway through must not look as if it had made another call.
 TEST(ShmBoard, ShowsNothingOfWhatIsBeingPublished) {
   shm::PublishedSignature place{};
-  EXPECT_EQ(shm::published(place), std::nullopt);
+  EXPECT_EQ(shm::published(place.record), std::nullopt);
   Signature first;
   first.op = 7;
   first.count = 63;
-  shm::publish(&place, first);
-  EXPECT_EQ(shm::published(place), first);
-  place.version.fetch_add(1);
-  place.words[0].store(8);
-  EXPECT_EQ(shm::published(place), std::nullopt);
+  shm::publish(&place.record, first);
+  EXPECT_EQ(shm::published(place.record), first);
+  place.record.version.fetch_add(1);
+  place.record.words[0].store(8);
+  EXPECT_EQ(shm::published(place.record), std::nullopt);
   Signature second = first;
   second.op = 8;
-  place.version.fetch_add(1);
-  shm::publish(&place, second);
-  EXPECT_EQ(shm::published(place), second);
+  place.record.version.fetch_add(1);
+  shm::publish(&place.record, second);
+  EXPECT_EQ(shm::published(place.record), second);
 }
 
 // Each rank fills a segment; the others read and write it in place.

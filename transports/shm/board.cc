@@ -23,10 +23,27 @@ ShmBoard::ShmBoard(std::shared_ptr<GroupMemory> memory, const std::vector<Member
   }
 }
 
-void ShmBoard::publish(const Signature& signature) { shm::publish(&mine().published, signature); }
+void ShmBoard::publish(const Signature& signature) {
+  shm::publish(&mine().published.record, signature);
+}
 
 std::optional<Signature> ShmBoard::published(int index) const {
-  return shm::published(controls_[static_cast<size_t>(index)]->published);
+  return shm::published(controls_[static_cast<size_t>(index)]->published.record);
+}
+
+void ShmBoard::publish_for_later(const Signature& signature) {
+  shm::publish(&mine().earlier[signature.op % kEarlierCalls], signature);
+  publish(signature);
+}
+
+std::optional<Signature> ShmBoard::published_as(int index, uint64_t op) const {
+  const RankControl& control = *controls_[static_cast<size_t>(index)];
+  for (const SignatureRecord* record :
+       {&control.published.record, &control.earlier[op % kEarlierCalls]}) {
+    const std::optional<Signature> found = shm::published(*record);
+    if (found && found->op == op) return found;
+  }
+  return std::nullopt;
 }
 
 void ShmBoard::wake_others(bool fence) {

@@ -28,6 +28,8 @@ class ShmBoard final : public Board {
 
   void publish(const Signature& signature) override;
   std::optional<Signature> published(int index) const override;
+  void publish_for_later(const Signature& signature) override;
+  std::optional<Signature> published_as(int index, uint64_t op) const override;
 
   void wake_others(bool fence) override;
   int note_core() override;

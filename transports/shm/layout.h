@@ -33,7 +33,7 @@ inline constexpr size_t kPartBytes = size_t{8} << 20;
 inline constexpr size_t kReservedPartBytes = size_t{4} << 20;
 
 inline constexpr uint64_t kMagic = 0x31304d4853434343;
-inline constexpr uint32_t kVersion = 2;
+inline constexpr uint32_t kVersion = 3;
 
 static_assert(std::atomic<uint64_t>::is_always_lock_free);
 static_assert(std::atomic<uint32_t>::is_always_lock_free);
@@ -46,9 +46,12 @@ struct alignas(kPair) Doorbell {
 };
 
 // A Signature under a sequence lock: odd while the owner writes it.
-struct alignas(kPair) PublishedSignature {
+struct SignatureRecord {
   std::atomic<uint32_t> version;
   std::atomic<uint64_t> words[4];
+};
+struct alignas(kPair) PublishedSignature {
+  SignatureRecord record;
 };
 
 // Where peers find one of the owner's commMemAlloc segments. `segment` is 0 while the entry is
@@ -61,10 +64,14 @@ struct SegmentEntry {
 inline constexpr size_t kSegmentSets = 32;
 inline constexpr size_t kSegmentWays = 4;
 
+inline constexpr size_t kEarlierCalls = 8;
+
 // What one member writes and all others read.
 struct alignas(kPage) RankControl {
   Doorbell doorbell;
   PublishedSignature published;
+  // Of operations that the owner may have gone on from, each where its number says.
+  alignas(kLine) SignatureRecord earlier[kEarlierCalls];
   alignas(kLine) std::atomic<uint64_t> proof[4];
   // Grows when an entry was taken away because its segment is gone.
   alignas(kLine) std::atomic<uint64_t> segment_generation;

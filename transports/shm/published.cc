@@ -14,7 +14,7 @@ constexpr int kMostTries = 1000;
 
 }  // namespace
 
-void publish(PublishedSignature* to, const Signature& signature) {
+void publish(SignatureRecord* to, const Signature& signature) {
   const auto words = std::bit_cast<Words>(signature);
   const uint32_t version = to->version.load(std::memory_order_relaxed);
   to->version.store(version + 1, std::memory_order_relaxed);
@@ -23,7 +23,7 @@ void publish(PublishedSignature* to, const Signature& signature) {
   to->version.store(version + 2, std::memory_order_release);
 }
 
-std::optional<Signature> published(const PublishedSignature& from) {
+std::optional<Signature> published(const SignatureRecord& from) {
   Words words{};
   for (int i = 0; i < kMostTries; ++i) {
     const uint32_t before = from.version.load(std::memory_order_acquire);

@@ -10,10 +10,10 @@
 namespace libcomm::shm {
 
 // To be called by the owner only.
-void publish(PublishedSignature* to, const Signature& signature);
+void publish(SignatureRecord* to, const Signature& signature);
 
 // None before the first, and while the owner writes the next: it may have lost its core, or its
 // life, in the middle of that, and must hold nobody up.
-std::optional<Signature> published(const PublishedSignature& from);
+std::optional<Signature> published(const SignatureRecord& from);
 
 }  // namespace libcomm::shm
