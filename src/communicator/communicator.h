@@ -153,7 +153,7 @@ class Communicator {
   // An operation has waited for too long: the network's failure, if that is why. Slow.
   Status inquire();
   // Of an execution that is stuck: has a rank left that it waits for? Slow.
-  Status check_departures(const Execution& execution);
+  Status check_departures(Execution& execution);
 
   // The first failure, kInProgress while the engine works for a non-blocking communicator, or OK.
   Status state() const;

@@ -9,6 +9,8 @@
 #include "src/device/scopes.h"
 #include "src/plan/chooser.h"
 #include "src/plan/device_choice.h"
+#include "src/schedule/builder.h"
+#include "transports/facts.h"
 
 namespace libcomm {
 namespace {
@@ -20,11 +22,17 @@ constexpr size_t kAreaBytes = size_t{7680} << 10;
 constexpr int kLanes = 4;
 // Bytes of the largest block per lane.
 constexpr size_t kLaneBytes = size_t{64} << 10;
-constexpr size_t kMostPrograms = 256;
-constexpr Seconds kCheckEvery{0.2};
+constexpr size_t kMostKnown = 1024;
 
 // The values of COMM_GPU_EXECUTOR.
 enum Choice { kAuto, kAlways, kNever };
+
+bool has_several_in_a_process(std::span<const cuda::GpuRank> ranks) {
+  for (size_t i = 0; i < ranks.size(); ++i)
+    for (size_t k = 0; k < i; ++k)
+      if (same_process(ranks[i].facts, ranks[k].facts)) return true;
+  return false;
+}
 
 bool has_gpus_of_their_own(std::span<const cuda::GpuRank> ranks) {
   std::set<cuda::GpuUuid> gpus;
@@ -44,6 +52,26 @@ uint64_t mix(uint64_t hash, uint64_t value) {
   return hash ^ (hash >> 29);
 }
 
+// What is only moved may be at any address: as bytes.
+Result<DataType> type_of_kernel(const Operation& operation) {
+  const size_t element = size_of(operation.type);
+  for (const void* buffer : {operation.in, static_cast<const void*>(operation.out)}) {
+    if (reinterpret_cast<uintptr_t>(buffer) % element == 0) continue;
+    if (!is_reducing(operation.collective)) return DataType::kUint8;
+    return error(
+        Code::kInvalidArgument,
+        "the buffer at {} is not aligned to its elements of {} bytes, which a GPU needs to reduce "
+        "them; align it",
+        buffer, element);
+  }
+  return operation.type;
+}
+
+size_t program_bytes(size_t steps, size_t operands) {
+  return (steps * sizeof(cuda::ExecuteStep) + 15) / 16 * 16 +
+         operands * sizeof(cuda::ExecuteOperand);
+}
+
 // What all ranks do in a call, whenever they do it.
 uint64_t hash_of(const Signature& signature) {
   uint64_t hash = mix(signature.count, signature.table_hash);
@@ -56,7 +84,12 @@ uint64_t hash_of(const Signature& signature) {
 }  // namespace
 
 DeviceCalls::Program::~Program() {
-  if (pinned_bytes_) pinned_bytes_->fetch_sub(pinned_.size(), std::memory_order_relaxed);
+  if (pinned_bytes_) pinned_bytes_->fetch_sub(own_.size(), std::memory_order_relaxed);
+}
+
+bool DeviceCalls::Key::operator==(const Key& other) const {
+  if (signature != other.signature || !tables != !other.tables) return false;
+  return !tables || *tables == *other.tables;
 }
 
 size_t DeviceCalls::KeyHash::operator()(const Key& key) const { return hash_of(key.signature); }
@@ -72,6 +105,7 @@ Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(Bootstrap& bootstrap,
     return std::shared_ptr<DeviceCalls>();
   std::shared_ptr<DeviceCalls> calls(new DeviceCalls(driver, memory, bootstrap.rank()));
   calls->always_ = choice == kAlways;
+  calls->with_threads_ = has_several_in_a_process(ranks);
   COMM_TRY(calls->forced_.parse(knobs.get_string(Knob::kAlgo)));
   const int most = std::clamp(max_lanes, 1, cuda::kMostExecuteLanes);
   const int lanes = std::clamp(kLanes, std::clamp(min_lanes, 1, most), most);
@@ -79,6 +113,24 @@ Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(Bootstrap& bootstrap,
   COMM_ASSIGN(calls->areas_,
               cuda::SlotAreas::agree(bootstrap, driver, memory, ranks, shape, wanted));
   if (!calls->areas_) return std::shared_ptr<DeviceCalls>();
+
+  // Whether all ranks have come so far.
+  const auto agreed = [&](const Status& status) -> Result<bool> {
+    if (!status)
+      log_warn(
+          "rank {}: collectives on GPU memory go without the executor: {} "
+          "(COMM_GPU_EXECUTOR=NEVER goes without a trial of it)",
+          bootstrap.rank(), status.to_string());
+    std::vector<uint32_t> able(ranks.size());
+    able[static_cast<size_t>(bootstrap.rank())] = status ? 1 : 0;
+    COMM_TRY(bootstrap.all_gather(able.data(), sizeof(uint32_t)));
+    return std::find(able.begin(), able.end(), 0u) == able.end();
+  };
+  COMM_ASSIGN(bool all, agreed(calls->prepare_trial()));
+  if (all) {
+    COMM_ASSIGN(all, agreed(calls->try_out(memory).context("its trial went wrong")));
+  }
+  if (!all) return std::shared_ptr<DeviceCalls>();
   log_info(Subsys::kInit,
            "rank {}: an executor on GPUs, {} lanes, {} bytes of GPU memory; for {} collectives",
            bootstrap.rank(), lanes, calls->device_bytes(), calls->always_ ? "all" : "small");
@@ -101,17 +153,36 @@ bool DeviceCalls::goes_so(const Operation& operation) const {
 
 Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::find(const Operation& operation) {
   if (!goes_so(operation)) return std::shared_ptr<const Program>();
-  if (operation.tables) return make(operation);
-  const Key key{signature_of(operation, 0)};
-  if (const auto known = programs_.find(key); known != programs_.end()) return known->second;
+  Key key{signature_of(operation, 0), operation.tables};
+  ++calls_;
+  if (const auto known = programs_.find(key); known != programs_.end()) {
+    known->second.used = calls_;
+    return known->second.program;
+  }
+  if (programs_.size() >= kMostKnown) forget_oldest();
   COMM_ASSIGN(auto made, make(operation));
-  if (programs_.size() >= kMostPrograms) programs_.clear();
-  programs_.emplace(key, made);
+  programs_.emplace(std::move(key), Known{made, calls_});
   return made;
 }
 
-Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(
-    const Operation& operation) const {
+void DeviceCalls::forget_oldest() {
+  const auto oldest =
+      std::min_element(programs_.begin(), programs_.end(),
+                       [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
+  if (oldest != programs_.end()) programs_.erase(oldest);
+}
+
+const DeviceNeeds& DeviceCalls::needs_of(const Algorithm& algorithm,
+                                         const ScheduleRequest& request) {
+  const NeedsKey key{request.collective, &algorithm, request.lanes, request.root};
+  const auto [known, is_new] = needs_.try_emplace(key);
+  if (is_new)
+    for (int rank = 0; rank < request.nranks; ++rank)
+      known->second.take_larger(DeviceNeeds::of(algorithm.build(request, rank)));
+  return known->second;
+}
+
+Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(const Operation& operation) {
   const cuda::AreaShape& shape = areas_->shape();
   const size_t block = largest_block(operation) * size_of(operation.type);
   ScheduleRequest request;
@@ -120,42 +191,48 @@ Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(
   request.root = operation.root;
   request.lanes =
       static_cast<int>(std::clamp<size_t>(block / kLaneBytes, 1, static_cast<size_t>(shape.lanes)));
+  const auto refuse = [&](std::string_view why) {
+    log_info(Subsys::kTuning, "rank {}: {} of {} x {} is not for the executor on GPUs: {}", rank_,
+             name_of(operation.collective), operation.count, name_of(operation.type), why);
+    return std::shared_ptr<const Program>();
+  };
   const Algorithm* algorithm =
       choose_for_gpus(request, block, forced_.forced(operation.collective));
-  if (algorithm == nullptr) return std::shared_ptr<const Program>();
-  DeviceNeeds needs;
-  for (int rank = 0; rank < shape.nranks; ++rank)
-    needs.take_larger(DeviceNeeds::of(algorithm->build(request, rank)));
+  if (algorithm == nullptr) return refuse("no algorithm does it");
+  const DeviceNeeds& needs = needs_of(*algorithm, request);
+  // The same at all ranks, since `needs` is.
+  if (with_threads_ && program_bytes(needs.steps, needs.operands) > memory_->piece_bytes())
+    return refuse("its program is too long where ranks are threads");
   auto program = DeviceProgram::compile(algorithm->build(request, rank_), operation, needs, shape);
-  if (!program) {
-    log_info(Subsys::kTuning, "rank {}: {} of {} x {} is not for the executor on GPUs: {}", rank_,
-             name_of(operation.collective), operation.count, name_of(operation.type),
-             program.status().to_string());
-    return std::shared_ptr<const Program>();
-  }
-
-  std::shared_ptr<Program> made(new Program);
-  const size_t steps = program->steps.size() * sizeof(cuda::ExecuteStep);
-  made->operands_at_ = (steps + 15) / 16 * 16;
-  made->operand_count_ = program->operands.size();
-  const size_t operands = program->operands.size() * sizeof(cuda::ExecuteOperand);
-  constexpr size_t kLeast = 4096;
-  const cuda::OutsideCapture outside(driver_);
-  COMM_ASSIGN(made->pinned_, cuda::PinnedBuffer::take(
-                                 driver_, context_,
-                                 std::bit_ceil(std::max(made->operands_at_ + operands, kLeast))));
-  pinned_bytes_->fetch_add(made->pinned_.size(), std::memory_order_relaxed);
-  made->pinned_bytes_ = pinned_bytes_;
-  std::ranges::copy(std::as_bytes(std::span(program->steps)), made->pinned_.data());
-  std::ranges::copy(std::as_bytes(std::span(program->operands)),
-                    made->pinned_.data() + made->operands_at_);
-  program->steps.clear();
-  program->operands.clear();
-  made->program_ = *std::move(program);
+  if (!program) return refuse(program.status().to_string());
   log_info(Subsys::kTuning, "{} of {} x {}: {} (on GPUs), {} lanes, {} windows of {} bytes, by {}",
            name_of(operation.collective), operation.count, name_of(operation.type), algorithm->name,
-           made->program_.lanes, made->program_.windows, made->program_.window,
-           made->program_.by_lines ? "lines" : "rings");
+           program->lanes, program->windows, program->window,
+           program->by_lines ? "lines" : "rings");
+  return finish(*std::move(program));
+}
+
+// Puts it where kernels find it.
+Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::finish(DeviceProgram&& program) {
+  std::shared_ptr<Program> made(new Program);
+  made->operands_at_ = program_bytes(program.steps.size(), 0);
+  made->operand_count_ = program.operands.size();
+  const size_t bytes = program_bytes(program.steps.size(), program.operands.size());
+  if (bytes <= memory_->piece_bytes()) {
+    while (!(made->piece_ = memory_->take()) && !programs_.empty()) forget_oldest();
+  }
+  if (!made->piece_) {
+    const cuda::OutsideCapture outside(driver_);
+    COMM_ASSIGN(made->own_, cuda::PinnedBuffer::take(driver_, context_, std::bit_ceil(bytes)));
+    pinned_bytes_->fetch_add(made->own_.size(), std::memory_order_relaxed);
+    made->pinned_bytes_ = pinned_bytes_;
+  }
+  std::ranges::copy(std::as_bytes(std::span(program.steps)), made->memory());
+  std::ranges::copy(std::as_bytes(std::span(program.operands)),
+                    made->memory() + made->operands_at_);
+  program.steps.clear();
+  program.operands.clear();
+  made->program_ = std::move(program);
   return std::shared_ptr<const Program>(std::move(made));
 }
 
@@ -163,16 +240,8 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, u
                            DeviceWords* words, const uint32_t* abort, bool repeats,
                            cuda::CUstream stream) const {
   const DeviceProgram& what = program.program_;
-  const size_t element = size_of(operation.type);
-  for (const void* buffer : {operation.in, static_cast<const void*>(operation.out)})
-    if (reinterpret_cast<uintptr_t>(buffer) % element != 0)
-      return error(
-          Code::kInvalidArgument,
-          "the buffer at {} is not aligned to its elements of {} bytes, as the executor on "
-          "GPUs needs; align it, or set COMM_GPU_EXECUTOR=NEVER",
-          buffer, element);
   cuda::ExecuteArguments arguments;
-  arguments.type = operation.type;
+  COMM_ASSIGN(arguments.type, type_of_kernel(operation));
   arguments.op = operation.op;
   arguments.by_lines = what.by_lines;
   arguments.asks_first = repeats;
@@ -186,25 +255,17 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, u
   arguments.in = operation.in;
   arguments.out = operation.out;
   std::copy(areas_->at().begin(), areas_->at().end(), arguments.areas);
-  arguments.steps = reinterpret_cast<const cuda::ExecuteStep*>(program.pinned_.data());
+  arguments.steps = reinterpret_cast<const cuda::ExecuteStep*>(program.memory());
   arguments.operands =
-      reinterpret_cast<const cuda::ExecuteOperand*>(program.pinned_.data() + program.operands_at_);
+      reinterpret_cast<const cuda::ExecuteOperand*>(program.memory() + program.operands_at_);
   arguments.operand_count = static_cast<uint32_t>(program.operand_count_);
   std::copy(what.lane_begin.begin(), what.lane_begin.end(), arguments.lane_begin);
   arguments.number = number;
   arguments.begun = &words->begun;
   arguments.ended = &words->ended;
   arguments.abort = abort;
+  arguments.awaits = words->awaits.data();
   return kernels_->execute(arguments, stream);
-}
-
-Status DeviceExecution::advance(Progress* progress) {
-  *progress = has_ended() ? Progress::kDone : Progress::kStuck;
-  if (*progress == Progress::kDone) return Status::ok();
-  if (!check_at_) check_at_ = Deadline::after(kCheckEvery);
-  if (!check_at_->passed()) return Status::ok();
-  check_at_ = Deadline::after(kCheckEvery);
-  return check_();
 }
 
 }  // namespace libcomm

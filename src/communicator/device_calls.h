@@ -7,32 +7,26 @@
 
 #include <atomic>
 #include <cstdint>
-#include <functional>
+#include <map>
 #include <memory>
-#include <optional>
 #include <span>
+#include <tuple>
 #include <unordered_map>
 
-#include "src/base/clock.h"
 #include "src/base/knobs.h"
 #include "src/base/status.h"
+#include "src/communicator/device_execution.h"
+#include "src/communicator/program_memory.h"
 #include "src/device/memory.h"
 #include "src/execute/device_program.h"
-#include "src/execute/execution.h"
 #include "src/plan/algorithm_choice.h"
 #include "transports/cuda/slot_areas.h"
 
 namespace libcomm {
 
-// What a kernel and its host tell each other; in pinned memory.
-struct DeviceWords {
-  uint32_t begun = 0;  // the number of the last launch that has begun
-  uint32_t ended = 0;  // and ended
-  uint32_t abort = 0;  // set by the host, for good
-};
-
 class DeviceCalls {
  public:
+  ~DeviceCalls();
   // A program that is ready to run, any number of times.
   class Program {
    public:
@@ -43,18 +37,20 @@ class DeviceCalls {
    private:
     friend class DeviceCalls;
     Program() = default;
+    std::byte* memory() const { return piece_ ? piece_.data() : own_.data(); }
     DeviceProgram program_;  // without its steps, which are in the pinned memory
-    cuda::PinnedBuffer pinned_;
+    ProgramMemory::Piece piece_;
+    cuda::PinnedBuffer own_;  // where that is too small, or all of it in use
     size_t operands_at_ = 0, operand_count_ = 0;
-    std::shared_ptr<std::atomic<size_t>> pinned_bytes_;
+    std::shared_ptr<std::atomic<size_t>> pinned_bytes_;  // of own_, of all programs
   };
 
   // How large a call may be where the executor is chosen by the library.
   static constexpr size_t kMostBytes = size_t{256} << 10;
 
   // Collective. `memory` is what `ranks` have agreed on. Null where COMM_GPU_EXECUTOR, the GPUs of
-  // the ranks or the memory do not allow it, or some rank does not want it, at all ranks alike.
-  // Errors: those of the bootstrap.
+  // the ranks or the memory do not allow it, some rank does not want it, or a trial of it went
+  // wrong (which the log warns of), at all ranks alike. Errors: those of the bootstrap.
   static Result<std::shared_ptr<DeviceCalls>> agree(Bootstrap& bootstrap,
                                                     const cuda::Driver& driver,
                                                     cuda::PeerMemory& memory,
@@ -71,21 +67,34 @@ class DeviceCalls {
                 DeviceWords* words, const uint32_t* abort, bool repeats,
                 cuda::CUstream stream) const;
 
-  size_t device_bytes() const { return areas_->bytes(); }
-  size_t pinned_bytes() const { return pinned_bytes_->load(std::memory_order_relaxed); }
+  size_t device_bytes() const;
+  size_t pinned_bytes() const;
 
  private:
   struct Key {
     Signature signature;
-    bool operator==(const Key&) const = default;
+    std::shared_ptr<const BlockTables> tables;
+    bool operator==(const Key& other) const;
   };
   struct KeyHash {
     size_t operator()(const Key& key) const;
   };
-  DeviceCalls(const cuda::Driver& driver, const cuda::PeerMemory& memory, int rank)
-      : driver_(driver), context_(memory.context()), kernels_(memory.kernels()), rank_(rank) {}
+  struct Known {
+    std::shared_ptr<const Program> program;  // null: it does not go so
+    uint64_t used = 0;                       // when last, in calls of find()
+  };
+  using NeedsKey = std::tuple<Collective, const Algorithm*, int, int>;  // lanes, root
+  struct Trial;
+  DeviceCalls(const cuda::Driver& driver, const cuda::PeerMemory& memory, int rank);
   bool goes_so(const Operation& operation) const;
-  Result<std::shared_ptr<const Program>> make(const Operation& operation) const;
+  Result<std::shared_ptr<const Program>> make(const Operation& operation);
+  Result<std::shared_ptr<const Program>> finish(DeviceProgram&& program);
+  const DeviceNeeds& needs_of(const Algorithm& algorithm, const ScheduleRequest& request);
+  void forget_oldest();
+  // Of agree(): do kernels get what others send? All ranks come to try_out().
+  Status prepare_trial();
+  Status try_out(cuda::PeerMemory& memory);
+  Status do_trial(cuda::PeerMemory& memory, bool by_lines, Trial* trial);
 
   const cuda::Driver& driver_;
   const cuda::CUcontext context_;
@@ -93,31 +102,14 @@ class DeviceCalls {
   const int rank_;
   bool always_ = false;
   AlgorithmChoice forced_;
+  bool with_threads_ = false;  // some process has several ranks
   std::unique_ptr<cuda::SlotAreas> areas_;
-  std::unordered_map<Key, std::shared_ptr<const Program>, KeyHash> programs_;
+  std::shared_ptr<ProgramMemory> memory_;
+  std::unordered_map<Key, Known, KeyHash> programs_;
+  std::map<NeedsKey, DeviceNeeds> needs_;
+  uint64_t calls_ = 0;
+  std::unique_ptr<Trial> trial_;  // its memory may be freed with the rest only
   std::shared_ptr<std::atomic<size_t>> pinned_bytes_ = std::make_shared<std::atomic<size_t>>(0);
-};
-
-// A kernel of DeviceCalls at work, as the engine sees it.
-class DeviceExecution final : public Execution {
- public:
-  // `check` asks now and then whether the GPU still works.
-  DeviceExecution(DeviceWords* words, uint32_t number, std::function<Status()> check)
-      : words_(*words), number_(number), check_(std::move(check)) {}
-  bool has_begun() const { return is_reached(words_.begun); }
-  bool has_ended() const { return is_reached(words_.ended); }
-  Status advance(Progress* progress) override;
-
- private:
-  bool is_reached(uint32_t& word) const {
-    const uint32_t now = std::atomic_ref<uint32_t>(word).load(std::memory_order_acquire);
-    return static_cast<int32_t>(now - number_) >= 0;
-  }
-
-  DeviceWords& words_;
-  const uint32_t number_;
-  const std::function<Status()> check_;
-  std::optional<Deadline> check_at_;
 };
 
 }  // namespace libcomm

@@ -20,8 +20,8 @@ using namespace cuda;  // NOLINT: the driver's names are long enough
 
 constexpr size_t kWordBytes = 64;  // a cache line for the word alone
 constexpr size_t kDeviceWordsAt = kWordBytes;
-static_assert(sizeof(DeviceWords) <= kWordBytes);
-constexpr size_t kArgumentsAt = 2 * kWordBytes;
+constexpr size_t kArgumentsAt =
+    kDeviceWordsAt + (sizeof(DeviceWords) + kWordBytes - 1) / kWordBytes * kWordBytes;
 constexpr size_t kHeadBytes =  // before the slots
     (kArgumentsAt + sizeof(LateArguments) + kWordBytes - 1) / kWordBytes * kWordBytes;
 constexpr std::chrono::microseconds kLookAround{5000};
@@ -83,6 +83,7 @@ Result<std::shared_ptr<GpuQueue>> GpuQueue::create(const Driver& driver, const G
   std::memset(queue->pinned_.data(), 0, kHeadBytes);
   COMM_ASSIGN(queue->used_, Event::create(driver));
   COMM_ASSIGN(queue->joint_, Event::create(driver));
+  COMM_ASSIGN(queue->captured_, Event::create(driver));
   return queue;
 }
 
@@ -98,6 +99,7 @@ void GpuQueue::end() {
   const OutsideCapture outside(driver_);
   used_.end();
   joint_.end();
+  captured_.end();
   pinned_.spare();
   device_calls_.reset();
   given_up_.clear();
@@ -199,6 +201,7 @@ Status GpuWork::look_at_streams(CUgraph* graph) {
       first_id = id;
       *graph = its_graph;
       captured_ = capturing == kCapturing;
+      capture_ = id;
     } else if (id != first_id) {
       return error(Code::kInvalidUsage,
                    "the streams of one group do not capture the same graph; let those that are not "
@@ -256,10 +259,15 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
   place_.slots[0] = base + kHeadBytes;
   place_.slots[1] = place_.slots[0] + slot;
   stages_ = plan_stages(operations, place_);
+  // Apart from the stages, which may be so many between two launches that their numbers go round.
+  uint32_t launches = captured_ ? 0 : queue_->launched_;
+  for (const Stage& stage : stages_)
+    launch_numbers_.push_back(stage.kind == Stage::Kind::kExecute ? ++launches : launches);
   if (place_.messages_in_place) COMM_TRY(offer_messages());
   if (captured_) return give_to_graph(graph);
   first_ = queue_->issued_;
   queue_->issued_ += static_cast<uint32_t>(stages_.size());
+  queue_->launched_ = launches;
   return Status::ok();
 }
 
@@ -322,11 +330,12 @@ Status GpuWork::choose_executor(std::span<const Operation> operations) {
   }
   if (!any) return Status::ok();
   if (!on_its_gpu_)
-    return communicator_.fail(
-        error(Code::kInvalidUsage,
-              "the communicator was made with another GPU or context current than that of its "
-              "operations, and its collectives run on both: call cudaSetDevice before "
-              "commInitRank, or set COMM_GPU_EXECUTOR=NEVER"));
+    return communicator_.fail(error(
+        Code::kInvalidUsage,
+        "this call is on GPU {}, but the communicator was made for another one or in another "
+        "CUDA context: choose the GPU before commInitRank (cudaSetDevice) or in commInitAll's "
+        "list, or set COMM_GPU_EXECUTOR=NEVER on all ranks",
+        queue_->gpu_.ordinal));
   programs_ = std::move(programs);
   return Status::ok();
 }
@@ -482,8 +491,10 @@ Status GpuWork::join_streams() {
     COMM_TRY(driver.check(driver.stream_wait_event(streams_.front(), queue_->joint_.get(), 0),
                           "cuStreamWaitEvent"));
   }
-  if (captured_) return Status::ok();
-  return driver.check(driver.stream_wait_event(streams_.front(), queue_->used_.get(), 0),
+  if (captured_ && capture_ != queue_->last_capture_) return Status::ok();
+  // Of one graph too, or its streams would do them at once.
+  const Event& before = captured_ ? queue_->captured_ : queue_->used_;
+  return driver.check(driver.stream_wait_event(streams_.front(), before.get(), 0),
                       "cuStreamWaitEvent");
 }
 
@@ -539,9 +550,9 @@ Status GpuWork::end_stage(size_t index) {
 Status GpuWork::execute(size_t index) {
   const size_t call = stages_[index].direct;
   const auto* shared = reinterpret_cast<DeviceWords*>(queue_->pinned_.data() + kDeviceWordsAt);
-  return communicator_.device_calls_->launch(*programs_[call], operations_[call], done_value(index),
-                                             device_words_, &shared->abort, captured_,
-                                             streams_.front());
+  return communicator_.device_calls_->launch(*programs_[call], operations_[call],
+                                             launch_numbers_[index], device_words_, &shared->abort,
+                                             captured_, streams_.front());
 }
 
 // This rank's part in a meeting; the kernel finds out whether it has one.
@@ -565,8 +576,9 @@ Status GpuWork::finish() {
     COMM_TRY(driver.check(driver.stream_wait_event(streams_[i], queue_->joint_.get(), 0),
                           "cuStreamWaitEvent"));
   }
-  if (captured_) return Status::ok();
-  return driver.check(driver.event_record(queue_->used_.get(), streams_.front()), "cuEventRecord");
+  if (captured_) queue_->last_capture_ = capture_;
+  const Event& after = captured_ ? queue_->captured_ : queue_->used_;
+  return driver.check(driver.event_record(after.get(), streams_.front()), "cuEventRecord");
 }
 
 // ---- a work: on the driver's thread, and on the engine's -------------------------------------
@@ -593,8 +605,8 @@ void GpuWork::start(size_t stage) noexcept {
 // A graph has come to its first stage. With the queue's mutex.
 void GpuWork::begin_again() noexcept {
   write_word(first_);
-  std::atomic_ref<uint32_t>(device_words_->begun).store(first_, std::memory_order_relaxed);
-  std::atomic_ref<uint32_t>(device_words_->ended).store(first_, std::memory_order_release);
+  std::atomic_ref<uint32_t>(device_words_->begun).store(0, std::memory_order_relaxed);
+  std::atomic_ref<uint32_t>(device_words_->ended).store(0, std::memory_order_release);
   bool counted = false;
   try {
     if (queue_->closed_) {
@@ -756,7 +768,7 @@ DeviceExecution GpuWork::execution(size_t index) {
     if (state == kSuccess || state == kNotReady) return Status::ok();
     return driver.check(state, "the GPU has failed in a collective");
   };
-  return DeviceExecution(device_words_, done_value(index), check);
+  return DeviceExecution(device_words_, launch_numbers_[index], check);
 }
 
 // The kernel does the work: this looks on.
@@ -764,7 +776,7 @@ Status GpuWork::run_execution(size_t index) {
   const Operation& operation = operations_[stages_[index].direct];
   communicator_.current_ = signature_of(operation, ++communicator_.operations_);
   if (Board* board = communicator_.shm_.board; board != nullptr)
-    board->publish(communicator_.current_);
+    board->publish_for_later(communicator_.current_);
   DeviceExecution kernel = execution(index);
   return communicator_.drive(kernel);
 }

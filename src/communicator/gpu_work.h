@@ -119,6 +119,10 @@ class GpuQueue {
   cuda::Event joint_;                             // joins the streams of a group
   std::shared_ptr<const cuda::Kernels> kernels_;  // where peer kernels are used
   uint32_t issued_ = 0;                           // stages of works in the slots
+  uint32_t launched_ = 0;                         // kernels of the executor, but for graphs'
+  // The graph that the last captured work is in, and what comes after that work.
+  uint64_t last_capture_ = 0;
+  cuda::Event captured_;
   bool has_graphs_ = false;
   bool lost_ = false;  // a stream may use the slots after what used_ tells
   std::mutex mutex_;
@@ -215,6 +219,7 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   std::vector<cuda::CUstream> streams_;
   std::vector<Stage> stages_;
   bool captured_ = false;
+  uint64_t capture_ = 0;           // of which graph
   bool in_graph_ = false;          // which keeps it
   bool waits_here_ = false;        // the calling thread waits for the engine
   cuda::PinnedBuffer own_pinned_;  // of a captured work
@@ -232,8 +237,9 @@ class GpuWork : public std::enable_shared_from_this<GpuWork> {
   cuda::LateArguments* arguments_ = nullptr;  // pinned
   std::vector<Start> starts_;                 // of a captured work
   uint32_t* word_ = nullptr;
-  DeviceWords* device_words_ = nullptr;  // pinned
-  uint32_t first_ = 0;                   // the word's value before the first stage
+  DeviceWords* device_words_ = nullptr;   // pinned
+  uint32_t first_ = 0;                    // the word's value before the first stage
+  std::vector<uint32_t> launch_numbers_;  // by stage: of the last kernel of the executor until then
 
   bool together_ = false;  // the last meeting was of ranks that reach each other; the engine's
   bool anew_ = false;      // some rank's copies of the call were the wrong ones; the engine's

@@ -76,8 +76,12 @@ class ScratchChunks {
 class Compiler {
  public:
   Compiler(const Schedule& schedule, const Operation& operation, const DeviceNeeds& needs,
-           const cuda::AreaShape& shape)
-      : schedule_(schedule), layout_(schedule, operation, 1), needs_(needs), shape_(shape) {}
+           const cuda::AreaShape& shape, bool may_use_lines)
+      : schedule_(schedule),
+        layout_(schedule, operation, 1),
+        needs_(needs),
+        shape_(shape),
+        may_use_lines_(may_use_lines) {}
 
   Result<DeviceProgram> make() {
     if (schedule_.lanes.size() > static_cast<size_t>(shape_.lanes))
@@ -107,7 +111,7 @@ class Compiler {
     const size_t chunk = largest_chunk();
     const uint64_t of_scratch = shape_.scratch_bytes / std::max<size_t>(1, needs_.scratch_chunks);
     const uint64_t lines = divide_up(chunk, cuda::kLineData);
-    if (chunk <= kMostByLines && 2 * needs_.messages * lines <= shape_.lines &&
+    if (may_use_lines_ && chunk <= kMostByLines && 2 * needs_.messages * lines <= shape_.lines &&
         (needs_.scratch_chunks == 0 || round_up(chunk, kUnit) <= of_scratch)) {
       program_.by_lines = true;
       program_.window = std::max<uint64_t>(round_up(chunk, kUnit), kUnit);
@@ -192,6 +196,7 @@ class Compiler {
   const Layout layout_;
   const DeviceNeeds& needs_;
   const cuda::AreaShape& shape_;
+  const bool may_use_lines_;
   ScratchChunks scratch_;
   DeviceProgram program_;
   Status status_;
@@ -209,7 +214,9 @@ DeviceNeeds DeviceNeeds::of(const Schedule& schedule) {
       if (const int to = receiver_of(step); to >= 0) ++messages[to];
       scratch.touch(step.src, within);
       scratch.touch(step.dst, within);
+      ++needs.steps;
       if (step.kind != StepKind::kReduce) return;
+      needs.operands += static_cast<size_t>(step.operands);
       for (int32_t i = 0; i < step.operands; ++i)
         scratch.touch(schedule.operands[static_cast<size_t>(step.operand + i)], within);
     });
@@ -223,12 +230,14 @@ void DeviceNeeds::take_larger(const DeviceNeeds& other) {
   messages = std::max(messages, other.messages);
   scratch_chunks = std::max(scratch_chunks, other.scratch_chunks);
   lanes = std::max(lanes, other.lanes);
+  steps = std::max(steps, other.steps);
+  operands = std::max(operands, other.operands);
 }
 
 Result<DeviceProgram> DeviceProgram::compile(const Schedule& schedule, const Operation& operation,
-                                             const DeviceNeeds& needs,
-                                             const cuda::AreaShape& shape) {
-  return Compiler(schedule, operation, needs, shape).make();
+                                             const DeviceNeeds& needs, const cuda::AreaShape& shape,
+                                             bool may_use_lines) {
+  return Compiler(schedule, operation, needs, shape, may_use_lines).make();
 }
 
 // An eighth for lines, another for scratch memory.

@@ -20,6 +20,8 @@ struct DeviceNeeds {
   size_t messages = 1;        // that one lane sends to one peer
   size_t scratch_chunks = 0;  // that all lanes touch
   size_t lanes = 1;
+  size_t steps = 0;
+  size_t operands = 0;
 
   static DeviceNeeds of(const Schedule& schedule);
   void take_larger(const DeviceNeeds& other);
@@ -37,8 +39,10 @@ struct DeviceProgram {
   // `needs`: of all ranks. What is chosen here (lines or not, the window) follows from arguments
   // that the ranks agree on. The operation is not pre-multiplied, and no AllToAllV.
   // kInternal: the schedule does not fit into areas of that shape.
+  // `may_use_lines`: where they fit.
   static Result<DeviceProgram> compile(const Schedule& schedule, const Operation& operation,
-                                       const DeviceNeeds& needs, const cuda::AreaShape& shape);
+                                       const DeviceNeeds& needs, const cuda::AreaShape& shape,
+                                       bool may_use_lines = true);
 };
 
 // Areas for so many ranks and lanes, of about so many bytes each.

@@ -24,6 +24,15 @@ class Execution {
   virtual Status advance(Progress* progress) = 0;
   // Who must do something before this can go on; only called after kStuck. Empty: not known.
   virtual void awaited_peers(std::vector<int>* peers) const { (void)peers; }
+  // Whether all that peers had done when this was first asked with that number has been looked at.
+  // Asked again until it has. True where advance() is what looks.
+  virtual bool has_looked(size_t number) {
+    (void)number;
+    return true;
+  }
+  // How long a waiter sleeps at most: what a lost wake-up costs, or, where nobody wakes it, being
+  // late.
+  virtual int longest_nap_us() const { return 2000; }
   // What a waiter may sleep on; only called after kStuck.
   virtual void wait_handles(std::vector<WaitHandle>* handles) const { (void)handles; }
 };

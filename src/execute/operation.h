@@ -17,6 +17,7 @@ struct BlockTable {
   std::vector<size_t> counts;
   std::vector<size_t> displs;
   bool empty() const { return counts.empty(); }
+  bool operator==(const BlockTable&) const = default;
 };
 
 inline const BlockTable kNoTable;
@@ -24,6 +25,7 @@ inline const BlockTable kNoTable;
 struct BlockTables {
   BlockTable in;
   BlockTable out;
+  bool operator==(const BlockTables&) const = default;
 };
 
 struct Operation {

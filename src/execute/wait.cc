@@ -24,7 +24,6 @@ constexpr unsigned kTurnsPerLook = 64;  // at the clock and at the cores
 constexpr unsigned kSpinsShared = 20;   // someone else needs this core
 constexpr unsigned kYieldsAlone = 8000;
 constexpr unsigned kYieldsShared = 200;
-constexpr int kBoardSleepUs = 2000;  // a lost wake-up costs at most this
 constexpr int kSocketSleepMs = 50;
 
 }  // namespace
@@ -132,7 +131,7 @@ void Waiter::sleep(const Execution& execution) {
     armed_ = true;
     return;
   }
-  context_.board->sleep(ticket_, kBoardSleepUs);
+  context_.board->sleep(ticket_, execution.longest_nap_us());
   armed_ = false;
 }
 

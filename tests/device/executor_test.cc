@@ -32,6 +32,7 @@ constexpr bool kSanitized = false;
 
 struct Words {
   uint32_t begun = 0, ended = 0, abort = 0;
+  uint32_t awaits[kMostExecuteLanes] = {};
 };
 
 // The ranks of one group: threads of this process that share GPU 0, each with a stream.
@@ -107,6 +108,7 @@ class Ranks {
     made.begun = &words.begun;
     made.ended = &words.ended;
     made.abort = &words.abort;
+    made.awaits = words.awaits;
     return made;
   }
   void launch(const ExecuteArguments& arguments) {
@@ -362,6 +364,28 @@ TEST_F(Executor, TellsWhenItBeginsAndEnds) {
   EXPECT_EQ(word(group->words(0).ended), first.number);
   EXPECT_EQ(word(group->words(1).ended), second.number);
   all.check("a sum");
+}
+
+// Again and again while it waits, so that the host can tell that it has looked since.
+TEST_F(Executor, TellsForWhomItWaits) {
+  for (const size_t count : {5, 5000}) {
+    auto group = ranks(3, 1);
+    const auto schedules = sum_by("ring", 3, 1);
+    Case all(*group, schedules, operation_of(schedules[0], count, DataType::kFloat32), true, 0);
+    group->launch(group->arguments(0, all.programs[0], all.on_gpu[0]));
+    const auto said = [&] { return __atomic_load_n(&group->words(0).awaits[0], __ATOMIC_ACQUIRE); };
+    while (said() == 0) std::this_thread::yield();
+    const uint32_t before = said();
+    EXPECT_EQ(peer_of_await_word(before), 2) << "which sends to it in the ring";
+    while (said() == before) std::this_thread::yield();
+    EXPECT_EQ(peer_of_await_word(said()), 2);
+    for (const int rank : {1, 2})
+      group->launch(group->arguments(rank, all.programs[static_cast<size_t>(rank)],
+                                     all.on_gpu[static_cast<size_t>(rank)]));
+    group->synchronise();
+    EXPECT_EQ(peer_of_await_word(said()), -1);
+    all.check("a sum");
+  }
 }
 
 // A launch that waits for a peer which does not come.

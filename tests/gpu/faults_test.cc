@@ -165,6 +165,77 @@ TEST(Mismatch, IsAnErrorThatNamesBothCalls) {
   }
 }
 
+// The root of a broadcast needs nobody, and is in its next call when the other finds out.
+TEST(Mismatch, OfACallFromWhichOneRankHasGoneOnNamesBothCalls) {
+  NEED_GPU();
+  world::run({.nranks = 2}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      const size_t count = rank.rank == 0 ? 1000 : 2000;
+      Floats data(count);
+      data.set(1, stream);
+      (void)commBroadcast(data.on_gpu(), data.on_gpu(), count, commFloat, 0, rank.comm, of(stream));
+      if (rank.rank == 0) (void)gpu::sum(data, rank.comm, stream);
+      end_after_failure(rank, data, stream);
+      const std::string text = commGetLastError(rank.comm);
+      rank.expect(text.find("broadcast(count 1000") != std::string::npos &&
+                      text.find("broadcast(count 2000") != std::string::npos,
+                  "not both calls are named: " + text);
+      COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+    }
+    gpu::destroy(stream);
+  });
+}
+
+// The executor's kernels are on the GPUs for which the communicator was made.
+TEST(OtherGpu, ThanTheCommunicatorsIsRefusedWhereKernelsWait) {
+  if (gpu::count() < 2) GTEST_SKIP() << "only one GPU here";
+  comm_t comms[2] = {};
+  ASSERT_EQ(commInitAll(comms, 2, nullptr), commSuccess) << commGetLastError(nullptr);
+  gpu::use(0);
+  const gpu::Stream stream = gpu::create_stream();
+  {
+    Floats data(10);
+    ASSERT_EQ(commGroupStart(), commSuccess);
+    (void)gpu::sum(data, comms[0], stream);
+    (void)gpu::sum(data, comms[1], stream);
+    EXPECT_EQ(commGroupEnd(), commInvalidUsage);
+    const std::string text = commGetLastError(comms[1]);
+    EXPECT_NE(text.find("commInitAll's list"), text.npos) << text;
+  }
+  for (const comm_t comm : comms) EXPECT_EQ(commAbort(comm), commSuccess);
+  gpu::destroy(stream);
+}
+
+// In good order, but without the call for which the others wait.
+TEST(RankThatLeaves, IsNamedByThoseWhoWaitForIt) {
+  NEED_GPU();
+  for (const size_t count : {1000, 200000}) {
+    world::run({.nranks = 3, .kind = Kind::kProcesses}, [&](Rank& rank) {
+      gpu::use(0);
+      const gpu::Stream stream = gpu::create_stream();
+      {
+        Floats data(count);
+        data.set(1, stream);
+        for (int i = 0; i < 3; ++i) COMM_OK(rank, gpu::sum(data, rank.comm, stream));
+        gpu::synchronise(stream);
+        if (rank.rank != 1) {
+          (void)gpu::sum(data, rank.comm, stream);
+          end_after_failure(rank, data, stream);
+          const std::string text = commGetLastError(rank.comm);
+          rank.expect(text.find("rank 1 left (commDestroy)") != std::string::npos,
+                      "it is not named: " + text);
+          COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+        } else {
+          COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+        }
+      }
+      gpu::destroy(stream);
+    });
+  }
+}
+
 // An earlier kernel of the application has failed: the stream never comes to the operation.
 TEST(BrokenGpu, IsNoticedByItsOwnRank) {
   NEED_DOUBLE();

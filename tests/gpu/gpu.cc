@@ -109,6 +109,15 @@ bool is_idle(Stream stream) {
   return result == 0;
 }
 
+void follow(Stream later, Stream earlier) {
+  void* event = nullptr;
+  constexpr unsigned kNoTime = 2;
+  call("cuEventCreate", &event, kNoTime);
+  call("cuEventRecord", event, earlier);
+  call("cuStreamWaitEvent", later, event, 0U);
+  call("cuEventDestroy_v2", event);
+}
+
 Graph::Graph(Stream stream, const std::function<void()>& body) {
   void* graph = nullptr;
   call("cuStreamBeginCapture_v2", stream, 1);  // thread-local: other ranks are threads

@@ -42,6 +42,8 @@ void copy(void* to, const void* from, size_t bytes, Stream stream);
 void fill(void* device, unsigned char value, size_t bytes, Stream stream);
 void synchronise(Stream stream);
 bool is_idle(Stream stream);
+// What is put on `later` from now on comes after what is on `earlier`.
+void follow(Stream later, Stream earlier);
 
 // A graph of what `body` puts on the stream, ready to be launched.
 class Graph {

@@ -45,6 +45,34 @@ TEST(Graph, DoesItsOperationsAtEachLaunch) {
   });
 }
 
+// The second begins with what the first has left, though only the library says so.
+TEST(Graph, DoesCallsOfTwoStreamsOneAfterTheOther) {
+  NEED_GPU();
+  world::run({.nranks = 2}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream first = gpu::create_stream(), second = gpu::create_stream();
+    for (const size_t count : {100, 200000}) {
+      Floats data(count);
+      rank.meet();  // to allocate waits for what runs on the GPU
+      const gpu::Graph graph(first, [&] {
+        gpu::follow(second, first);
+        for (int i = 0; i < 5; ++i)
+          COMM_OK(rank, sum(data, rank.comm, i % 2 == 0 ? first : second));
+        gpu::follow(first, second);
+      });
+      for (int launch = 0; launch < 3; ++launch) {
+        data.set(1, first);
+        graph.launch(first);
+        data.take(first);
+        gpu::synchronise(first);
+        rank.expect(data.all(32), "a wrong sum of sums");
+      }
+    }
+    gpu::destroy(first);
+    gpu::destroy(second);
+  });
+}
+
 // Where the executor is there, one operation takes the engine and the one after it does not: the
 // engine must be through with a launch when the next one begins.
 TEST(Graph, OfOperationsThatGoDifferentWaysMayBeLaunchedAtOnceAgain) {

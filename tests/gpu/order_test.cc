@@ -112,7 +112,9 @@ TEST(Group, OfSeveralRanksMayShareAStream) {
   constexpr int kRanks = 3;
   gpu::use(0);
   std::vector<comm_t> comms(kRanks);
-  ASSERT_EQ(commInitAll(comms.data(), kRanks, nullptr), commSuccess) << commGetLastError(nullptr);
+  const std::vector<int> gpus(kRanks, 0);
+  ASSERT_EQ(commInitAll(comms.data(), kRanks, gpus.data()), commSuccess)
+      << commGetLastError(nullptr);
   for (const gpu::Stream stream : {gpu::kDefaultStream, gpu::kPerThreadStream}) {
     for (const size_t count : {size_t{5}, size_t{5} << 20}) {
       std::vector<std::unique_ptr<Floats>> data;
@@ -132,6 +134,72 @@ TEST(Group, OfSeveralRanksMayShareAStream) {
     }
   }
   for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
+}
+
+// Bytes that are only moved may be anywhere, whatever their type is called.
+TEST(Call, OnMemoryThatIsNotAlignedMovesItsBytes) {
+  NEED_GPU();
+  world::run({.nranks = 3}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    for (const size_t count : {7, 5000}) {
+      const size_t bytes = count * sizeof(float);
+      auto* in = static_cast<std::byte*>(gpu::allocate(bytes + 1));
+      auto* out = static_cast<std::byte*>(gpu::allocate(3 * bytes + 3));
+      rank.meet();  // to allocate waits for what runs on the GPU
+      gpu::fill(in + 1, static_cast<unsigned char>(rank.rank + 1), bytes, stream);
+      gpu::fill(out, 9, 3 * bytes + 3, stream);
+      COMM_OK(rank, commAllGather(in + 1, out + 3, count, commFloat, rank.comm, of(stream)));
+      std::vector<unsigned char> seen(3 * bytes + 3), wanted(3, 9);
+      for (int r = 1; r <= 3; ++r)
+        wanted.insert(wanted.end(), bytes, static_cast<unsigned char>(r));
+      gpu::synchronise(stream);
+      gpu::copy(seen.data(), out, seen.size(), stream);
+      gpu::synchronise(stream);
+      rank.expect(seen == wanted, "wrong bytes");
+      gpu::free(in);
+      gpu::free(out);
+    }
+    gpu::destroy(stream);
+  });
+}
+
+// More than the executor keeps programs for.
+TEST(Call, MayHaveManySizes) {
+  NEED_GPU();
+  world::run({.nranks = 2, .kind = Kind::kProcesses}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(1500);
+      const auto pinned = [&] {
+        commMemStats_t stats{};
+        stats.size = sizeof stats;
+        COMM_OK(rank, commGetMemStats(rank.comm, &stats));
+        return stats.pinnedBytes;
+      };
+      COMM_OK(rank, sum(data, rank.comm, stream));
+      gpu::synchronise(stream);
+      const auto before = pinned();
+      data.set(1, stream);
+      for (size_t count = 1; count <= data.count(); ++count) {
+        COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), count, commFloat, commMax,
+                                    rank.comm, of(stream)));
+        const std::vector<size_t> counts{count, 3}, displs{0, count};
+        COMM_OK(rank,
+                commAllGatherv(data.on_gpu() + (rank.rank == 0 ? 0 : count),
+                               counts[static_cast<size_t>(rank.rank)], data.on_gpu(), counts.data(),
+                               displs.data(), commFloat, rank.comm, of(stream)));
+        if (count + 3 >= data.count()) break;
+        if (count % 100 == 0) gpu::synchronise(stream);
+      }
+      data.take(stream);
+      gpu::synchronise(stream);
+      rank.expect(data.all(1), "a wrong sum");
+      rank.expect(pinned() == before, "pinned memory has grown");
+    }
+    gpu::destroy(stream);
+  });
 }
 
 // Host memory, which operations use where it is, in the order of a CUDA stream.

@@ -94,12 +94,25 @@ TEST(TOPO_FILE, SaysHowFarApartGpusAre) {
 TEST(GPU_EXECUTOR, LetsKernelsWaitForEachOther) {
   ASSERT_TRUE(gpu::is_double());
   const char* const kernel = "libcomm_execute_float32";
-  const Environment automatic = {{"COMM_GPU_EXECUTOR", "AUTO"}};
-  EXPECT_EQ(kernels_of(1, automatic, kernel, 1000), 2u) << "small, on GPUs of their own";
-  EXPECT_EQ(kernels_of(1, automatic, kernel, 100000), 0u) << "large";
-  EXPECT_EQ(kernels_of(0, automatic, kernel, 1000), 0u) << "on the same GPU";
+  for (const Environment& automatic : {Environment{}, Environment{{"COMM_GPU_EXECUTOR", "AUTO"}}}) {
+    EXPECT_EQ(kernels_of(1, automatic, kernel, 1000), 2u) << "small, on GPUs of their own";
+    EXPECT_EQ(kernels_of(1, automatic, kernel, 100000), 0u) << "large";
+    EXPECT_EQ(kernels_of(0, automatic, kernel, 1000), 0u) << "on the same GPU";
+  }
   EXPECT_EQ(kernels_of(0, {{"COMM_GPU_EXECUTOR", "ALWAYS"}}, kernel, 100000), 2u);
   EXPECT_EQ(kernels_of(1, {{"COMM_GPU_EXECUTOR", "NEVER"}}, kernel, 1000), 0u);
+}
+
+// A driver that does not run the kernels of the trial: the ranks go another way together.
+TEST(GPU_EXECUTOR, IsTriedWhenACommunicatorIsMade) {
+  ASSERT_TRUE(gpu::is_double());
+  const auto fail = gpu::control<void(const char*, int, int)>("cuda_double_fail");
+  // One launch of each rank is PeerMemory's proof, two are the trial.
+  for (const int which : {3, 5}) {
+    fail("cuLaunchKernel", which, 719);
+    EXPECT_EQ(kernels_of(1, {}, "libcomm_execute_float32", 1000), 0u) << which;
+    fail("cuLaunchKernel", 0, 0);
+  }
 }
 
 }  // namespace

@@ -1,6 +1,9 @@
 #include "transports/cuda/slot_areas.h"
 
+#include <map>
+
 #include "src/base/clock.h"
+#include "src/base/fork_mutex.h"
 #include "src/base/log.h"
 #include "src/device/scopes.h"
 #include "transports/facts.h"
@@ -13,14 +16,40 @@ std::function<bool()> time_over() {
   return [until = Deadline::after(kLimit)] { return until.passed(); };
 }
 
+// Areas of the ranks of this process that others may be about to reach. A rank that gives up
+// meanwhile takes its own away.
+class LentAreas {
+ public:
+  uint64_t lend(std::weak_ptr<DeviceBuffer> area) {
+    const std::lock_guard lock(mutex_);
+    std::erase_if(areas_, [](const auto& each) { return each.second.expired(); });
+    areas_.emplace(++last_, std::move(area));
+    return last_;
+  }
+  std::shared_ptr<DeviceBuffer> find(uint64_t number) {
+    const std::lock_guard lock(mutex_);
+    const auto found = areas_.find(number);
+    return found == areas_.end() ? nullptr : found->second.lock();
+  }
+
+ private:
+  ForkMutex mutex_;
+  std::map<uint64_t, std::weak_ptr<DeviceBuffer>> areas_;  // with mutex_
+  uint64_t last_ = 0;
+};
+
+// Never destroyed: calls at process exit find it.
+LentAreas& lent_areas() {
+  static LentAreas& areas = *new LentAreas;
+  return areas;
+}
+
 }  // namespace
 
 // Wire struct.
 struct SlotAreas::Offer {
   uint64_t able = 0;
-  // For ranks of the same process: where its std::shared_ptr is, until all have said that they
-  // reach the areas.
-  uint64_t holder = 0;
+  uint64_t number = 0;  // for ranks of the same process: in lent_areas()
   ExportedMemory memory;
 };
 
@@ -36,7 +65,7 @@ Status SlotAreas::prepare(const Driver& driver, PeerMemory& memory, Offer* offer
   COMM_TRY(memory.finish(time_over()));
   if (!memory.describe(mine_->data(), mine_->size(), &offer->memory))
     return error(Code::kSystem, "the driver gives no CUDA IPC handle (cuIpcGetMemHandle)");
-  offer->holder = reinterpret_cast<uintptr_t>(&mine_);
+  offer->number = lent_areas().lend(mine_);
   offer->able = 1;
   return Status::ok();
 }
@@ -48,10 +77,10 @@ Status SlotAreas::reach(const Driver& driver, PeerMemory& memory, std::span<cons
   const OutsideCapture outside(driver);
   for (size_t peer = 0; peer < ranks.size(); ++peer) {
     if (same_process(ranks[peer].facts, ranks[static_cast<size_t>(rank)].facts)) {
-      const auto* holder = reinterpret_cast<const std::shared_ptr<DeviceBuffer>*>(
-          static_cast<uintptr_t>(offers[peer].holder));
-      of_threads_.push_back(*holder);
-      at_.push_back((*holder)->data());
+      of_threads_.push_back(lent_areas().find(offers[peer].number));
+      if (!of_threads_.back())
+        return error(Code::kRemote, "rank {} has given up", peer).with_peer(static_cast<int>(peer));
+      at_.push_back(of_threads_.back()->data());
       continue;
     }
     COMM_ASSIGN(MappedMemory mapped,

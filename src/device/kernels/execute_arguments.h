@@ -109,6 +109,15 @@ COMM_DEVICE_CODE uint64_t area_bytes(const AreaShape& shape) {
   return scratch_at(shape) + shape.scratch_bytes;
 }
 
+// What a lane that has waited for a while says, again and again: for which peer (-1: none any
+// more), and how often it has said something. Who sees it change twice knows that the lane has
+// looked in between.
+COMM_DEVICE_CODE uint32_t await_word(int peer, uint32_t times) {
+  return static_cast<uint32_t>(peer + 1) | times << 8;
+}
+COMM_DEVICE_CODE int peer_of_await_word(uint32_t word) { return static_cast<int>(word & 0xFF) - 1; }
+static_assert(kMostExecuteRanks < 255);
+
 struct ExecuteArguments {
   DataType type = DataType::kFloat32;
   ReduceOp op = ReduceOp::kSum;
@@ -134,6 +143,7 @@ struct ExecuteArguments {
   uint32_t* begun = nullptr;
   uint32_t* ended = nullptr;
   const uint32_t* abort = nullptr;
+  uint32_t* awaits = nullptr;  // by lane: what await_word() makes
 };
 static_assert(sizeof(ExecuteArguments) <= kMaxArgumentBytes);
 

@@ -204,9 +204,9 @@ class LaneRun {
 
   // Until the peer has sent as far as `end`. A message of another call never comes: the host finds
   // out why.
-  COMM_DEVICE_CODE bool await_message(int peer, uint64_t end, uintptr_t message) const {
+  COMM_DEVICE_CODE bool await_message(int peer, uint64_t end, uintptr_t message) {
     const uintptr_t head = counters_here(peer) + kHeadAt;
-    return await([&] {
+    return await(peer, [&] {
       return static_cast<int64_t>(load_acquire(head) - end) >= 0 &&
              load<uint64_t>(message) == args_.call;
     });
@@ -215,18 +215,27 @@ class LaneRun {
   COMM_DEVICE_CODE bool await_room(int peer, uint64_t end, uint64_t size, uint64_t tail_at) {
     uint64_t& taken = memory_.taken[peer];
     const uintptr_t tail = counters_here(peer) + tail_at;
-    return await([&] {
+    return await(peer, [&] {
       if (end - taken > size) taken = load_acquire(tail);
       return end - taken <= size;
     });
   }
   template <class Condition>
-  COMM_DEVICE_CODE bool await(const Condition& holds) const {
+  COMM_DEVICE_CODE bool await(int peer, const Condition& holds) {
+    bool told = false;
     for (unsigned looks = 1; !holds(); ++looks) {
-      if (looks % kLooksBetweenAborts == 0 && load_word(number(args_.abort)) != 0) return false;
+      if (looks % kLooksBetweenAborts == 0) {
+        if (load_word(number(args_.abort)) != 0) return false;
+        if (first()) tell(peer);
+        told = first();
+      }
       pause_after(looks);
     }
+    if (told) tell(-1);
     return true;
+  }
+  COMM_DEVICE_CODE void tell(int peer) {
+    store_word(number(args_.awaits + lane_), await_word(peer, ++told_));
   }
 
   // By the first thread, after all have done the step.
@@ -299,13 +308,13 @@ class LaneRun {
     store_line(lines + position % shape_.lines * kLineBytes, line);
   }
 
-  COMM_DEVICE_CODE bool take_line(int from, uint64_t position, uint64_t* data) const {
+  COMM_DEVICE_CODE bool take_line(int from, uint64_t position, uint64_t* data) {
     const uint32_t flag = flag_of(position);
     const uintptr_t lines =
         area(args_.rank) + lines_at(shape_, connection_of(shape_, args_.rank, from, lane_));
     const uintptr_t at = lines + position % shape_.lines * kLineBytes;
     Line line{};
-    const bool came = await([&] {
+    const bool came = await(from, [&] {
       line = load_line(at);
       return line.half[0] >> 32 == flag && line.half[1] >> 32 == flag;
     });
@@ -393,6 +402,7 @@ class LaneRun {
   Team& team_;
   const Place place_;
   const int lane_;
+  uint32_t told_ = 0;
 };
 
 }  // namespace libcomm::cuda

@@ -1,0 +1,139 @@
+// The trial of the executor when a communicator is made: an all-to-all by lines and one by rings,
+// on all lanes, so that each connection carries bytes both ways before anybody relies on it.
+#include <algorithm>
+#include <atomic>
+#include <bit>
+#include <cstring>
+
+#include "algorithms/registry.h"
+#include "src/base/clock.h"
+#include "src/communicator/device_calls.h"
+#include "src/device/scopes.h"
+#include "src/execute/device_program.h"
+
+namespace libcomm {
+namespace {
+
+constexpr Seconds kLimit{30};          // for kernels that wait for each other
+constexpr Seconds kLimitOfEnding{10};  // once they are told to give up
+
+// Pinned memory of a communicator for programs, and how many there are at least.
+constexpr size_t kProgramBytes = size_t{1} << 20;
+constexpr size_t kFewestPrograms = 16;
+
+// Enough for most algorithms: each lane sends to and receives from each rank, and reduces.
+size_t piece_bytes(const cuda::AreaShape& shape) {
+  const auto each = static_cast<size_t>(shape.nranks) * static_cast<size_t>(shape.lanes);
+  return std::bit_ceil(512 + each * (3 * sizeof(cuda::ExecuteStep) + sizeof(cuda::ExecuteOperand)));
+}
+
+// What `from` sends to `to`, on each lane; no two ranks' are the same.
+uint32_t word_of(int from, int to, size_t index, bool by_lines) {
+  return static_cast<uint32_t>(from * 64 + to) * 0x9e3779b9u + static_cast<uint32_t>(index) * 2 +
+         (by_lines ? 1 : 0);
+}
+
+}  // namespace
+
+struct DeviceCalls::Trial {
+  static constexpr size_t kWordsPerLane = 64;
+
+  cuda::DeviceBuffer device;  // in, then out
+  cuda::PinnedBuffer pinned;  // the same, and the words
+  size_t block = 0;           // words from one rank to another
+  size_t words = 0;           // in, and out
+
+  uint32_t* in() const { return reinterpret_cast<uint32_t*>(pinned.data()); }
+  uint32_t* out() const { return in() + words; }
+  DeviceWords* told() const { return reinterpret_cast<DeviceWords*>(out() + words); }
+};
+
+// What may fail at one rank alone: the others would wait for it.
+Status DeviceCalls::prepare_trial() {
+  const cuda::AreaShape& shape = areas_->shape();
+  const cuda::ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const cuda::OutsideCapture outside(driver_);
+  const size_t piece = piece_bytes(shape);
+  const size_t pieces = std::max(kFewestPrograms, kProgramBytes / piece);
+  COMM_ASSIGN(memory_, ProgramMemory::create(driver_, context_, piece, pieces));
+  trial_ = std::make_unique<Trial>();
+  Trial& trial = *trial_;
+  trial.block = Trial::kWordsPerLane * static_cast<size_t>(shape.lanes);
+  trial.words = trial.block * static_cast<size_t>(shape.nranks);
+  const size_t bytes = trial.words * sizeof(uint32_t);
+  COMM_ASSIGN(trial.device, cuda::DeviceBuffer::allocate(driver_, context_, 2 * bytes));
+  COMM_ASSIGN(trial.pinned,
+              cuda::PinnedBuffer::take(driver_, context_, 2 * bytes + sizeof(DeviceWords)));
+  new (trial.told()) DeviceWords;
+  return Status::ok();
+}
+
+Status DeviceCalls::try_out(cuda::PeerMemory& memory) {
+  const cuda::ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const cuda::OutsideCapture outside(driver_);
+  COMM_TRY(do_trial(memory, true, trial_.get()).context("by lines"));
+  return do_trial(memory, false, trial_.get()).context("by rings");
+}
+
+Status DeviceCalls::do_trial(cuda::PeerMemory& memory, bool by_lines, Trial* trial) {
+  const cuda::AreaShape& shape = areas_->shape();
+  Operation operation;
+  operation.collective = Collective::kAllToAll;
+  operation.type = DataType::kUint32;
+  operation.count = trial->block;
+  operation.on_gpu = true;
+  operation.in = trial->device.data();
+  operation.out = trial->device.data() + trial->words * sizeof(uint32_t);
+  ScheduleRequest request;
+  request.collective = operation.collective;
+  request.nranks = shape.nranks;
+  request.lanes = shape.lanes;
+  const Algorithm& algorithm = *find_algorithm("oneshot");
+  COMM_ASSIGN(DeviceProgram made,
+              DeviceProgram::compile(algorithm.build(request, rank_), operation,
+                                     needs_of(algorithm, request), shape, by_lines));
+  COMM_ASSIGN(const auto program, finish(std::move(made)));
+
+  for (size_t i = 0; i < trial->words; ++i)
+    trial->in()[i] = word_of(rank_, static_cast<int>(i / trial->block), i, by_lines);
+  std::memset(trial->out(), 0, trial->words * sizeof(uint32_t));
+  COMM_TRY(memory.copy(trial->device.data(), trial->in(), 2 * trial->words * sizeof(uint32_t)));
+  DeviceWords* words = trial->told();
+  COMM_TRY(
+      launch(*program, operation, by_lines ? 1 : 2, words, &words->abort, false, memory.stream()));
+  COMM_TRY(memory.copy(trial->out(), operation.out, trial->words * sizeof(uint32_t)));
+  const Deadline limit = Deadline::after(kLimit);
+  const Deadline end = Deadline::after(kLimit + kLimitOfEnding);
+  COMM_TRY(memory.finish([&] {
+    if (limit.passed()) std::atomic_ref<uint32_t>(words->abort).store(1);
+    return end.passed();
+  }));
+  if (std::atomic_ref<uint32_t>(words->abort).load() != 0)
+    return error(Code::kSystem, "kernels of the ranks have waited for each other for {} s",
+                 kLimit.count());
+  for (size_t i = 0; i < trial->words; ++i) {
+    const int from = static_cast<int>(i / trial->block);
+    const size_t index = static_cast<size_t>(rank_) * trial->block + i % trial->block;
+    if (trial->out()[i] == word_of(from, rank_, index, by_lines)) continue;
+    return error(Code::kSystem, "what rank {} has sent did not come", from).with_peer(from);
+  }
+  return Status::ok();
+}
+
+DeviceCalls::DeviceCalls(const cuda::Driver& driver, const cuda::PeerMemory& memory, int rank)
+    : driver_(driver), context_(memory.context()), kernels_(memory.kernels()), rank_(rank) {}
+
+DeviceCalls::~DeviceCalls() = default;
+
+size_t DeviceCalls::device_bytes() const {
+  return areas_->bytes() + (trial_ ? trial_->device.size() : 0);
+}
+
+size_t DeviceCalls::pinned_bytes() const {
+  return memory_->pinned_bytes() + (trial_ ? trial_->pinned.size() : 0) +
+         pinned_bytes_->load(std::memory_order_relaxed);
+}
+
+}  // namespace libcomm
