@@ -268,10 +268,10 @@ class Group final : public Bootstrap {
   }
 
   // The first member that died or aborted, in this group's numbers. Who saw an operation fail says
-  // so as its rank; of a death or an abort only the culprit is known.
+  // so as its rank; of an abort only the culprit is known.
   Status lost_member(std::span<const int> members) const {
     Status news = monitor_->failure();
-    const bool lost = !news && news.rank() < 0 &&
+    const bool lost = !news && (news.rank() < 0 || monitor_->failed_by_death()) &&
                       std::find(members.begin(), members.end(), news.peer()) != members.end();
     return lost ? news : Status::ok();
   }

@@ -84,6 +84,11 @@ void Monitor::wake() const {
   (void)!::write(wake_.get(), &one, sizeof one);
 }
 
+bool Monitor::failed_by_death() const {
+  std::lock_guard lock(mutex_);
+  return by_death_;
+}
+
 Status Monitor::failure() const {
   std::lock_guard lock(mutex_);
   if (failure_.has_value()) return *failure_;
@@ -309,6 +314,7 @@ bool Monitor::spread(NewsType type, const Status& reason) {
   } else {
     if (failure_.has_value()) return false;
     failure_ = reason;
+    by_death_ = type == NewsType::kDeath;
     failure_message_ = message;
     const uint64_t one = 1;
     (void)!::write(alarm_.get(), &one, sizeof one);

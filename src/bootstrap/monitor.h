@@ -46,6 +46,8 @@ class Monitor {
   int alarm() const { return alarm_.get(); }
   // The first abort or death; OK before. After leave(): kInvalidUsage.
   Status failure() const;
+  // Whether that was a death, of the rank that it names as its peer.
+  bool failed_by_death() const;
 
   // Takes a parked connection; invalid when it is not there (yet).
   UniqueFd try_take(int from, uint16_t purpose, uint32_t index);
@@ -163,6 +165,7 @@ class Monitor {
   std::map<int, Deadline> ended_;   // processes that ended; declared dead if no goodbye turns up
   Inquiry inquiry_;
   std::optional<Status> failure_;
+  bool by_death_ = false;
   std::string failure_message_;  // encoded, for links that come later
   std::optional<std::string> revoke_message_;
   bool assembled_ = false;

@@ -147,7 +147,12 @@ Result<std::shared_ptr<Communicator>> Communicator::assemble(
       if (r < rank) ++local_rank;
       ++local_nranks;
     }
-    COMM_TRY(place_rank(*self.knobs_, local_rank, local_nranks, &mine));
+    if (Status status = place_rank(*self.knobs_, local_rank, local_nranks, &mine); !status) {
+      // The others could only guess why this one leaves.
+      status = std::move(status).at_rank(rank);
+      self.bootstrap_->raise(News::kAbort, status);
+      return status;
+    }
 
     COMM_ASSIGN(const auto texts, self.bootstrap_->all_gather_text(
                                       write_introduction(mine, self.knobs_->agreed_text())));

@@ -53,6 +53,9 @@ struct Path {
 struct TopologyFile {
   std::string path;   // empty: there is none
   std::string label;  // for messages: "COMM_TOPO_FILE=/a.xml", with who else said so in brackets
+  // False where NCCL_TOPO_FILE said so, which images of cloud machines set for all programs: one
+  // that cannot be read is then passed over with a warning.
+  bool required = true;
 
   static TopologyFile from(const Knobs& knobs);
 };

@@ -5,9 +5,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cerrno>
 
 #include "src/base/fd.h"
+#include "src/base/log.h"
 
 namespace libcomm {
 namespace {
@@ -59,6 +61,9 @@ Result<TopologyDescription> read(const TopologyFile& file) {
         Code::kInvalidArgument,
         "its outermost element is <{}>: expected <topology> (hwloc's) or <system> (NCCL's)",
         root.substr(0, 64));
+  if (text.size() > kMostNcclBytes)
+    return error(Code::kInvalidArgument, "it has more than {} MiB, which no topology of NCCL's has",
+                 kMostNcclBytes >> 20);
   COMM_ASSIGN(NcclFile nccl, parse_nccl_file(text, file.label));
   return TopologyDescription(std::move(nccl));
 }
@@ -93,15 +98,20 @@ TopologyFile TopologyFile::from(const Knobs& knobs) {
   file.path = knobs.get_string(Knob::kTopoFile);
   const std::string& origin = knobs.origin(Knob::kTopoFile);
   file.label = fmt::format("COMM_TOPO_FILE={}", file.path);
-  if (origin != "environment") file.label += fmt::format(" ({})", origin);
+  file.required = origin == "environment";
+  if (!file.required) file.label += fmt::format(" ({})", origin);
   return file;
 }
 
 Result<TopologyDescription> read_topology_file(const TopologyFile& file) {
   if (file.path.empty()) return TopologyDescription();
   auto description = read(file);
-  if (!description) return std::move(description).status().context(file.label);
-  return description;
+  if (description) return description;
+  Status status = std::move(description).status().context(file.label);
+  if (file.required || status.code() != Code::kSystem) return status;
+  static std::atomic<bool> said{false};
+  if (!said.exchange(true)) log_warn("{}; going on without it, as NCCL does", status.to_string());
+  return TopologyDescription();
 }
 
 }  // namespace libcomm

@@ -12,6 +12,7 @@ namespace libcomm {
 
 // More is no topology: real files have some 10 KB per 100 devices.
 inline constexpr size_t kMostTopologyBytes = size_t{16} << 20;
+inline constexpr size_t kMostNcclBytes = size_t{1} << 20;
 
 // hwloc's XML, for hwloc to read.
 struct HwlocText {
@@ -20,8 +21,8 @@ struct HwlocText {
 // Nothing where the file has no path.
 using TopologyDescription = std::variant<std::monostate, HwlocText, NcclFile>;
 
-// kSystem when the file cannot be read, kInvalidArgument when it is too large or neither of the
-// two. The message begins with the file's label.
+// kSystem when the file cannot be read and is required, kInvalidArgument when it is too large or
+// neither of the two. The message begins with the file's label.
 Result<TopologyDescription> read_topology_file(const TopologyFile& file);
 
 // The name of an XML document's outermost element; empty when the text does not begin as one.

@@ -176,6 +176,25 @@ TEST(AbortingMember, OfAGroupThatIsDerivedIsNamedToAllAtOnce) {
   }
 }
 
+// Of a host that is gone, a rank that missed it tells, and says who it is.
+TEST(LostMember, OfAGroupThatIsDerivedIsNamedToAllAtOnce) {
+  const auto knobs = knobs_with({{"BOOTSTRAP_TIMEOUT", "60"}});
+  ThreadGroup group(4, knobs);
+  ASSERT_OK(group.joined());
+  run_ranks(4, [&](int rank) {
+    if (rank == 2) return;
+    if (rank == 0)
+      group[0].raise(News::kDeath,
+                     error(Code::kRemote, "rank 2 does not answer").at_rank(0).with_peer(2));
+    const std::vector<int> members = {0, 1, 2, 3};
+    const Clock::time_point begin = Clock::now();
+    const Status status = group[rank].derive(members, 1, knobs, nullptr).status();
+    EXPECT_LT(Seconds(Clock::now() - begin).count(), 50) << "it waited for the lost one";
+    EXPECT_THAT(status.message(), testing::HasSubstr("rank 2 does not answer")) << rank;
+    EXPECT_EQ(status.peer(), 2);
+  });
+}
+
 TEST(AbortingRank, ThatIsLeftOutDoesNotDisturbADerivation) {
   const auto knobs = knobs_with({});
   for (const int delay_ms : {0, 1, 3, 10}) {

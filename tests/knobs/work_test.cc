@@ -366,5 +366,19 @@ TEST(TOPO_FILE, ThatCannotBeReadIsAnErrorOfEveryInit) {
   launch(start, [](Rank&) {});
 }
 
+// Only one of them has it: the others learn why it does not come.
+TEST(TOPO_FILE, ThatOneRankCannotReadIsNamedToAll) {
+  Launch start;
+  start.settings = [](int rank) {
+    return rank == 1 ? Environment{{"COMM_TOPO_FILE", "/no/such.xml"}} : Environment{};
+  };
+  start.init = [](Rank& rank, commResult_t result) {
+    rank.expect(result != commSuccess, "it succeeds");
+    rank.expect_error(result, result, {"rank 1", "COMM_TOPO_FILE=/no/such.xml", "No such file"},
+                      "commInitFromLauncher");
+  };
+  launch(start, [](Rank&) {});
+}
+
 }  // namespace
 }  // namespace knobs

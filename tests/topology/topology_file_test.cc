@@ -35,13 +35,38 @@ TEST(TopologyFile, InHwlocsFormatThatHwlocCannotReadIsAnError) {
 }
 
 TEST(TopologyFile, IsNamedByWhoeverSaidSo) {
-  ASSERT_TRUE(set_knob_default("COMM_TOPO_FILE", "/no/where.xml", "NCCL_TOPO_FILE"));
+  const test::TempFolder folder;
+  test::write_file(folder / "bad.xml", "<nothing/>");
+  const std::string path = folder / "bad.xml";
+  ASSERT_TRUE(set_knob_default("COMM_TOPO_FILE", path.c_str(), "NCCL_TOPO_FILE"));
   const auto topology = detect();
   ASSERT_TRUE(set_knob_default("COMM_TOPO_FILE", nullptr, ""));
   ASSERT_FALSE(topology);
-  EXPECT_EQ(topology.status().message(),
-            "COMM_TOPO_FILE=/no/where.xml (NCCL_TOPO_FILE): it cannot be opened: No such file or "
-            "directory");
+  EXPECT_THAT(topology.status().message(),
+              testing::StartsWith("COMM_TOPO_FILE=" + path + " (NCCL_TOPO_FILE): "));
+}
+
+// Images set it for programs on all machines.
+TEST(TopologyFile, ThatOnlyNcclsVariableNamesMayBeMissing) {
+  ASSERT_TRUE(set_knob_default("COMM_TOPO_FILE", "/no/where.xml", "NCCL_TOPO_FILE"));
+  testing::internal::CaptureStderr();
+  const auto topology = detect();
+  EXPECT_THAT(testing::internal::GetCapturedStderr(),
+              HasSubstr("COMM_TOPO_FILE=/no/where.xml (NCCL_TOPO_FILE): it cannot be opened: No "
+                        "such file or directory; going on without it"));
+  ASSERT_TRUE(set_knob_default("COMM_TOPO_FILE", nullptr, ""));
+  ASSERT_TRUE(topology);
+  EXPECT_GT(topology->cores(), 0);
+}
+
+TEST(TopologyFile, OfNcclsIsSmall) {
+  const test::TempFolder folder;
+  test::write_file(folder / "long.xml",
+                   "<system version=\"1\">" + std::string(kMostNcclBytes, ' ') + "</system>");
+  const std::string path = folder / "long.xml";
+  const auto topology = Topology::detect({path, "COMM_TOPO_FILE=" + path});
+  ASSERT_FALSE(topology);
+  EXPECT_THAT(topology.status().message(), HasSubstr("it has more than 1 MiB"));
 }
 
 TEST(TopologyFile, IsToldApartByItsOutermostElement) {
