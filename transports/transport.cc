@@ -63,8 +63,9 @@ std::string describe(const Signature& signature) {
   arguments += text_of_type(signature.type);
   if (form.has_operator) arguments += ", " + text_of_operator(signature.redop);
   if (form.has_root) arguments += fmt::format(", root {}", signature.root);
+  const bool on_gpu = in_place || (!form.has_table && signature.table_hash == kGpuKernels);
   if (signature.merged == 0)
-    return fmt::format("{}({}){}", form.name, arguments, in_place ? " of GPU memory" : "");
+    return fmt::format("{}({}){}", form.name, arguments, on_gpu ? " of GPU memory" : "");
   return fmt::format("{} calls of a group, {}({})", signature.merged, form.name, arguments);
 }
 

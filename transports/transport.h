@@ -40,6 +40,10 @@ static_assert(sizeof(Signature) == 32);
 // or a sender its receiver, so that it is told from other calls.
 inline constexpr uint64_t kGpuMeeting = 0x4750554d45455431;
 
+// Mixed into the table hash of a call that kernels do with each other, so that it is told from the
+// same call on host memory.
+inline constexpr uint64_t kGpuKernels = 0x47505543414c4c53;
+
 // What a channel can do, as bits.
 enum ChannelCapability : unsigned {
   kMapped = 1u << 0,      // slots are memory shared with the peer: filling one is delivery

@@ -299,7 +299,7 @@ Status Communicator::meet_gpus(std::span<const Introduction> all, bool one_board
       device_calls_,
       DeviceCalls::agree(*bootstrap_, driver, *peer_memory_, ranks, *knobs_, options_.min_lanes,
                          options_.max_lanes >= 0 ? std::min(options_.max_lanes, most) : most,
-                         !wants_no_kernels()));
+                         !wants_no_kernels(), [this] { return failure_.failed(); }));
   return Status::ok();
 }
 

@@ -30,6 +30,10 @@ Status left_early(int peer) {
 }  // namespace
 
 Communicator::~Communicator() {
+  {
+    const std::lock_guard lock(kernels_mutex_);
+    kernels_of_ = nullptr;
+  }
   if (gpu_queue_) {
     gpu_queue_->close();
     GpuQueue::leave(gpu_queue_);  // before others may end what is left of this
@@ -56,10 +60,12 @@ void Communicator::on_news(News news, const Status& reason) {
     revoked_.store(true, std::memory_order_release);
     failure_.set(reason);
     log_info(Subsys::kInit, "rank {}: revoked: {}", rank_, reason.to_string());
-    return;
-  }
-  if (failure_.set(reason))
+  } else if (failure_.set(reason)) {
     log_info(Subsys::kInit, "rank {}: failed: {}", rank_, reason.to_string());
+  }
+  // The engine would tell kernels too, unless the driver keeps it waiting, perhaps for them.
+  const std::lock_guard lock(kernels_mutex_);
+  if (kernels_of_ != nullptr) kernels_of_->abort_kernels();
 }
 
 Status Communicator::fail(Status status) {
@@ -284,7 +290,11 @@ Result<std::shared_ptr<GpuWork>> Communicator::prepare(std::span<const Operation
     const cuda::ContextScope scope(driver, gpu.context);
     COMM_TRY(scope.status());
     COMM_ASSIGN(gpu_queue_, GpuQueue::create(driver, gpu, slot));
-    if (device_calls_) gpu_queue_->keep(device_calls_);
+    if (device_calls_) {
+      gpu_queue_->keep(device_calls_);
+      const std::lock_guard lock(kernels_mutex_);
+      kernels_of_ = gpu_queue_.get();
+    }
     gpu_.store(gpu.ordinal, std::memory_order_relaxed);
     gpu_pinned_bytes_.fetch_add(gpu_queue_->pinned_bytes(), std::memory_order_relaxed);
     log_info(Subsys::kAlloc, "rank {}: {} bytes of pinned memory for operations on GPU {}", rank_,

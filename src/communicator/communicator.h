@@ -278,6 +278,8 @@ class Communicator {
   std::shared_ptr<DeviceCalls> device_calls_;      // used by the thread of the calls
   std::vector<uint64_t> gpu_messages_sent_;        // in place, by rank; the engine's thread's
   std::shared_ptr<GpuQueue> gpu_queue_;
+  std::mutex kernels_mutex_;
+  GpuQueue* kernels_of_ = nullptr;  // gpu_queue_ where there is an executor; with kernels_mutex_
   std::atomic<size_t> gpu_pinned_bytes_{0};
 
   std::unique_ptr<Engine> engine_;

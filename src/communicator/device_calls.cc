@@ -7,6 +7,7 @@
 
 #include "src/base/log.h"
 #include "src/device/scopes.h"
+#include "src/execute/staging.h"
 #include "src/plan/chooser.h"
 #include "src/plan/device_choice.h"
 #include "src/schedule/builder.h"
@@ -53,10 +54,13 @@ uint64_t mix(uint64_t hash, uint64_t value) {
 }
 
 // What is only moved may be at any address: as bytes.
-Result<DataType> type_of_kernel(const Operation& operation) {
+Result<DataType> type_of_kernel(const Operation& operation, int rank, int nranks) {
   const size_t element = size_of(operation.type);
-  for (const void* buffer : {operation.in, static_cast<const void*>(operation.out)}) {
-    if (reinterpret_cast<uintptr_t>(buffer) % element == 0) continue;
+  const Reach reach = reach_of(operation, rank, nranks);
+  const std::pair<const void*, size_t> used[] = {{operation.in, reach.in},
+                                                 {operation.out, reach.out}};
+  for (const auto& [buffer, bytes] : used) {
+    if (bytes == 0 || reinterpret_cast<uintptr_t>(buffer) % element == 0) continue;
     if (!is_reducing(operation.collective)) return DataType::kUint8;
     return error(
         Code::kInvalidArgument,
@@ -94,18 +98,19 @@ bool DeviceCalls::Key::operator==(const Key& other) const {
 
 size_t DeviceCalls::KeyHash::operator()(const Key& key) const { return hash_of(key.signature); }
 
-Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(Bootstrap& bootstrap,
-                                                        const cuda::Driver& driver,
-                                                        cuda::PeerMemory& memory,
-                                                        std::span<const cuda::GpuRank> ranks,
-                                                        const Knobs& knobs, int min_lanes,
-                                                        int max_lanes, bool wanted) {
+Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(
+    Bootstrap& bootstrap, const cuda::Driver& driver, cuda::PeerMemory& memory,
+    std::span<const cuda::GpuRank> ranks, const Knobs& knobs, int min_lanes, int max_lanes,
+    bool wanted, const std::function<bool()>& has_failed) {
   const auto choice = knobs.get_choice(Knob::kGpuExecutor);
-  if (choice == kNever || (choice == kAuto && !has_gpus_of_their_own(ranks)))
+  const bool with_threads = has_several_in_a_process(ranks);
+  // A call may allocate, for which the driver may wait for the kernels of other threads' ranks: who
+  // wants that must say so.
+  if (choice == kNever || (choice == kAuto && (with_threads || !has_gpus_of_their_own(ranks))))
     return std::shared_ptr<DeviceCalls>();
   std::shared_ptr<DeviceCalls> calls(new DeviceCalls(driver, memory, bootstrap.rank()));
   calls->always_ = choice == kAlways;
-  calls->with_threads_ = has_several_in_a_process(ranks);
+  calls->with_threads_ = with_threads;
   COMM_TRY(calls->forced_.parse(knobs.get_string(Knob::kAlgo)));
   const int most = std::clamp(max_lanes, 1, cuda::kMostExecuteLanes);
   const int lanes = std::clamp(kLanes, std::clamp(min_lanes, 1, most), most);
@@ -127,8 +132,12 @@ Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(Bootstrap& bootstrap,
     return std::find(able.begin(), able.end(), 0u) == able.end();
   };
   COMM_ASSIGN(bool all, agreed(calls->prepare_trial()));
-  if (all) {
-    COMM_ASSIGN(all, agreed(calls->try_out(memory).context("its trial went wrong")));
+  for (const bool by_lines : {true, false}) {
+    if (!all) break;
+    Status status = calls->try_out(memory, by_lines, has_failed);
+    // Its kernel may begin later, and then reads what it was given.
+    if (memory.is_stuck()) (void)new std::shared_ptr<DeviceCalls>(calls);
+    COMM_ASSIGN(all, agreed(std::move(status).context("its trial went wrong")));
   }
   if (!all) return std::shared_ptr<DeviceCalls>();
   log_info(Subsys::kInit,
@@ -153,23 +162,32 @@ bool DeviceCalls::goes_so(const Operation& operation) const {
 
 Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::find(const Operation& operation) {
   if (!goes_so(operation)) return std::shared_ptr<const Program>();
+  COMM_TRY(type_of_kernel(operation, rank_, areas_->shape().nranks).status());
   Key key{signature_of(operation, 0), operation.tables};
   ++calls_;
   if (const auto known = programs_.find(key); known != programs_.end()) {
     known->second.used = calls_;
     return known->second.program;
   }
-  if (programs_.size() >= kMostKnown) forget_oldest();
+  if (programs_.size() >= kMostKnown) (void)forget_oldest(false);
   COMM_ASSIGN(auto made, make(operation));
   programs_.emplace(std::move(key), Known{made, calls_});
   return made;
 }
 
-void DeviceCalls::forget_oldest() {
-  const auto oldest =
-      std::min_element(programs_.begin(), programs_.end(),
-                       [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
-  if (oldest != programs_.end()) programs_.erase(oldest);
+bool DeviceCalls::forget_oldest(bool for_its_piece) {
+  const auto may_go = [&](const Known& known) {
+    return !for_its_piece ||
+           (known.program && known.program->piece_ && known.program.use_count() == 1);
+  };
+  auto oldest = programs_.end();
+  for (auto each = programs_.begin(); each != programs_.end(); ++each)
+    if (may_go(each->second) &&
+        (oldest == programs_.end() || each->second.used < oldest->second.used))
+      oldest = each;
+  if (oldest == programs_.end()) return false;
+  programs_.erase(oldest);
+  return true;
 }
 
 const DeviceNeeds& DeviceCalls::needs_of(const Algorithm& algorithm,
@@ -219,7 +237,7 @@ Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::finish(DevicePr
   made->operand_count_ = program.operands.size();
   const size_t bytes = program_bytes(program.steps.size(), program.operands.size());
   if (bytes <= memory_->piece_bytes()) {
-    while (!(made->piece_ = memory_->take()) && !programs_.empty()) forget_oldest();
+    while (!(made->piece_ = memory_->take()) && forget_oldest(true)) continue;
   }
   if (!made->piece_) {
     const cuda::OutsideCapture outside(driver_);
@@ -241,7 +259,7 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, u
                            cuda::CUstream stream) const {
   const DeviceProgram& what = program.program_;
   cuda::ExecuteArguments arguments;
-  COMM_ASSIGN(arguments.type, type_of_kernel(operation));
+  COMM_ASSIGN(arguments.type, type_of_kernel(operation, rank_, areas_->shape().nranks));
   arguments.op = operation.op;
   arguments.by_lines = what.by_lines;
   arguments.asks_first = repeats;

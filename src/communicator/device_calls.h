@@ -7,6 +7,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <span>
@@ -50,16 +51,16 @@ class DeviceCalls {
 
   // Collective. `memory` is what `ranks` have agreed on. Null where COMM_GPU_EXECUTOR, the GPUs of
   // the ranks or the memory do not allow it, some rank does not want it, or a trial of it went
-  // wrong (which the log warns of), at all ranks alike. Errors: those of the bootstrap.
-  static Result<std::shared_ptr<DeviceCalls>> agree(Bootstrap& bootstrap,
-                                                    const cuda::Driver& driver,
-                                                    cuda::PeerMemory& memory,
-                                                    std::span<const cuda::GpuRank> ranks,
-                                                    const Knobs& knobs, int min_lanes,
-                                                    int max_lanes, bool wanted);
+  // wrong (which the log warns of), at all ranks alike. `has_failed`: the group has, so that nobody
+  // waits any more. Errors: those of the bootstrap.
+  static Result<std::shared_ptr<DeviceCalls>> agree(
+      Bootstrap& bootstrap, const cuda::Driver& driver, cuda::PeerMemory& memory,
+      std::span<const cuda::GpuRank> ranks, const Knobs& knobs, int min_lanes, int max_lanes,
+      bool wanted, const std::function<bool()>& has_failed);
 
   // The program of a call that goes this way, null if it does not: the same at all ranks. For the
-  // thread of the calls, with the context of the memory current.
+  // thread of the calls, with the context of the memory current. kInvalidArgument: a buffer to
+  // reduce is not aligned.
   Result<std::shared_ptr<const Program>> find(const Operation& operation);
 
   // Puts the kernel on the stream. It calls itself `number`. `repeats`: it is captured.
@@ -90,11 +91,13 @@ class DeviceCalls {
   Result<std::shared_ptr<const Program>> make(const Operation& operation);
   Result<std::shared_ptr<const Program>> finish(DeviceProgram&& program);
   const DeviceNeeds& needs_of(const Algorithm& algorithm, const ScheduleRequest& request);
-  void forget_oldest();
+  // False: there is none. `for_its_piece`: of those that no work holds.
+  bool forget_oldest(bool for_its_piece);
   // Of agree(): do kernels get what others send? All ranks come to try_out().
   Status prepare_trial();
-  Status try_out(cuda::PeerMemory& memory);
-  Status do_trial(cuda::PeerMemory& memory, bool by_lines, Trial* trial);
+  Status try_out(cuda::PeerMemory& memory, bool by_lines, const std::function<bool()>& has_failed);
+  Status do_trial(cuda::PeerMemory& memory, bool by_lines, const std::function<bool()>& has_failed,
+                  Trial* trial);
 
   const cuda::Driver& driver_;
   const cuda::CUcontext context_;

@@ -21,8 +21,11 @@ Status DeviceExecution::advance(Progress* progress) {
 }
 
 void DeviceExecution::awaited_peers(std::vector<int>* peers) const {
-  for (uint32_t& word : words_.awaits)
-    if (const int peer = cuda::peer_of_await_word(load(word)); peer >= 0) peers->push_back(peer);
+  for (size_t lane = 0; lane < seen_.size(); ++lane) {
+    if (asked_ && seen_[lane].changes < 2) continue;
+    const int peer = cuda::peer_of_await_word(load(words_.awaits[lane]));
+    if (peer >= 0) peers->push_back(peer);
+  }
 }
 
 bool DeviceExecution::has_looked(size_t number) {

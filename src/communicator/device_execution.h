@@ -32,7 +32,7 @@ class DeviceExecution final : public Execution {
   bool has_ended() const { return is_reached(words_.ended); }
 
   Status advance(Progress* progress) override;
-  // Those for which lanes have waited for a while.
+  // Those for which lanes have waited for a while; after has_looked(), lanes that have.
   void awaited_peers(std::vector<int>* peers) const override;
   // The kernel looks, not advance(): when a lane that waits has said so twice since.
   bool has_looked(size_t number) override;

@@ -69,15 +69,17 @@ Status DeviceCalls::prepare_trial() {
   return Status::ok();
 }
 
-Status DeviceCalls::try_out(cuda::PeerMemory& memory) {
+Status DeviceCalls::try_out(cuda::PeerMemory& memory, bool by_lines,
+                            const std::function<bool()>& has_failed) {
   const cuda::ContextScope scope(driver_, context_);
   COMM_TRY(scope.status());
   const cuda::OutsideCapture outside(driver_);
-  COMM_TRY(do_trial(memory, true, trial_.get()).context("by lines"));
-  return do_trial(memory, false, trial_.get()).context("by rings");
+  return do_trial(memory, by_lines, has_failed, trial_.get())
+      .context(by_lines ? "by lines" : "by rings");
 }
 
-Status DeviceCalls::do_trial(cuda::PeerMemory& memory, bool by_lines, Trial* trial) {
+Status DeviceCalls::do_trial(cuda::PeerMemory& memory, bool by_lines,
+                             const std::function<bool()>& has_failed, Trial* trial) {
   const cuda::AreaShape& shape = areas_->shape();
   Operation operation;
   operation.collective = Collective::kAllToAll;
@@ -107,12 +109,12 @@ Status DeviceCalls::do_trial(cuda::PeerMemory& memory, bool by_lines, Trial* tri
   const Deadline limit = Deadline::after(kLimit);
   const Deadline end = Deadline::after(kLimit + kLimitOfEnding);
   COMM_TRY(memory.finish([&] {
-    if (limit.passed()) std::atomic_ref<uint32_t>(words->abort).store(1);
+    if (limit.passed() || has_failed()) std::atomic_ref<uint32_t>(words->abort).store(1);
     return end.passed();
   }));
   if (std::atomic_ref<uint32_t>(words->abort).load() != 0)
-    return error(Code::kSystem, "kernels of the ranks have waited for each other for {} s",
-                 kLimit.count());
+    return error(Code::kSystem, "kernels of the ranks have waited for each other {}",
+                 has_failed() ? "until one failed" : fmt::format("for {} s", kLimit.count()));
   for (size_t i = 0; i < trial->words; ++i) {
     const int from = static_cast<int>(i / trial->block);
     const size_t index = static_cast<size_t>(rank_) * trial->block + i % trial->block;

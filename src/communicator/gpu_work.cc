@@ -775,10 +775,13 @@ DeviceExecution GpuWork::execution(size_t index) {
 Status GpuWork::run_execution(size_t index) {
   const Operation& operation = operations_[stages_[index].direct];
   communicator_.current_ = signature_of(operation, ++communicator_.operations_);
+  communicator_.current_.table_hash ^= kGpuKernels;
   if (Board* board = communicator_.shm_.board; board != nullptr)
     board->publish_for_later(communicator_.current_);
   DeviceExecution kernel = execution(index);
-  return communicator_.drive(kernel);
+  COMM_TRY(communicator_.drive(kernel));
+  // It also ends when it is told to give up.
+  return communicator_.failure_.failed() ? communicator_.failure_.reason() : Status::ok();
 }
 
 // From now on the late kernels do nothing. One that runs may be reading the rest.

@@ -188,24 +188,29 @@ TEST(Mismatch, OfACallFromWhichOneRankHasGoneOnNamesBothCalls) {
   });
 }
 
-// The executor's kernels are on the GPUs for which the communicator was made.
-TEST(OtherGpu, ThanTheCommunicatorsIsRefusedWhereKernelsWait) {
-  if (gpu::count() < 2) GTEST_SKIP() << "only one GPU here";
-  comm_t comms[2] = {};
-  ASSERT_EQ(commInitAll(comms, 2, nullptr), commSuccess) << commGetLastError(nullptr);
-  gpu::use(0);
-  const gpu::Stream stream = gpu::create_stream();
-  {
-    Floats data(10);
-    ASSERT_EQ(commGroupStart(), commSuccess);
-    (void)gpu::sum(data, comms[0], stream);
-    (void)gpu::sum(data, comms[1], stream);
-    EXPECT_EQ(commGroupEnd(), commInvalidUsage);
-    const std::string text = commGetLastError(comms[1]);
-    EXPECT_NE(text.find("commInitAll's list"), text.npos) << text;
-  }
-  for (const comm_t comm : comms) EXPECT_EQ(commAbort(comm), commSuccess);
-  gpu::destroy(stream);
+// Not only where the host would meet: the kernels of the executor meet nobody on the host.
+TEST(Mismatch, OfGpuMemoryWithHostMemoryIsNoticed) {
+  NEED_GPU();
+  if (!gpu::executor_is_forced()) GTEST_SKIP() << "where it is staged, GPU memory goes with host's";
+  world::run({.nranks = 2, .kind = Kind::kProcesses}, [&](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats data(1000);
+      std::vector<float> host(1000, 1);
+      data.set(1, stream);
+      if (rank.rank == 0)
+        (void)gpu::sum(data, rank.comm, stream);
+      else
+        (void)commAllReduce(host.data(), host.data(), host.size(), commFloat, commSum, rank.comm,
+                            nullptr);
+      end_after_failure(rank, data, stream);
+      const std::string text = commGetLastError(rank.comm);
+      rank.expect(text.find("GPU memory") != std::string::npos, "GPU memory is not named: " + text);
+      COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+    }
+    gpu::destroy(stream);
+  });
 }
 
 // In good order, but without the call for which the others wait.

@@ -91,13 +91,39 @@ TEST(TOPO_FILE, SaysHowFarApartGpusAre) {
   EXPECT_GT(kernels_of(1, near), 0u);
 }
 
+// Whether each of two ranks that are processes launches so many kernels of the executor for a sum.
+// `fail`: the rank whose driver fails a launch of the trial; -1: none.
+bool processes_launch(uint64_t wanted, int second_gpu, const Environment& settings, size_t count,
+                      int fail = -1, int launch = 0) {
+  const auto begin = [=](int rank) {
+    gpu::use(rank == 1 ? second_gpu : 0);
+    if (rank == fail)
+      gpu::control<void(const char*, int, int)>("cuda_double_fail")("cuLaunchKernel", launch, 719);
+  };
+  world::run(
+      {.nranks = 2, .kind = world::Kind::kProcesses, .environment = settings, .begin = begin},
+      [=](Rank& rank) {
+        const auto launches = gpu::control<uint64_t(const char*)>("cuda_double_launches");
+        const uint64_t before = launches("libcomm_execute_float32");
+        gpu::Floats data(count);
+        data.set(1, gpu::kPerThreadStream);
+        COMM_OK(rank, gpu::sum(data, rank.comm, gpu::kPerThreadStream));
+        data.take(gpu::kPerThreadStream);
+        gpu::synchronise(gpu::kPerThreadStream);
+        rank.expect(data.all(2), "a wrong sum");
+        rank.expect(launches("libcomm_execute_float32") - before == wanted, "other kernels");
+      });
+  return !testing::Test::HasFailure();
+}
+
 TEST(GPU_EXECUTOR, LetsKernelsWaitForEachOther) {
   ASSERT_TRUE(gpu::is_double());
   const char* const kernel = "libcomm_execute_float32";
   for (const Environment& automatic : {Environment{}, Environment{{"COMM_GPU_EXECUTOR", "AUTO"}}}) {
-    EXPECT_EQ(kernels_of(1, automatic, kernel, 1000), 2u) << "small, on GPUs of their own";
-    EXPECT_EQ(kernels_of(1, automatic, kernel, 100000), 0u) << "large";
-    EXPECT_EQ(kernels_of(0, automatic, kernel, 1000), 0u) << "on the same GPU";
+    EXPECT_TRUE(processes_launch(1, 1, automatic, 1000)) << "small, on GPUs of their own";
+    EXPECT_TRUE(processes_launch(0, 1, automatic, 100000)) << "large";
+    EXPECT_TRUE(processes_launch(0, 0, automatic, 1000)) << "on the same GPU";
+    EXPECT_EQ(kernels_of(1, automatic, kernel, 1000), 0u) << "ranks that are threads";
   }
   EXPECT_EQ(kernels_of(0, {{"COMM_GPU_EXECUTOR", "ALWAYS"}}, kernel, 100000), 2u);
   EXPECT_EQ(kernels_of(1, {{"COMM_GPU_EXECUTOR", "NEVER"}}, kernel, 1000), 0u);
@@ -106,13 +132,10 @@ TEST(GPU_EXECUTOR, LetsKernelsWaitForEachOther) {
 // A driver that does not run the kernels of the trial: the ranks go another way together.
 TEST(GPU_EXECUTOR, IsTriedWhenACommunicatorIsMade) {
   ASSERT_TRUE(gpu::is_double());
-  const auto fail = gpu::control<void(const char*, int, int)>("cuda_double_fail");
-  // One launch of each rank is PeerMemory's proof, two are the trial.
-  for (const int which : {3, 5}) {
-    fail("cuLaunchKernel", which, 719);
-    EXPECT_EQ(kernels_of(1, {}, "libcomm_execute_float32", 1000), 0u) << which;
-    fail("cuLaunchKernel", 0, 0);
-  }
+  // The first launch of a rank is PeerMemory's proof, two are the trial.
+  for (const int launch : {2, 3})
+    for (const int rank : {0, 1})
+      EXPECT_TRUE(processes_launch(0, 1, {}, 1000, rank, launch)) << launch << " of rank " << rank;
 }
 
 }  // namespace

@@ -59,16 +59,6 @@ TEST(TopologyFile, ThatOnlyNcclsVariableNamesMayBeMissing) {
   EXPECT_GT(topology->cores(), 0);
 }
 
-TEST(TopologyFile, OfNcclsIsSmall) {
-  const test::TempFolder folder;
-  test::write_file(folder / "long.xml",
-                   "<system version=\"1\">" + std::string(kMostNcclBytes, ' ') + "</system>");
-  const std::string path = folder / "long.xml";
-  const auto topology = Topology::detect({path, "COMM_TOPO_FILE=" + path});
-  ASSERT_FALSE(topology);
-  EXPECT_THAT(topology.status().message(), HasSubstr("it has more than 1 MiB"));
-}
-
 TEST(TopologyFile, IsToldApartByItsOutermostElement) {
   EXPECT_EQ(root_element("<system version=\"1\">"), "system");
   EXPECT_EQ(root_element("\xef\xbb\xbf \n<?xml version='1.0'?>\n<!-- <a> --><topology>"),

@@ -78,6 +78,8 @@ class PeerMemory {
   Status copy(void* to, const void* from, size_t bytes);
   Status clear(void* to, size_t bytes);
   CUstream stream() const { return stream_; }
+  // finish() was given up.
+  bool is_stuck() const { return stuck_; }
   // Waits until the GPU has done them, or `gives_up`. kUnhandledCuda: it has failed. kSystem: given
   // up; then the library does not touch the memory any more, but the GPU still may.
   Status finish(const std::function<bool()>& gives_up);
