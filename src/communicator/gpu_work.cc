@@ -713,15 +713,18 @@ Status GpuWork::run_meeting(const Stage& stage, std::byte* slot) {
   COMM_TRY(meeting.meet(operation, card, arguments_, &together_, &anew_));
   // Others may have heard of a failure by now, and given their memory up.
   if (communicator_.failure_.failed()) return communicator_.failure_.reason();
-  const bool later = together_ || anew_;
-  if (later || paths_[stage.direct] == StagingPlace::Path::kOwnStages) return Status::ok();
+  // Stages of its own follow, of which none waits for the others' copies.
+  const bool own = paths_[stage.direct] == StagingPlace::Path::kOwnStages;
+  if (own && anew_) return meeting.leave();
+  if (own || together_ || anew_) return Status::ok();
   return run_staged(operation, slot);
 }
 
 Status GpuWork::run_leaving(const Stage& stage, std::byte* slot) {
   disarm();
   PeerMemory& memory = *communicator_.peer_memory_;
-  if (together_) COMM_TRY(GpuMeeting(communicator_, memory).leave());
+  // Copies that rest on a wrong guess read others' memory too.
+  if (together_ || anew_) COMM_TRY(GpuMeeting(communicator_, memory).leave());
   if (!anew_) return Status::ok();
   // All that kernels and copies have written is overwritten.
   const ContextScope scope(queue_->driver_, memory.context());
