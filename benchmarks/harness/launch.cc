@@ -248,10 +248,11 @@ int available_cores() {
 }
 
 bool launched() {
+  // What torchrun's lack is commInitFromLauncher's to say.
   // An sbatch script also has SLURM_PROCID; only srun's tasks belong to a step on nodes.
   return all_set({"COMM_RANK", "COMM_NRANKS"}) || all_set({"PMIX_RANK", "PMIX_NAMESPACE"}) ||
-         all_set({"PMI_RANK", "PMI_SIZE"}) ||
-         all_set({"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"}) ||
+         all_set({"PMI_RANK", "PMI_SIZE"}) || all_set({"RANK", "WORLD_SIZE"}) ||
+         all_set({"RANK", "MASTER_ADDR"}) ||
          all_set({"SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NODELIST"});
 }
 

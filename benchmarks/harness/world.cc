@@ -5,13 +5,15 @@
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <string>
 #include <utility>
 
 namespace bench {
 
 void require(commResult_t result, const char* call, int rank, comm_t comm) {
   if (result == commSuccess) return;
-  std::fprintf(stderr, "%s: rank %d: %s: %s: %s\n", program_invocation_short_name, rank, call,
+  const std::string who = rank < 0 ? "" : "rank " + std::to_string(rank) + ": ";
+  std::fprintf(stderr, "%s: %s%s: %s: %s\n", program_invocation_short_name, who.c_str(), call,
                commGetErrorString(result), commGetLastError(comm));
   std::fflush(nullptr);
   _exit(1);  // other threads may hold anything: no destructors
@@ -43,10 +45,10 @@ int run_world(const char* program, std::optional<int> procs, int default_procs,
               const std::function<int(World& world)>& body) {
   if (!procs && launched()) {
     comm_t comm = nullptr;
-    require(commInitFromLauncher(&comm), "commInitFromLauncher", 0, nullptr);
+    require(commInitFromLauncher(&comm), "commInitFromLauncher", kRankUnknown, nullptr);
     int rank = 0;
     int nranks = 0;
-    require(commUserRank(comm, &rank), "commUserRank", 0, comm);
+    require(commUserRank(comm, &rank), "commUserRank", kRankUnknown, comm);
     require(commCount(comm, &nranks), "commCount", rank, comm);
     World world(program, rank, nranks, nullptr, comm);
     const int status = body(world);

@@ -12,6 +12,9 @@
 
 namespace bench {
 
+// Before a launcher has told the process its rank.
+inline constexpr int kRankUnknown = -1;
+
 // Ends this process with a line that names the rank, the call and the library's reason. With local
 // processes the parent then ends the others. Any thread.
 void require(commResult_t result, const char* call, int rank, comm_t comm);

@@ -131,6 +131,30 @@ LauncherAnswer ask_comm_variables(const Knobs& knobs) {
   return std::optional<LauncherInfo>(std::move(info));
 }
 
+namespace {
+
+// Of torchrun's variables only some: most likely a job started by hand, whose ranks would each go
+// on alone. One of them by itself is many a program's own.
+Status check_incomplete() {
+  const auto rank = environment("RANK"), size = environment("WORLD_SIZE");
+  const auto host = environment("MASTER_ADDR"), port = environment("MASTER_PORT");
+  if (rank.has_value() == size.has_value()) return Status::ok();
+  const char* name = rank.has_value() ? "RANK" : "WORLD_SIZE";
+  const char* missing = rank.has_value() ? "WORLD_SIZE" : "RANK";
+  const std::string& value = rank.has_value() ? *rank : *size;
+  if (host.has_value() || port.has_value())
+    return error(Code::kInvalidArgument, "{}={} and {} are set without {}: torchrun sets it", name,
+                 value, host.has_value() ? "MASTER_ADDR" : "MASTER_PORT", missing);
+  if (value != (rank.has_value() ? "0" : "1"))
+    log_warn(
+        "{}={} is set without {}, so this process is a group of its own: set {}, MASTER_ADDR "
+        "and MASTER_PORT too, as torchrun does",
+        name, value, missing, missing);
+  return Status::ok();
+}
+
+}  // namespace
+
 Result<LauncherInfo> join_launcher(const Knobs& knobs) {
   using Ask = LauncherAnswer (*)(const Knobs&);
   std::vector<Ask> order = {ask_comm_variables, ask_pmix, ask_pmi1, ask_torchrun, ask_slurm};
@@ -144,6 +168,7 @@ Result<LauncherInfo> join_launcher(const Knobs& knobs) {
     log_info(Subsys::kInit, "launcher {}: rank {} of {}", info->launcher, info->rank, info->nranks);
     return *std::move(info);
   }
+  COMM_TRY(check_incomplete());
   LauncherInfo alone;
   alone.launcher = "none";
   COMM_ASSIGN(alone.rendezvous, solo_rendezvous());

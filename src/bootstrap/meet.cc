@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <optional>
 
 #include "src/base/log.h"
@@ -20,6 +21,8 @@ constexpr double kBindPatience = 5;
 // A served id whose port refuses for so long is served by nobody: its server was there before the
 // id.
 constexpr double kRefusedFor = 5;
+// For somebody who listens where this rank 0 was to, and may be another one.
+constexpr double kRivalPatience = 1;
 
 uint32_t to_u32(int value) { return static_cast<uint32_t>(value); }
 
@@ -30,9 +33,25 @@ void pause(double seconds, const WaitLimits& limits) {
   (void)wait_ready(nothing, limits, Deadline::after(Seconds(seconds)));
 }
 
+// Another process was given rank 0 too, and serves this very group at `endpoint`: why the group
+// fails then, for all its ranks are told. Ok where nobody is there who knows the key and waits for
+// ranks.
+Status ask_rival(const Endpoint& endpoint, const Key& key, ReportWire wire,
+                 const WaitLimits& limits) {
+  const Call call{key, static_cast<uint16_t>(Use::kRoot), 0, 0, 0};
+  DialRound round = dial_once(endpoint, call, limits, kRivalPatience);
+  if (!round.fd) return Status::ok();
+  wire.stage = kRivalStage;
+  const WaitLimits soon{Deadline::after(Seconds(kRivalPatience)), limits.cancel, limits.alarm};
+  const auto answer = report_to_root(std::move(round.fd), wire, soon, nullptr);
+  return answer.status().code() == Code::kInvalidUsage && !limits.cancelled() ? answer.status()
+                                                                              : Status::ok();
+}
+
 // Listens at the first of the endpoint's ports that can be had, on all its addresses with that
-// port.
-Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits) {
+// port. `ask`: what to make of somebody who listens there already.
+Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
+                            const std::function<Status(const SocketAddress&)>& ask) {
   const Deadline patience = Deadline::after(Seconds(kBindPatience));
   for (;;) {
     Status last;
@@ -48,6 +67,7 @@ Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits) 
         if (!fd && refused == EADDRNOTAVAIL) fd = listen_on(address.wildcard(), &bound, &refused);
         if (!fd) {
           last = fd.status();
+          if (refused == EADDRINUSE) COMM_TRY(ask(address));
           continue;
         }
         listeners.fds.push_back(*std::move(fd));
@@ -89,9 +109,9 @@ Endpoint own_view(const Endpoint& bound) {
   return endpoint;
 }
 
-// Reports to the root that `meeting` leads to.
+// Reports to the root that `meeting` leads to. `outdated`: as for report_to_root().
 Result<Answer> report(const Meeting& meeting, int rank, const ReportWire& wire,
-                      const WaitLimits& limits) {
+                      const WaitLimits& limits, const std::function<bool()>& outdated = nullptr) {
   const Call call{meeting.key, static_cast<uint16_t>(Use::kRoot), to_u32(rank), 0, 0};
   const bool served = meeting.kind == Meeting::Kind::kServed;
   DialPolicy policy;
@@ -119,7 +139,7 @@ Result<Answer> report(const Meeting& meeting, int rank, const ReportWire& wire,
                  "COMM_SOCKET_FAMILY, firewall)?",
                  reason);
   }
-  auto answer = report_to_root(*std::move(fd), wire, limits, nullptr);
+  auto answer = report_to_root(*std::move(fd), wire, limits, outdated);
   if (!answer && limits.cancelled()) return cancelled();
   return answer;
 }
@@ -175,6 +195,18 @@ Status write_id_file(const std::string& path, const UniqueIdBytes& id) {
   return system_error(err, fmt::format("COMM_ID=file://{}: rank 0 cannot write the file", path));
 }
 
+// ask_rival() of whoever the file leads to, unless that is `own`.
+Status ask_rival_in_file(const std::string& path, const UniqueIdBytes* own, const ReportWire& wire,
+                         const Knobs& knobs, const WaitLimits& limits) {
+  std::string why;
+  const std::optional<UniqueIdBytes> id = read_id_file(path, &why);
+  if (!id.has_value() || (own != nullptr && *id == *own)) return Status::ok();
+  const auto served = decode(*id);
+  if (!served || served->kind != Meeting::Kind::kServed) return Status::ok();
+  COMM_ASSIGN(const Key key, key_with_secret(served->key, knobs));
+  return ask_rival(served->endpoint, key, wire, limits);
+}
+
 // `key` receives what the ranks prove to each other.
 Result<Answer> report_by_file(const std::string& path, int rank, const ReportWire& wire,
                               const Knobs& knobs, const WaitLimits& limits, Key* key) {
@@ -189,8 +221,15 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
     served.key = *key;
     COMM_TRY(
         serve_root(std::move(listeners), served.key, knobs.get_seconds(Knob::kBootstrapTimeout)));
+    COMM_TRY(ask_rival_in_file(path, nullptr, wire, knobs, limits));
     COMM_TRY(write_id_file(path, id));
-    auto answer = report(served, rank, wire, limits);
+    Status rival;  // that has written the file since
+    const auto replaced = [&] {
+      rival = ask_rival_in_file(path, &id, wire, knobs, limits);
+      return !rival;
+    };
+    auto answer = report(served, rank, wire, limits, replaced);
+    if (!rival) return rival;
     std::string why;
     if (read_id_file(path, &why) == id) (void)::unlink(path.c_str());
     return answer;
@@ -242,7 +281,10 @@ Result<Answer> report_member(const Meeting& meeting, int rank, const ReportWire&
   *key = meeting.key;
   if (meeting.kind == Meeting::Kind::kServed || rank != 0)
     return report(meeting, rank, wire, limits);
-  COMM_ASSIGN(Listeners listeners, listen_at(meeting.endpoint, limits));
+  const auto ask = [&](const SocketAddress& address) {
+    return ask_rival({address}, meeting.key, wire, limits);
+  };
+  COMM_ASSIGN(Listeners listeners, listen_at(meeting.endpoint, limits, ask));
   Meeting here = meeting;
   here.endpoint = own_view(listeners.endpoint);
   COMM_TRY(

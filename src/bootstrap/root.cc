@@ -188,6 +188,15 @@ class Root {
 
   void take_report(Visitor& visitor) {
     const ReportWire& report = visitor.report;
+    if (report.stage == kRivalStage && (failure_.has_value() || stages_[0].answered)) {
+      forget(visitor);
+      return;
+    }
+    if (report.stage == kRivalStage) {
+      const auto own = stages_[0].fds.find(visitor.rank);
+      if (own != stages_[0].fds.end()) refuse_second(visitor, own->second);
+      return;  // else it waits for rank 0
+    }
     Endpoint endpoint;
     if (report.nranks == 0 || report.nranks > kMaxRanks || visitor.rank >= report.nranks ||
         report.nparts == 0 || report.nparts > report.nranks || report.part >= report.nparts ||
@@ -228,18 +237,31 @@ class Root {
     Stage& stage = stages_[report.stage];
     const auto [at, fresh] = stage.fds.emplace(visitor.rank, visitor.fd.get());
     if (!fresh) {
-      const auto other = visitors_.find(at->second);
-      refuse(
-          visitor,
-          error(
-              Code::kInvalidUsage,
-              "rank {} of {} was taken twice, from {} and from {}: give every process its own rank",
-              visitor.rank, report.nranks,
-              other == visitors_.end() ? "elsewhere" : other->second.from.to_string(),
-              visitor.from.to_string()));
+      refuse_second(visitor, at->second);
       return;
     }
+    if (visitor.rank == 0) {
+      const auto rival = std::find_if(visitors_.begin(), visitors_.end(), [](const auto& entry) {
+        return entry.second.reported() && entry.second.report.stage == kRivalStage;
+      });
+      if (rival != visitors_.end()) {
+        refuse_second(rival->second, at->second);
+        return;
+      }
+    }
     if (stage.fds.size() == expected(report.stage)) answer(report.stage);
+  }
+
+  void refuse_second(Visitor& visitor, int first) {
+    ++most_ranks_;  // to be told
+    const auto other = visitors_.find(first);
+    refuse(visitor,
+           error(Code::kInvalidUsage,
+                 "rank {} of {} was taken twice, from {} and from {}: give every process its own "
+                 "rank",
+                 visitor.rank, first_->nranks,
+                 other == visitors_.end() ? "elsewhere" : other->second.from.to_string(),
+                 visitor.from.to_string()));
   }
 
   uint32_t expected(uint32_t stage) const {

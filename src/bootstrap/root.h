@@ -28,12 +28,16 @@ namespace libcomm {
 constexpr uint32_t kMaxRanks = 1u << 20;
 constexpr uint32_t kNoRank = ~0u;
 
+// A process that was given rank 0 too, and found another root where it was to serve: where that
+// one's rank 0 has reported or does, all are told. A root that waits for nobody hangs up.
+constexpr uint32_t kRivalStage = 2;
+
 // What a rank tells the root. Its rank is in the handshake's Hello.
 struct ReportWire {
   uint32_t nranks;
   uint32_t part;  // which id's root this is
   uint32_t nparts;
-  uint32_t stage;  // 0: as a member of its part; 1: as its part's leader
+  uint32_t stage;  // 0: as a member of its part; 1: as its part's leader; or kRivalStage
   EndpointWire endpoint;
 };
 static_assert(sizeof(ReportWire) == 100);

@@ -165,7 +165,8 @@ TEST_F(Launched, IsTrueUnderEachLauncherAndOnlyWithItsWholeSet) {
       {"COMM_RANK", "COMM_NRANKS"},
       {"PMIX_RANK", "PMIX_NAMESPACE"},
       {"PMI_RANK", "PMI_SIZE"},
-      {"RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"},
+      {"RANK", "WORLD_SIZE"},
+      {"MASTER_PORT", "MASTER_ADDR", "RANK"},
       {"SLURM_PROCID", "SLURM_NTASKS", "SLURM_STEP_NODELIST"}};
   for (const auto& names : launchers) {
     for (const char* name : names) {

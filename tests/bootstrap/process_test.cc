@@ -14,6 +14,7 @@
 #include <map>
 
 #include "src/bootstrap/launcher.h"
+#include "src/bootstrap/socket.h"
 #include "tests/bootstrap/support.h"
 
 extern char** environ;
@@ -222,6 +223,45 @@ TEST(Launcher, OwnVariablesLeadToAGroup) {
   });
 }
 
+// Two processes with rank 0 each serve the rendezvous that the other ranks would come to.
+void expect_rivals(const std::map<std::string, std::string>& variables) {
+  std::vector<RankProcess> ranks;
+  for (int i = 0; i < 2; ++i) ranks.emplace_back("launched", variables);
+  for (RankProcess& process : ranks) {
+    const std::string said = process.line();
+    EXPECT_NE(said.find("rank 0 of 2 was taken twice"), std::string::npos) << said;
+    process.wait();
+  }
+}
+
+TEST(Rivals, HearOfEachOtherUnderTorchrun) {
+  expect_rivals({{"RANK", "0"},
+                 {"WORLD_SIZE", "2"},
+                 {"MASTER_ADDR", "localhost"},
+                 {"MASTER_PORT", "29511"},
+                 {"TORCHELASTIC_RUN_ID", std::to_string(::getpid())}});
+}
+
+TEST(Rivals, HearOfEachOtherAtAnAddress) {
+  // A port of this host that was free a moment ago.
+  SocketAddress bound;
+  sockaddr_in local{};
+  local.sin_family = AF_INET;
+  local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  const auto address = SocketAddress::from(reinterpret_cast<const sockaddr*>(&local));
+  ASSERT_TRUE(listen_on(address, &bound).is_ok());
+  expect_rivals({{"COMM_RANK", "0"},
+                 {"COMM_NRANKS", "2"},
+                 {"COMM_ID", fmt::format("127.0.0.1:{}", bound.port())}});
+}
+
+TEST(Rivals, HearOfEachOtherByAFile) {
+  const std::string path = fmt::format("/tmp/libcomm-rivals-{}", ::getpid());
+  expect_rivals({{"COMM_RANK", "0"}, {"COMM_NRANKS", "2"}, {"COMM_ID", "file://" + path}});
+  EXPECT_NE(::access(path.c_str(), F_OK), 0) << path << " was left";
+  ::unlink(path.c_str());
+}
+
 // What join_launcher() says with these variables set.
 std::string complaint(const std::map<std::string, std::string>& variables) {
   RankProcess process("launched", variables);
@@ -240,6 +280,9 @@ TEST(Launcher, NamesVariablesThatContradictOrAreGarbage) {
   expect({{"RANK", "3"}, {"WORLD_SIZE", "3"}}, "RANK=3 contradicts WORLD_SIZE=3");
   expect({{"RANK", "x"}, {"WORLD_SIZE", "3"}}, "RANK=x is not a number");
   expect({{"RANK", "1"}, {"WORLD_SIZE", "3"}}, "without MASTER_ADDR");
+  expect({{"RANK", "1"}, {"MASTER_ADDR", "x"}},
+         "RANK=1 and MASTER_ADDR are set without WORLD_SIZE");
+  expect({{"WORLD_SIZE", "2"}, {"MASTER_PORT", "1"}}, "are set without RANK");
   expect({{"COMM_RANK", "2"}, {"COMM_NRANKS", "2"}}, "COMM_RANK=2 contradicts COMM_NRANKS=2");
   expect({{"COMM_RANK", "0"}}, "without COMM_NRANKS");
   expect({{"COMM_RANK", "0"}, {"COMM_NRANKS", "2"}}, "without COMM_ID");
