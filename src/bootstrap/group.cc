@@ -32,6 +32,8 @@ constexpr int kLooksPerCall = 10;
 constexpr int kRefusals = 4;
 // Patience with each of its addresses.
 constexpr double kCallPatience = 0.5;
+// In a text of a group that is made from another one: its numbers are those of the other one.
+constexpr std::string_view kByOldNumber = " (by its number in the group before)";
 // No rank: only the group's failure ends a wait for news of it.
 constexpr int kNobody = -1;
 
@@ -137,8 +139,7 @@ class Group final : public Bootstrap {
         },
         [&](int child) {
           return monitor_->take(child, static_cast<uint16_t>(Use::kTree), 0, alarmed);
-        },
-        [](const Status& why) { return why; }));
+        }));
     return assemble(alarmed);
   }
 
@@ -153,11 +154,20 @@ class Group final : public Bootstrap {
     for (int child : {2 * rank_ + 1, 2 * rank_ + 2})
       if (child < nranks_) children.push_back(child);
     const int parent = rank_ > 0 ? (rank_ - 1) / 2 : -1;
+    // All that fails here is told in this group's numbers: derive() tells its caller in the
+    // other's.
+    const auto renumbered = [&](Result<UniqueFd> fd) -> Result<UniqueFd> {
+      if (fd) return fd;
+      return in_numbers_of(members, fd.status());
+    };
     COMM_TRY(grow_tree(
         parent, children,
-        [&] { return through.dial_peer(members[to_size(parent)], purpose, index, alarmed); },
-        [&](int child) { return await_member(through, members[to_size(child)], index, alarmed); },
-        [&](const Status& why) { return in_numbers_of(members, why); }));
+        [&] {
+          return renumbered(through.dial_peer(members[to_size(parent)], purpose, index, alarmed));
+        },
+        [&](int child) {
+          return renumbered(await_member(through, members[to_size(child)], index, alarmed));
+        }));
     return assemble(alarmed);
   }
 
@@ -279,8 +289,23 @@ class Group final : public Bootstrap {
   // As members of a group that derives from this one are told: with their number there as the peer.
   static Status in_numbers_of(std::span<const int> members, const Status& why) {
     const auto at = std::find(members.begin(), members.end(), why.peer());
-    return Status(why.code(), fmt::format("{} (by its number in the group before)", why.message()))
-        .with_peer(at == members.end() ? -1 : static_cast<int>(at - members.begin()));
+    if (at == members.end()) return Status(why.code(), why.message());
+    return Status(why.code(), fmt::format("{}{}", why.message(), kByOldNumber))
+        .with_peer(static_cast<int>(at - members.begin()));
+  }
+
+  // The way back: who asked for the new group knows its members by their numbers in this one.
+  static Status in_old_numbers(std::span<const int> members, const Status& seen) {
+    const auto old = [&](int rank) {
+      return rank >= 0 && to_size(rank) < members.size() ? members[to_size(rank)] : -1;
+    };
+    const int peer = old(seen.peer());
+    std::string text = seen.message();
+    if (const size_t at = text.find(kByOldNumber); at != std::string::npos)
+      text.erase(at, kByOldNumber.size());
+    else if (peer >= 0 && peer != seen.peer())
+      text += fmt::format(" (by its number in the new group: it is rank {} here)", peer);
+    return Status(seen.code(), text).at_rank(old(seen.rank())).with_peer(peer).in_op(seen.op());
   }
 
   // A member that dies or aborts ends the making of a group. That others do is nothing to it: the
@@ -296,7 +321,7 @@ class Group final : public Bootstrap {
     if (seen.code() == Code::kRemote)
       monitor_->await_news_of(kNobody, Deadline::after(Seconds(kNewsGrace)));
     Status lost = lost_member(members);
-    return lost ? seen : lost;
+    return lost ? in_old_numbers(members, seen) : lost;
   }
 
   // The connection that rank `peer` of `through` opens to this group's rank. Where `through` has
@@ -321,11 +346,11 @@ class Group final : public Bootstrap {
   }
 
   // Connects this rank's tree: `to_parent` opens a connection (for the tree's root `parent` is
-  // negative), `from_child` waits for one. Where a neighbour is gone the other ones are told so, in
-  // the words and numbers of `for_others`: they may hear of it from nobody else.
-  template <typename ToParent, typename FromChild, typename ForOthers>
+  // negative), `from_child` waits for one. Where a neighbour is gone the other ones are told so:
+  // they may hear of it from nobody else.
+  template <typename ToParent, typename FromChild>
   Status grow_tree(int parent, const std::vector<int>& children, const ToParent& to_parent,
-                   const FromChild& from_child, const ForOthers& for_others) {
+                   const FromChild& from_child) {
     Status failure;
     const auto keep = [&](int neighbour, Result<UniqueFd> fd) {
       TreeEdge edge;
@@ -345,7 +370,7 @@ class Group final : public Bootstrap {
     tree_ = Tree(rank_, nranks_, std::move(up), std::move(down));
     if (failure) return failure;
     failure = cause_of(std::move(failure));
-    if (failure.code() != Code::kInvalidUsage) tree_.give_up(for_others(failure));
+    if (failure.code() != Code::kInvalidUsage) tree_.give_up(failure);
     return failure;
   }
 
@@ -411,6 +436,7 @@ class Group final : public Bootstrap {
   Status with_place(Status status) const {
     const int peer = status.peer();
     if (peer < 0 || to_size(peer) >= peers_.size()) return status;
+    if (status.message().find(kByOldNumber) != std::string::npos) return status;
     return Status(status.code(),
                   fmt::format("{} (rank {}: {})", status.message(), peer, where(peer)))
         .at_rank(status.rank())

@@ -475,8 +475,10 @@ Result<Answer> report_to_root(UniqueFd fd, const ReportWire& report, const WaitL
                               const std::function<bool()>& outdated) {
   // The root names who is missing when its own time, the same knob's, is over: let it speak first.
   const WaitLimits limits{own.deadline.later_by(Seconds(1)), own.cancel, own.alarm};
-  const Status gone = error(
-      Code::kRemote, "the process that serves the unique id went away before all ranks had come");
+  const Status gone = error(Code::kRemote,
+                            "the process that serves the unique id, at {}, went away before all "
+                            "ranks had come; its own output tells why",
+                            remote_address(fd.get()).to_string());
   if (!write_whole(fd.get(), &report, sizeof report)) return gone;
   std::string buffer;
   AnswerWire wire{};

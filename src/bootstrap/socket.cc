@@ -71,6 +71,13 @@ UniqueFd accept_one(int listener, SocketAddress* from, int* problem) {
   return UniqueFd(fd);
 }
 
+SocketAddress remote_address(int fd) {
+  sockaddr_storage storage;
+  socklen_t length = sizeof storage;
+  if (::getpeername(fd, reinterpret_cast<sockaddr*>(&storage), &length) != 0) return {};
+  return SocketAddress::from(reinterpret_cast<sockaddr*>(&storage));
+}
+
 Result<UniqueFd> start_connect(const SocketAddress& address, int* problem) {
   UniqueFd fd(::socket(address.family(), SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (!fd) {

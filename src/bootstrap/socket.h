@@ -28,6 +28,9 @@ struct Listeners {
 // accepting failed for lack of descriptors or memory, else 0.
 UniqueFd accept_one(int listener, SocketAddress* from, int* problem);
 
+// Who is at the other end of a connection; an invalid value when that is not known.
+SocketAddress remote_address(int fd);
+
 // Starts connecting. The connection is complete when the socket becomes writable and
 // finish_connect() says 0. `problem` receives errno when it failed at once, and is given.
 Result<UniqueFd> start_connect(const SocketAddress& address, int* problem = nullptr);

@@ -11,6 +11,8 @@
 
 #include <csignal>
 #include <cstdio>
+#include <fstream>
+#include <iterator>
 #include <map>
 
 #include "src/bootstrap/launcher.h"
@@ -260,6 +262,34 @@ TEST(Rivals, HearOfEachOtherByAFile) {
   expect_rivals({{"COMM_RANK", "0"}, {"COMM_NRANKS", "2"}, {"COMM_ID", "file://" + path}});
   EXPECT_NE(::access(path.c_str(), F_OK), 0) << path << " was left";
   ::unlink(path.c_str());
+}
+
+TEST(KilledServer, IsNamedByItsAddress) {
+  const std::string path = fmt::format("/tmp/libcomm-server-{}", ::getpid());
+  const auto variables = [&](const char* rank) {
+    return std::map<std::string, std::string>{{"COMM_RANK", rank},
+                                              {"COMM_NRANKS", "3"},
+                                              {"COMM_ID", "file://" + path},
+                                              {"COMM_DEBUG", "INFO"},
+                                              {"COMM_DEBUG_SUBSYS", "BOOTSTRAP"},
+                                              {"COMM_DEBUG_FILE", path + ".log"}};
+  };
+  const auto log = [&] {
+    std::ifstream file(path + ".log");
+    return std::string(std::istreambuf_iterator<char>(file), {});
+  };
+  RankProcess server("launched", variables("0"));
+  RankProcess rank("launched", variables("1"));
+  for (int i = 0; i < 60'000 && log().find("rank 1 of 3 reported") == std::string::npos; ++i)
+    ::usleep(1000);
+  server.kill();
+  const std::string said = rank.line();
+  EXPECT_NE(said.find("the process that serves the unique id, at "), std::string::npos) << said;
+  EXPECT_NE(said.find("went away before all ranks had come"), std::string::npos) << said;
+  EXPECT_EQ(said.find("no address"), std::string::npos) << said;
+  rank.wait();
+  ::unlink(path.c_str());
+  ::unlink((path + ".log").c_str());
 }
 
 // What join_launcher() says with these variables set.

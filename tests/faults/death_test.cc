@@ -313,6 +313,45 @@ TEST(DeadRank, BesideTheOneThatIsLeftOutIsNamedByShrink) {
   }
 }
 
+// The second death, wherever in the making of the new communicator: its ranks number the victim 1,
+// and the caller knows it as 2.
+TEST(DeadRank, AfterAnotherOneIsNamedToRanksThatShrink) {
+  for (int round = 0; round < 4; ++round) {
+    World world = {.nranks = 4, .kind = Kind::kProcesses, .connected = false};
+    world.victims = {0, 2};
+    Scene& scene = Scene::make();
+    world::run(world, [&](Rank& rank) {
+      const Holdings before = Holdings::now();
+      join(rank, scene);
+      rank.meet();
+      if (rank.rank == 0) die();
+      std::vector<float> data(100, 1.0F);
+      rank.expect_error(sum(rank, data), commRemoteError, {"rank 0"},
+                        "an all-reduce with a dead rank", rank.comm);
+      std::thread killer;
+      if (rank.rank == 2)
+        killer = std::thread([round] {
+          std::this_thread::sleep_for(std::chrono::milliseconds(20) +
+                                      round * std::chrono::microseconds(1300));
+          die();
+        });
+      for (;;) {
+        int excluded = 0;
+        comm_t rest = nullptr;
+        const commResult_t result =
+            commShrink(rank.comm, &excluded, 1, &rest, nullptr, COMM_SHRINK_ABORT);
+        if (result == commSuccess) {
+          COMM_OK(rank, commDestroy(rest));
+          continue;
+        }
+        if (rank.rank == 2) killer.join();
+        rank.expect_error(result, commRemoteError, {"rank 2"}, "commShrink", rank.comm);
+        return end_clean(rank, before);
+      }
+    });
+  }
+}
+
 // Its first operation is the one that waits: nothing else has to keep the short deadline.
 TEST(StoppedRank, RunsIntoTheDeadlineOfTheOthers) {
   Scene& scene = Scene::make();
