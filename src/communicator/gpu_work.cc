@@ -1,49 +1,22 @@
 #include "src/communicator/gpu_work.h"
 
-#include <atomic>
-#include <chrono>
 #include <cstring>
 
-#include "src/base/clock.h"
-#include "src/base/fd.h"
-#include "src/base/fork_mutex.h"
-#include "src/base/log.h"
 #include "src/communicator/communicator.h"
 #include "src/communicator/engine.h"
 #include "src/device/scopes.h"
 #include "src/execute/peer_kernels.h"
 
+// On the thread of the call: how the operations are cut, and put on their streams. What follows, on
+// the driver's thread and on the engine's, is in gpu_work_run.cc.
 namespace libcomm {
 namespace {
 
 using namespace cuda;  // NOLINT: the driver's names are long enough
 
-constexpr size_t kWordBytes = 64;  // a cache line for the word alone
-constexpr size_t kDeviceWordsAt = kWordBytes;
-constexpr size_t kArgumentsAt =
-    kDeviceWordsAt + (sizeof(DeviceWords) + kWordBytes - 1) / kWordBytes * kWordBytes;
-constexpr size_t kHeadBytes =  // before the slots
-    (kArgumentsAt + sizeof(LateArguments) + kWordBytes - 1) / kWordBytes * kWordBytes;
-constexpr std::chrono::microseconds kLookAround{5000};
-constexpr std::chrono::microseconds kLookAtMessages{100};  // while some have not gone
-constexpr std::chrono::microseconds kLookAtKernel{100};    // whether it has begun
-// How often a work that waits for its stream asks whether the GPU still works.
-constexpr std::chrono::milliseconds kQueryEvery{200};
-
-size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
-
 // Ranks of one process that may wait in streams of their own: each wait holds a hardware queue, of
 // which a context has few (CUDA_DEVICE_MAX_CONNECTIONS, 8 where it is not set).
 constexpr int kMostWaitingStreams = 4;
-
-// Queues that nobody has any more.
-ForkMutex& g_unused_mutex = *new ForkMutex;
-std::vector<GpuQueue*>& g_unused = *new std::vector<GpuQueue*>;
-// Those that streams or graphs may have longer than their communicators; under the same mutex.
-std::vector<std::weak_ptr<GpuQueue>>& g_left = *new std::vector<std::weak_ptr<GpuQueue>>;
-// A forked child has nothing of its parent's CUDA: these are neither ended nor waited for.
-std::vector<GpuQueue*>& g_inherited = *new std::vector<GpuQueue*>;
-unsigned g_generation = fork_generation();  // of what is in g_left
 
 // The same at all ranks.
 bool moves_bytes(const Operation& operation) {
@@ -54,121 +27,7 @@ bool moves_bytes(const Operation& operation) {
   return operation.count > 0 || any(operation.in_table()) || any(operation.out_table());
 }
 
-void put_aside(GpuQueue* queue) {
-  const std::lock_guard lock(g_unused_mutex);
-  g_unused.push_back(queue);
-}
-
-// With g_unused_mutex.
-bool some_are_left() {
-  if (g_generation != fork_generation()) g_left.clear();
-  g_generation = fork_generation();
-  std::erase_if(g_left, [](const auto& queue) { return queue.expired(); });
-  return !g_left.empty();
-}
-
 }  // namespace
-
-// ---- what works share ------------------------------------------------------------------------
-
-Result<std::shared_ptr<GpuQueue>> GpuQueue::create(const Driver& driver, const GpuPlace& gpu,
-                                                   size_t slot_bytes) {
-  bool waiting = false, held_up = false;
-  end_unused_queues(&waiting, &held_up);
-  const OutsideCapture outside(driver);
-  std::shared_ptr<GpuQueue> queue(new GpuQueue(driver, gpu, round_up(slot_bytes, kWordBytes)),
-                                  put_aside);
-  COMM_ASSIGN(queue->pinned_,
-              PinnedBuffer::take(driver, gpu.context, kHeadBytes + 2 * queue->slot_bytes_));
-  std::memset(queue->pinned_.data(), 0, kHeadBytes);
-  COMM_ASSIGN(queue->used_, Event::create(driver));
-  COMM_ASSIGN(queue->joint_, Event::create(driver));
-  COMM_ASSIGN(queue->captured_, Event::create(driver));
-  return queue;
-}
-
-bool GpuQueue::is_over() const {
-  const ContextScope scope(driver_, gpu_.context);
-  const OutsideCapture outside(driver_);
-  return !lost_ && scope.status() &&
-         (used_.get() == nullptr || driver_.event_query(used_.get()) == kSuccess);
-}
-
-void GpuQueue::end() {
-  const ContextScope scope(driver_, gpu_.context);
-  const OutsideCapture outside(driver_);
-  used_.end();
-  joint_.end();
-  captured_.end();
-  pinned_.spare();
-  device_calls_.reset();
-  given_up_.clear();
-  if (kernels_)
-    end_when_idle(Ending::kWithCommunicators,
-                  [kernels = std::move(kernels_)]() mutable { kernels.reset(); });
-  delete this;
-}
-
-void GpuQueue::leave(const std::shared_ptr<GpuQueue>& queue) {
-  const std::lock_guard lock(g_unused_mutex);
-  (void)some_are_left();
-  g_left.push_back(queue);
-}
-
-void GpuQueue::end_unused_queues(bool* waiting, bool* held_up) {
-  std::vector<GpuQueue*> unused;
-  {
-    const std::lock_guard lock(g_unused_mutex);
-    unused.swap(g_unused);
-    const auto inherited = std::partition(unused.begin(), unused.end(), [](const GpuQueue* queue) {
-      return queue->generation_ == fork_generation();
-    });
-    g_inherited.insert(g_inherited.end(), inherited, unused.end());
-    unused.erase(inherited, unused.end());
-    *held_up = some_are_left();
-  }
-  *waiting = false;
-  for (GpuQueue* queue : unused) {
-    if (queue->is_over()) {
-      queue->end();
-    } else {
-      *waiting = *waiting || !queue->lost_;
-      put_aside(queue);
-    }
-  }
-}
-
-void GpuQueue::end_unused(double seconds) {
-  const Driver* driver = Driver::found();
-  const auto until = Clock::now() + std::chrono::duration_cast<Clock::duration>(Seconds(seconds));
-  for (;;) {
-    bool waiting = false, held_up = false;
-    end_unused_queues(&waiting, &held_up);
-    if (driver != nullptr && !held_up) PinnedBuffer::free_spare(*driver);
-    if (!waiting || Clock::now() >= until) return;
-    std::this_thread::sleep_for(std::chrono::microseconds(200));
-  }
-}
-
-void GpuQueue::end_stale() {
-  {
-    const std::lock_guard lock(g_unused_mutex);
-    if (some_are_left()) return;
-  }
-  cuda::end_stale(*Driver::found());
-}
-
-void GpuQueue::close() {
-  const std::lock_guard lock(mutex_);
-  closed_ = true;
-}
-
-void GpuQueue::abort_kernels() noexcept {
-  auto* words = reinterpret_cast<DeviceWords*>(pinned_.data() + kDeviceWordsAt);
-  std::atomic_ref<uint32_t>(words->abort).store(1, std::memory_order_release);
-}
-
-// ---- a work: on the caller's thread ----------------------------------------------------------
 
 Result<std::shared_ptr<GpuWork>> GpuWork::create(Communicator& communicator, Engine& engine,
                                                  std::shared_ptr<GpuQueue> queue,
@@ -235,9 +94,9 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
   size_t slot = queue_->slot_bytes_;
   if (captured_) {
     // No more than it needs, since it keeps it.
-    slot = kWordBytes;
+    slot = kPinnedLine;
     const auto make_room = [&](const std::vector<Stage>& stages) {
-      for (const Stage& stage : stages) slot = std::max(slot, round_up(stage.bytes, kWordBytes));
+      for (const Stage& stage : stages) slot = std::max(slot, in_lines(stage.bytes));
     };
     const std::vector<Stage> stages = plan_stages(operations, place_);
     make_room(stages);
@@ -249,14 +108,14 @@ Status GpuWork::prepare(std::span<const Operation> operations, std::vector<CUstr
     const OutsideCapture outside(driver);
     COMM_ASSIGN(own_pinned_,
                 PinnedBuffer::take(driver, queue_->gpu_.context,
-                                   kHeadBytes + std::min<size_t>(stages.size(), 2) * slot));
+                                   kPinnedHead + std::min<size_t>(stages.size(), 2) * slot));
     base = own_pinned_.data();
-    std::memset(base, 0, kHeadBytes);
+    std::memset(base, 0, kPinnedHead);
   }
   word_ = reinterpret_cast<uint32_t*>(base);
   device_words_ = reinterpret_cast<DeviceWords*>(base + kDeviceWordsAt);
   arguments_ = reinterpret_cast<LateArguments*>(base + kArgumentsAt);
-  place_.slots[0] = base + kHeadBytes;
+  place_.slots[0] = base + kPinnedHead;
   place_.slots[1] = place_.slots[0] + slot;
   stages_ = plan_stages(operations, place_);
   // Apart from the stages, which may be so many between two launches that their numbers go round.
@@ -369,7 +228,7 @@ Status GpuWork::offer(Stage& stage, std::vector<ExportedMemory>* cards) {
     if (!operation.on_gpu || !operation.is_send) continue;
     if (memory.describe(operation.in, bytes_of(i), &(*cards)[i])) continue;
     apart.push_back(i);
-    bytes_apart += round_up(bytes_of(i), kWordBytes);
+    bytes_apart += in_lines(bytes_of(i));
   }
   if (apart.empty()) return Status::ok();
   // Those of earlier works are used in the order of the works.
@@ -384,7 +243,7 @@ Status GpuWork::offer(Stage& stage, std::vector<ExportedMemory>* cards) {
     if (!memory.describe(at, bytes_of(i), &(*cards)[i]))
       return error(Code::kSystem, "other ranks cannot reach GPU memory of the library's own");
     stage.in.push_back({at, stage.operations[i].in, bytes_of(i)});
-    at += round_up(bytes_of(i), kWordBytes);
+    at += in_lines(bytes_of(i));
   }
   return Status::ok();
 }
@@ -579,282 +438,6 @@ Status GpuWork::finish() {
   if (captured_) queue_->last_capture_ = capture_;
   const Event& after = captured_ ? queue_->captured_ : queue_->used_;
   return driver.check(driver.event_record(after.get(), streams_.front()), "cuEventRecord");
-}
-
-// ---- a work: on the driver's thread, and on the engine's -------------------------------------
-
-void GpuWork::on_start(void* argument) noexcept {
-  auto* start = static_cast<Start*>(argument);
-  if (start->work == nullptr) {  // a graph's, to be used again
-    start->raw->start(start->stage);
-    return;
-  }
-  const std::unique_ptr<Start> owned(start);
-  owned->work->start(owned->stage);
-}
-
-void GpuWork::start(size_t stage) noexcept {
-  {
-    const std::lock_guard lock(queue_->mutex_);
-    started_ = stage + 1;
-    if (captured_ && stage == 0) begin_again();
-  }
-  queue_->changed_.notify_all();
-}
-
-// A graph has come to its first stage. With the queue's mutex.
-void GpuWork::begin_again() noexcept {
-  write_word(first_);
-  std::atomic_ref<uint32_t>(device_words_->begun).store(0, std::memory_order_relaxed);
-  std::atomic_ref<uint32_t>(device_words_->ended).store(0, std::memory_order_release);
-  bool counted = false;
-  try {
-    if (queue_->closed_) {
-      log_warn(
-          "a graph with operations of a communicator that has ended was launched: they do nothing; "
-          "destroy such graphs, or capture them again");
-    } else {
-      queue_->graphs_.push_back(shared_from_this());
-      PendingWork::begin_in_host_function();
-      counted = true;
-      engine_.submit([queue = queue_] { run_next_graph(*queue); });
-      return;
-    }
-  } catch (const std::exception&) {
-    if (counted) PendingWork::end();
-    // Out of memory: the stream goes on, and the peers' deadlines tell.
-  }
-  write_word(done_value(stages_.size() - 1));
-}
-
-void GpuWork::write_word(uint32_t value) noexcept {
-  std::atomic_ref<uint32_t>(*word_).store(value, std::memory_order_release);
-  if (!waits_here_) return;
-  { const std::lock_guard lock(queue_->mutex_); }
-  queue_->changed_.notify_all();
-}
-
-// As the stream would; the engine lets nobody wait for ever.
-void GpuWork::await_word(uint32_t value) {
-  std::unique_lock lock(queue_->mutex_);
-  queue_->changed_.wait(lock, [&] {
-    const uint32_t now = std::atomic_ref<uint32_t>(*word_).load(std::memory_order_acquire);
-    return static_cast<int32_t>(now - value) >= 0;
-  });
-}
-
-// With the queue's mutex.
-bool GpuWork::has_started(size_t index) {
-  return tells_by_kernel(index) ? execution(index).has_begun() : started_ > index;
-}
-
-// Ends when the stream has come to the stage, or the communicator has failed, or the GPU has.
-Status GpuWork::await_start(size_t stage) {
-  const Driver& driver = queue_->driver_;
-  std::unique_lock lock(queue_->mutex_);
-  auto query_at = Clock::now() + kQueryEvery;
-  while (!has_started(stage)) {
-    if (stage == 0 && !captured_ && !queue_->graphs_.empty()) {
-      lock.unlock();
-      run_next_graph(*queue_);
-      lock.lock();
-      continue;
-    }
-    const bool passes_on = messages_ && !messages_->exchanged();
-    queue_->changed_.wait_for(lock, passes_on                ? kLookAtMessages
-                                    : tells_by_kernel(stage) ? kLookAtKernel
-                                                             : kLookAround);
-    if (communicator_.failure_.failed()) return communicator_.failure_.reason();
-    if (passes_on) {
-      lock.unlock();
-      COMM_TRY(messages_->go_on());
-      lock.lock();
-    }
-    if (Clock::now() < query_at) continue;
-    query_at = Clock::now() + kQueryEvery;
-    lock.unlock();  // host functions take it, and the driver may wait for them
-    const ContextScope scope(driver, queue_->gpu_.context);
-    COMM_TRY(scope.status());
-    const OutsideCapture outside(driver);
-    const CUresult state = driver.event_query(queue_->used_.get());
-    lock.lock();
-    if (state != kSuccess && state != kNotReady)
-      return driver.check(
-          state,
-          "the GPU has failed while an operation waited for its stream (an error of "
-          "an earlier kernel or copy of the application)");
-  }
-  return Status::ok();
-}
-
-void GpuWork::run_next_graph(GpuQueue& queue) {
-  std::shared_ptr<GpuWork> work;
-  {
-    const std::lock_guard lock(queue.mutex_);
-    if (queue.graphs_.empty()) return;  // done already, before a work that had not begun
-    work = std::move(queue.graphs_.front());
-    queue.graphs_.pop_front();
-  }
-  work->run();
-  PendingWork::end();
-  GpuQueue::end_stale();
-}
-
-Status GpuWork::run_meeting(const Stage& stage, std::byte* slot) {
-  PeerMemory& memory = *communicator_.peer_memory_;
-  const Operation& operation = operations_[stage.direct];
-  const ContextScope scope(queue_->driver_, memory.context());
-  if (!scope.status()) return communicator_.fail(scope.status());
-  const OutsideCapture outside(queue_->driver_);
-  GpuMeeting meeting(communicator_, memory);
-  GpuCard card = cards_[stage.direct];
-  const void* scalar = stage.scalars.empty() ? operation.scalar.data() : stage.scalars.front().at;
-  std::memcpy(&card.scalar, scalar, size_of(operation.type));
-  COMM_TRY(meeting.meet(operation, card, arguments_, &together_, &anew_));
-  // Others may have heard of a failure by now, and given their memory up.
-  if (communicator_.failure_.failed()) return communicator_.failure_.reason();
-  // Stages of its own follow, of which none waits for the others' copies.
-  const bool own = paths_[stage.direct] == StagingPlace::Path::kOwnStages;
-  if (own && anew_) return meeting.leave();
-  if (own || together_ || anew_) return Status::ok();
-  return run_staged(operation, slot);
-}
-
-Status GpuWork::run_leaving(const Stage& stage, std::byte* slot) {
-  disarm();
-  PeerMemory& memory = *communicator_.peer_memory_;
-  // Copies that rest on a wrong guess read others' memory too.
-  if (together_ || anew_) COMM_TRY(GpuMeeting(communicator_, memory).leave());
-  if (!anew_) return Status::ok();
-  // All that kernels and copies have written is overwritten.
-  const ContextScope scope(queue_->driver_, memory.context());
-  if (!scope.status()) return communicator_.fail(scope.status());
-  const OutsideCapture outside(queue_->driver_);
-  return run_staged(operations_[stage.direct], slot);
-}
-
-Status GpuWork::run_messages(size_t index) {
-  const Stage& stage = stages_[index];
-  PeerMemory& memory = *communicator_.peer_memory_;
-  if (stage.round == 0)
-    messages_.emplace(communicator_, memory, stage, offers_[index]);
-  else
-    messages_->copied();
-  if (stage.is_last()) {
-    disarm();
-    COMM_TRY(messages_->finish());
-    messages_.reset();
-    return Status::ok();
-  }
-  const ContextScope scope(queue_->driver_, memory.context());
-  if (!scope.status()) return communicator_.fail(scope.status());
-  const OutsideCapture outside(queue_->driver_);
-  CopyArguments& copies = arguments_->copies;
-  COMM_TRY(messages_->take(stage.rounds - stage.round, &copies));
-  if (on_its_gpu_ || copies.segment_count == 0) return Status::ok();
-  for (int i = 0; i < copies.segment_count; ++i) {
-    const CopySegment& each = copies.segments[i];
-    if (Status status = memory.copy(each.to, each.from, each.bytes); !status)
-      return communicator_.fail(std::move(status));
-  }
-  Status status = memory.finish([&] { return communicator_.failure_.failed(); });
-  return status ? Status::ok() : communicator_.fail(std::move(status));
-}
-
-DeviceExecution GpuWork::execution(size_t index) {
-  const auto check = [this]() -> Status {
-    const Driver& driver = queue_->driver_;
-    const ContextScope scope(driver, queue_->gpu_.context);
-    COMM_TRY(scope.status());
-    const OutsideCapture outside(driver);
-    const CUresult state = driver.event_query(queue_->used_.get());
-    if (state == kSuccess || state == kNotReady) return Status::ok();
-    return driver.check(state, "the GPU has failed in a collective");
-  };
-  return DeviceExecution(device_words_, launch_numbers_[index], check);
-}
-
-// The kernel does the work: this looks on.
-Status GpuWork::run_execution(size_t index) {
-  const Operation& operation = operations_[stages_[index].direct];
-  communicator_.current_ = signature_of(operation, ++communicator_.operations_);
-  communicator_.current_.table_hash ^= kGpuKernels;
-  if (Board* board = communicator_.shm_.board; board != nullptr)
-    board->publish_for_later(communicator_.current_);
-  DeviceExecution kernel = execution(index);
-  COMM_TRY(communicator_.drive(kernel));
-  // It also ends when it is told to give up.
-  return communicator_.failure_.failed() ? communicator_.failure_.reason() : Status::ok();
-}
-
-// From now on the late kernels do nothing. One that runs may be reading the rest.
-void GpuWork::disarm() noexcept {
-  std::atomic_ref(arguments_->reduction.count).store(0, std::memory_order_release);
-  std::atomic_ref(arguments_->copies.segment_count).store(0, std::memory_order_release);
-}
-
-// As if it had been planned so, but that the engine does the copies.
-Status GpuWork::run_staged(const Operation& operation, std::byte* slot) {
-  PeerMemory& memory = *communicator_.peer_memory_;
-  StagingPlace place = place_;
-  place.paths = {};
-  place.slots[0] = place.slots[1] = slot;
-  const auto copy = [&](std::span<const StagedCopy> copies) -> Status {
-    for (const StagedCopy& each : copies) COMM_TRY(memory.copy(each.to, each.from, each.bytes));
-    if (copies.empty()) return Status::ok();
-    return memory.finish([&] { return communicator_.failure_.failed(); });
-  };
-  for (Stage& stage : plan_stages({&operation, 1}, place)) {
-    if (Status status = copy(stage.in); !status) return communicator_.fail(std::move(status));
-    COMM_TRY(run_stage(stage));
-    if (Status status = copy(stage.out); !status) return communicator_.fail(std::move(status));
-  }
-  return Status::ok();
-}
-
-Status GpuWork::run_stage(Stage& stage) {
-  for (const Stage::Scalar& scalar : stage.scalars) {
-    Operation& operation = stage.operations[scalar.operation];
-    std::memcpy(operation.scalar.data(), scalar.at, size_of(operation.type));
-  }
-  return communicator_.run_queued(stage.operations);
-}
-
-void GpuWork::run() noexcept {
-  try {
-    size_t next = 0;
-    while (next < stages_.size()) {
-      Status status = await_start(next);
-      if (!status) (void)communicator_.fail(std::move(status));
-      if (!status) break;
-      Stage& stage = stages_[next];
-      if (stage.kind == Stage::Kind::kMeet)
-        status = run_meeting(stage, place_.slots[next % 2]);
-      else if (stage.kind == Stage::Kind::kLeave)
-        status = run_leaving(stage, place_.slots[next % 2]);
-      else if (stage.kind == Stage::Kind::kMessages)
-        status = run_messages(next);
-      else if (stage.kind == Stage::Kind::kExecute)
-        status = run_execution(next);
-      else
-        status = run_stage(stage);
-      if (!status) break;
-      write_word(done_value(next++));
-    }
-    // Once the last stage is done, a graph may begin again: the word is its.
-    if (next == stages_.size()) return;
-  } catch (const std::exception& problem) {
-    (void)communicator_.fail(
-        error(Code::kSystem, "an operation on GPU memory failed: {}", problem.what()));
-  }
-  disarm();
-  if (!programs_.empty()) {
-    queue_->abort_kernels();
-    const std::lock_guard lock(queue_->mutex_);
-    queue_->given_up_.insert(queue_->given_up_.end(), programs_.begin(), programs_.end());
-  }
-  messages_.reset();
-  write_word(done_value(stages_.size() - 1));  // nobody waits for what will not be done
 }
 
 }  // namespace libcomm
