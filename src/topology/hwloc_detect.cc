@@ -8,16 +8,12 @@
 #include <fstream>
 #include <iterator>
 #include <map>
-#include <mutex>
 #include <tuple>
 
-#include "src/base/fork_mutex.h"
-#include "src/topology/affinity.h"
 #include "src/topology/cpu_list.h"
+#include "src/topology/hwloc_machine.h"
 #include "src/topology/nccl_merge.h"
-#include "src/topology/topology.h"
 #include "src/topology/topology_data.h"
-#include "src/topology/topology_file.h"
 
 namespace libcomm {
 namespace {
@@ -42,13 +38,9 @@ const char* variable(const char* name) {
   return value != nullptr && *value != '\0' ? value : nullptr;
 }
 
-// hwloc's use of libudev is not for several threads at once (seen by ThreadSanitizer).
-ForkMutex g_loading;
-
 // Loads hwloc's view, of the machine that `text` describes if there is one; `source` receives where
-// from. One at a time.
+// from.
 Result<HwlocTopology> load(const HwlocText* text, const TopologyFile& named, std::string* source) {
-  const std::lock_guard lock(g_loading);
   hwloc_topology_t raw = nullptr;
   if (hwloc_topology_init(&raw) != 0) return system_error(errno, "hwloc_topology_init");
   HwlocTopology topology(raw);
@@ -132,14 +124,15 @@ class TopologyBuilder {
     data_->packages = count(HWLOC_OBJ_PACKAGE);
     data_->numa_nodes = count(HWLOC_OBJ_NUMANODE);
     add_io();
-    COMM_TRY(find_usable());
+    data_->usable_threads = to_list(hwloc_topology_get_allowed_cpuset(hwloc_));
     data_->root.type = "machine";
+    data_->root.name = data_->source;
     add_children(hwloc_get_root_obj(hwloc_), data_->root);
     if (file != nullptr) {
       data_->source += ", " + label;
+      data_->root.name = data_->source;
       NcclMerge(*file, data_.get()).run();
     }
-    data_->root.name = data_->source;
     Topology topology;
     topology.data_ = std::move(data_);
     return topology;
@@ -245,17 +238,6 @@ class TopologyBuilder {
     add(std::move(device), std::move(at), object);
   }
 
-  Status find_usable() {
-    data_->usable_threads = to_list(hwloc_topology_get_allowed_cpuset(hwloc_));
-    if (!data_->is_this_machine) return Status::ok();
-    COMM_ASSIGN(const std::vector<int> imposed, imposed_affinity());
-    std::vector<int> usable;
-    std::set_intersection(data_->usable_threads.begin(), data_->usable_threads.end(),
-                          imposed.begin(), imposed.end(), std::back_inserter(usable));
-    data_->usable_threads = std::move(usable);
-    return Status::ok();
-  }
-
   // Puts what matters below `object` under `node`; objects that say nothing (private caches, groups
   // that hwloc made for its own use) let their children move up.
   void add_children(hwloc_obj_t object, TreeNode& node) {
@@ -313,8 +295,7 @@ class TopologyBuilder {
   std::map<uint64_t, int> device_of_;  // hwloc's global index to device id
 };
 
-Result<Topology> Topology::detect(const TopologyFile& file) {
-  COMM_ASSIGN(const TopologyDescription description, read_topology_file(file));
+Result<Topology> read_machine(const TopologyDescription& description, const TopologyFile& file) {
   std::string source;
   COMM_ASSIGN(HwlocTopology topology, load(std::get_if<HwlocText>(&description), file, &source));
   return TopologyBuilder(topology.get(), std::move(source))

@@ -66,7 +66,8 @@ class Topology {
   // is such a machine too, and stronger than these; one in NCCL's format says where PCI devices of
   // the machine are, and which others it has. Cores that the process may not use are part of the
   // machine. kSystem when hwloc fails, or something named cannot be read; kInvalidArgument when the
-  // file holds something else.
+  // file holds something else. A machine is read once per process: later calls of any thread share
+  // it, unless the file or hwloc's variables have changed.
   static Result<Topology> detect(const TopologyFile& file);
 
   // Cores first, in order of package, NUMA node and position; then the others in PCI order. The ids
@@ -92,6 +93,7 @@ class Topology {
   std::string to_json() const;
 
  private:
+  friend class MachineMemory;
   friend class NcclMerge;
   friend class TopologyBuilder;
   friend class Placement;

@@ -49,13 +49,12 @@ bool skip(std::string_view* text, std::string_view begin, std::string_view end) 
   return true;
 }
 
-Result<TopologyDescription> read(const TopologyFile& file) {
-  COMM_ASSIGN(std::string text, read_text(file.path));
+Result<TopologyDescription> parse(const std::string& text, const TopologyFile& file) {
   const std::string_view root = root_element(text);
   if (root.empty())
     return error(Code::kInvalidArgument,
                  "it is not XML: expected what `lstopo FILE.xml` writes, or a topology of NCCL's");
-  if (root == "topology") return TopologyDescription(HwlocText{std::move(text)});
+  if (root == "topology") return TopologyDescription(HwlocText{text});
   if (root != "system")
     return error(
         Code::kInvalidArgument,
@@ -66,6 +65,15 @@ Result<TopologyDescription> read(const TopologyFile& file) {
                  kMostNcclBytes >> 20);
   COMM_ASSIGN(NcclFile nccl, parse_nccl_file(text, file.label));
   return TopologyDescription(std::move(nccl));
+}
+
+// The error as users see it; ok when the file is passed over instead.
+Status refusal(Status status, const TopologyFile& file) {
+  status = std::move(status).context(file.label);
+  if (file.required || status.code() != Code::kSystem) return status;
+  static std::atomic<bool> said{false};
+  if (!said.exchange(true)) log_warn("{}; going on without it, as NCCL does", status.to_string());
+  return Status::ok();
 }
 
 }  // namespace
@@ -103,15 +111,23 @@ TopologyFile TopologyFile::from(const Knobs& knobs) {
   return file;
 }
 
-Result<TopologyDescription> read_topology_file(const TopologyFile& file) {
-  if (file.path.empty()) return TopologyDescription();
-  auto description = read(file);
-  if (description) return description;
-  Status status = std::move(description).status().context(file.label);
-  if (file.required || status.code() != Code::kSystem) return status;
-  static std::atomic<bool> said{false};
-  if (!said.exchange(true)) log_warn("{}; going on without it, as NCCL does", status.to_string());
-  return TopologyDescription();
+Result<std::optional<std::string>> read_topology_file(const TopologyFile& file) {
+  std::optional<std::string> text;
+  if (file.path.empty()) return text;
+  auto read = read_text(file.path);
+  if (read)
+    text = *std::move(read);
+  else
+    COMM_TRY(refusal(std::move(read).status(), file));
+  return text;
+}
+
+Result<TopologyDescription> parse_topology_file(const std::optional<std::string>& text,
+                                                const TopologyFile& file) {
+  if (!text) return TopologyDescription();
+  auto description = parse(*text, file);
+  if (!description) COMM_TRY(refusal(std::move(description).status(), file));
+  return description ? std::move(description) : TopologyDescription();
 }
 
 }  // namespace libcomm
