@@ -111,6 +111,11 @@ class MachineMemory {
                           std::back_inserter(usable));
     if (usable == allowed) return machine;
     auto own = std::make_shared<Topology::Data>(*machine.data_);
+    if (own->without_file) {
+      auto without_file = std::make_shared<Topology::Data>(*own->without_file);
+      without_file->usable_threads = usable;
+      own->without_file = std::move(without_file);
+    }
     own->usable_threads = std::move(usable);
     machine.data_ = std::move(own);
     return machine;

@@ -129,6 +129,7 @@ class TopologyBuilder {
     data_->root.name = data_->source;
     add_children(hwloc_get_root_obj(hwloc_), data_->root);
     if (file != nullptr) {
+      data_->without_file = std::make_shared<const Topology::Data>(*data_);
       data_->source += ", " + label;
       data_->root.name = data_->source;
       NcclMerge(*file, data_.get()).run();

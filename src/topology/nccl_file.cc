@@ -15,6 +15,7 @@ namespace {
 
 constexpr int kMostNested = 64;      // PCIe has at most 256 buses; real trees are five deep
 constexpr int kMostNumaNode = 1023;  // as in Linux
+constexpr int kMostCpus = kMostNumaNode + 2;
 
 // "0x030200" and "030200" alike.
 bool parse_class(std::string_view text, uint32_t* code) {
@@ -30,7 +31,10 @@ bool is_printable(std::string_view text) {
 
 class Reader {
  public:
-  explicit Reader(const std::string& text) : text_(text) {}
+  explicit Reader(const std::string& text) : text_(text) {
+    for (size_t at = text.find('\n'); at != text.npos; at = text.find('\n', at + 1))
+      ends_of_lines_.push_back(static_cast<ptrdiff_t>(at));
+  }
 
   Result<NcclFile> read(const std::string& label) {
     pugi::xml_document document;
@@ -56,8 +60,8 @@ class Reader {
   using Node = pugi::xml_node;
 
   int line_at(ptrdiff_t offset) const {
-    const auto end = text_.begin() + std::clamp<ptrdiff_t>(offset, 0, std::ssize(text_));
-    return 1 + static_cast<int>(std::count(text_.begin(), end, '\n'));
+    const auto line = std::lower_bound(ends_of_lines_.begin(), ends_of_lines_.end(), offset);
+    return 1 + static_cast<int>(line - ends_of_lines_.begin());
   }
   int line_of(Node node) const { return line_at(node.offset_debug()); }
 
@@ -90,6 +94,8 @@ class Reader {
                    "hosts; keep the <cpu> elements of this one",
                    of, host);
       host = of;
+      if (file->cpus.size() == kMostCpus)
+        return bad(child, "one more than {}: a machine has no more NUMA nodes", kMostCpus);
       COMM_TRY(read_cpu(child, &file->cpus.emplace_back()));
     }
     if (file->cpus.empty())
@@ -188,6 +194,7 @@ class Reader {
   }
 
   const std::string& text_;
+  std::vector<ptrdiff_t> ends_of_lines_;
   std::map<std::string, int> lines_;  // of addresses
   std::set<std::string> ignored_;
 };

@@ -10,6 +10,7 @@ bool is_bridge(const TreeNode& node) { return node.type.ends_with("_bridge"); }
 
 // Keys of interfaces that hang on a <cpu> itself; addresses have no blank.
 std::string key_of_cpu(size_t index) { return fmt::format("cpu {}", index); }
+bool is_of_cpu(std::string_view key) { return key.starts_with("cpu "); }
 
 // The address without its function: what one card has in common.
 std::string_view card_of(std::string_view address) { return address.substr(0, address.rfind('.')); }
@@ -55,6 +56,8 @@ int only_numa_node(const TreeNode& node, int* count) {
 }  // namespace
 
 void NcclMerge::run() {
+  for (const Device& known : data_.devices)
+    if (known.kind == DeviceKind::kNetwork) interfaces_.insert(known.name);
   for (size_t i = 0; i < file_.cpus.size(); ++i) {
     note_names(file_.cpus[i].children);
     note_names(file_.cpus[i].nets, key_of_cpu(i));
@@ -81,7 +84,13 @@ void NcclMerge::note_names(const std::vector<NcclPci>& pcis) {
 }
 
 void NcclMerge::note_names(const std::vector<NcclNet>& nets, const std::string& key) {
-  for (const NcclNet& net : nets) net_places_.emplace(net.name, key);
+  for (const NcclNet& net : nets) {
+    const auto [noted, is_new] = net_places_.emplace(net.name, key);
+    std::string& place = noted->second;
+    if (is_new || place == key || !(place.empty() || is_of_cpu(place))) continue;
+    // NCCL writes an interface whose place it does not know into every <cpu>.
+    place = is_of_cpu(key) ? std::string() : key;
+  }
 }
 
 std::string NcclMerge::key_of(const TreeNode& node) const {
@@ -130,7 +139,8 @@ TreeNode NcclMerge::host_bridge_of(const NcclCpu& cpu, size_t index) {
     bridge.children.push_back(std::move(node));
   }
   for (const NcclPci& pci : cpu.children) add_pci(pci, bridge);
-  for (const NcclNet& net : cpu.nets) add_net(net, bridge);
+  for (const NcclNet& net : cpu.nets)
+    if (net_places_.at(net.name) == key_of_cpu(index)) add_net(net, bridge);
   return bridge;
 }
 
@@ -163,7 +173,7 @@ void NcclMerge::add_devices(const NcclPci& pci, TreeNode& parent) {
   const size_t before = parent.children.size();
   if (pci.kind != DeviceKind::kGpu)
     for (const NcclNet& net : pci.nets)
-      if (net_places_.at(net.name) == pci.address && !is_known(net.name)) {
+      if (net_places_.at(net.name) == pci.address && !interfaces_.contains(net.name)) {
         const double speed =
             net.gbytes_per_second > 0 ? net.gbytes_per_second : pci.gbytes_per_second;
         parent.children.push_back(new_device(DeviceKind::kNetwork, net.name, pci.address, speed));
@@ -176,20 +186,15 @@ void NcclMerge::add_devices(const NcclPci& pci, TreeNode& parent) {
                                        pci.address, pci.gbytes_per_second));
 }
 
-bool NcclMerge::is_known(const std::string& interface) const {
-  return std::any_of(data_.devices.begin(), data_.devices.end(), [&](const Device& known) {
-    return known.kind == DeviceKind::kNetwork && known.name == interface;
-  });
-}
-
 // An interface without a PCI device.
 void NcclMerge::add_net(const NcclNet& net, TreeNode& parent) {
-  if (is_known(net.name)) return;
+  if (interfaces_.contains(net.name)) return;
   parent.children.push_back(new_device(DeviceKind::kNetwork, net.name, "", net.gbytes_per_second));
 }
 
 TreeNode NcclMerge::new_device(DeviceKind kind, std::string name, const std::string& address,
                                double speed) {
+  if (kind == DeviceKind::kNetwork) interfaces_.insert(name);
   Device made;
   made.id = static_cast<int>(data_.devices.size());
   made.kind = kind;
@@ -220,7 +225,7 @@ NcclMerge::Place NcclMerge::place_of(int numa_node) {
   int count = 0;
   if (numa_node < 0) numa_node = only_numa_node(data_.root, &count);
   const int only_package = data_.packages == 1 ? 0 : -1;
-  if (numa_node < 0) return {-1, only_package, &data_.root, data_.root.children.size()};
+  if (numa_node < 0) return {-1, only_package, false, &data_.root, data_.root.children.size()};
   Found found = find_numa_node(data_.root, numa_node, only_package);
   if (found.parent == nullptr) {
     // Not of this machine: no cores are there, and it is in no known package.
@@ -230,13 +235,14 @@ NcclMerge::Place NcclMerge::place_of(int numa_node) {
     node.os_index = numa_node;
     data_.root.children.push_back(std::move(node));
     ++data_.numa_nodes;
+    added_nodes_.insert(numa_node);
     found = {&data_.root, data_.root.children.size() - 1, -1};
   }
   // After the node's cores and host bridges, which are its siblings.
   auto& siblings = found.parent->children;
   size_t position = found.position + 1;
   while (position < siblings.size() && !holds_numa_node(siblings[position])) ++position;
-  return {numa_node, found.package, found.parent, position};
+  return {numa_node, found.package, !added_nodes_.contains(numa_node), found.parent, position};
 }
 
 void NcclMerge::attach(const TreeNode& node, Attachment at, const Place& place) {
@@ -246,6 +252,8 @@ void NcclMerge::attach(const TreeNode& node, Attachment at, const Place& place) 
     Device& placed = device(node);
     placed.numa_node = place.numa_node;
     placed.package = place.package;
+    at.in_file = true;
+    at.at_known_node = place.is_known;
     data_.attachments[static_cast<size_t>(node.device)] = at;
   }
   for (const TreeNode& child : node.children) attach(child, at, place);

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,7 @@ class NcclMerge {
   struct Place {
     int numa_node = -1;
     int package = -1;
+    bool is_known = false;       // the machine has that NUMA node
     TreeNode* parent = nullptr;  // in data_.root
     size_t position = 0;         // among its children
   };
@@ -39,7 +41,6 @@ class NcclMerge {
   TreeNode host_bridge_of(const NcclCpu& cpu, size_t index);
   void add_pci(const NcclPci& pci, TreeNode& parent);
   void add_devices(const NcclPci& pci, TreeNode& parent);
-  bool is_known(const std::string& interface) const;
   void add_net(const NcclNet& net, TreeNode& parent);
   TreeNode new_device(DeviceKind kind, std::string name, const std::string& address, double speed);
   void set_speeds(const TreeNode& node, const NcclPci& pci);
@@ -54,9 +55,12 @@ class NcclMerge {
 
   const NcclFile& file_;
   Topology::Data& data_;
-  std::map<std::string, bool> named_;              // addresses of the file; whether it is a bridge
-  std::map<std::string, std::string> net_places_;  // names of interfaces and the key of their place
+  std::map<std::string, bool> named_;  // addresses of the file; whether it is a bridge
+  std::map<std::string, std::string>
+      net_places_;  // names of interfaces and the key of their place, if known
   std::map<std::string, std::vector<TreeNode>> taken_;
+  std::set<std::string> interfaces_;  // names of those that the machine or the file has so far
+  std::set<int> added_nodes_;         // NUMA nodes of the file alone
   uint64_t next_id_ = kFileIds;
 };
 

@@ -34,7 +34,34 @@ PathClass classify(const Device& a, const Attachment& at_a, const Device& b,
   return same_known(a.package, b.package) ? PathClass::kSocket : PathClass::kSystem;
 }
 
+// Whether the places of two devices, of which a file in NCCL's format may place one, tell how far
+// they are apart. It says nothing of that when it does not tell at which of the machine's NUMA
+// nodes a device is, or when the other device is not in the file and may be next to it.
+bool are_comparable(const Device& a, const Attachment& at_a, const Device& b,
+                    const Attachment& at_b) {
+  if (at_a.in_file == at_b.in_file) return true;
+  if (!(at_a.in_file ? at_a : at_b).at_known_node) return false;
+  const Device& other = at_a.in_file ? b : a;
+  return other.kind == DeviceKind::kCore || (other.numa_node >= 0 && a.numa_node != b.numa_node);
+}
+
 }  // namespace
+
+PathClass Topology::class_between(const Data& data, size_t a, size_t b) {
+  const auto& devices = data.devices;
+  const auto& places = data.attachments;
+  PathClass path = classify(devices[a], places[a], devices[b], places[b]);
+  if (!data.without_file || are_comparable(devices[a], places[a], devices[b], places[b]))
+    return path;
+  // Then a file must not make them farther than they are without it. To NCCL all devices of a NUMA
+  // node are below one host bridge.
+  const auto nearer = [&](PathClass other) { path = std::min(path, other); };
+  const bool is_core = devices[a].kind == DeviceKind::kCore || devices[b].kind == DeviceKind::kCore;
+  if (!is_core && same_known(devices[a].numa_node, devices[b].numa_node)) nearer(PathClass::kRoot);
+  if (std::max(a, b) < data.without_file->devices.size())
+    nearer(class_between(*data.without_file, a, b));
+  return path;
+}
 
 const std::vector<Device>& Topology::devices() const { return data_->devices; }
 int Topology::cores() const { return data_->cores; }
@@ -48,9 +75,18 @@ Path Topology::path(int device_a, int device_b) const {
   if (!known(device_a) || !known(device_b)) return model_of(PathClass::kSystem);
   const auto a = static_cast<size_t>(device_a);
   const auto b = static_cast<size_t>(device_b);
-  const PathClass path =
-      classify(devices[a], data_->attachments[a], devices[b], data_->attachments[b]);
-  return priced(path, devices[a], devices[b]);
+  return priced(class_between(*data_, a, b), devices[a], devices[b]);
+}
+
+Topology Topology::without_file() const {
+  Topology found = *this;
+  if (data_->without_file) found.data_ = data_->without_file;
+  return found;
+}
+
+bool Topology::is_placed_by_file(int device) const {
+  return device >= 0 && static_cast<size_t>(device) < data_->devices.size() &&
+         data_->attachments[static_cast<size_t>(device)].at_known_node;
 }
 
 int Topology::find_device(DeviceKind kind, std::string_view name) const {

@@ -75,6 +75,11 @@ class Topology {
   const std::vector<Device>& devices() const;
   // Ids that are no device give kSystem. Two names of one PCI function are the same device.
   Path path(int device_a, int device_b) const;
+  // The machine as hwloc alone sees it, without what a file in NCCL's format says. The ids are the
+  // same.
+  Topology without_file() const;
+  // Whether such a file says at which of the machine's NUMA nodes the device is.
+  bool is_placed_by_file(int device) const;
   // -1 when there is none of that name: virtual interfaces (lo, veth, bridges) are on no bus and no
   // devices.
   int find_device(DeviceKind kind, std::string_view name) const;
@@ -98,6 +103,7 @@ class Topology {
   friend class TopologyBuilder;
   friend class Placement;
   struct Data;
+  static PathClass class_between(const Data& data, size_t a, size_t b);
   std::shared_ptr<const Data> data_;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,10 @@ struct Attachment {
   std::vector<uint64_t> shared_caches;  // of a core: caches that it shares with other cores
   std::vector<uint64_t> pci_bridges;    // of a PCI device: bridges above it below the host bridge
   uint64_t host_bridge = 0;             // of a PCI device
+  // A file in NCCL's format says where it is, and, the second, at which of the machine's NUMA
+  // nodes.
+  bool in_file = false;
+  bool at_known_node = false;
 };
 
 // The machine as people see it: packages, memory, shared caches, bridges, and devices as leaves.
@@ -42,6 +47,8 @@ struct Topology::Data {
   int cores = 0;
   int numa_nodes = 0;
   int packages = 0;
+  // What hwloc alone sees, where a file in NCCL's format was laid over it; the ids are the same.
+  std::shared_ptr<const Data> without_file;
 };
 
 }  // namespace libcomm

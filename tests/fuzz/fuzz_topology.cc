@@ -92,6 +92,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (topology) {
     once_each(*topology);
     const int devices = static_cast<int>(topology->devices().size());
+    const Topology found = topology->without_file();
+    const int known = static_cast<int>(found.devices().size());
+    for (int core = 0; core < found.cores(); ++core)
+      for (int device = 0; device < known; ++device)
+        FUZZ_CHECK(topology->is_placed_by_file(device) ||
+                   topology->path(core, device).path <= found.path(core, device).path);
     for (int a = 0; a < devices; ++a)
       for (int b = 0; b < devices; ++b)
         FUZZ_CHECK(topology->path(a, b).path == topology->path(b, a).path);

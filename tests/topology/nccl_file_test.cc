@@ -4,24 +4,15 @@
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 
-#include "tests/base/temp_folder.h"
-#include "tests/topology/machines.h"
+#include "tests/topology/written_file.h"
 
 namespace libcomm {
 namespace {
 
 using test::TempFolder;
-using test::write_file;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::StartsWith;
-
-Result<Topology> detect_with(const std::string& path, const char* base, const std::string& value) {
-  setenv(base, value.c_str(), 1);
-  auto topology = Topology::detect({path, "COMM_TOPO_FILE=" + path});
-  unsetenv(base);
-  return topology;
-}
 
 Topology over(const std::string& file, const char* base, const std::string& value) {
   auto topology = detect_with(std::string(COMM_TEST_DATA "/") + file, base, value);
@@ -33,55 +24,12 @@ constexpr const char* kFourNodes = "pack:2 numa:2 core:2 pu:1";
 Topology nd() { return over("nccl_nd.xml", "HWLOC_SYNTHETIC", kFourNodes); }
 Topology vm() { return over("nccl_vm.xml", "HWLOC_XMLFILE", COMM_TEST_DATA "/flat_vm.xml"); }
 
-// A machine of this text over one with two NUMA nodes in a package each, and how it is refused.
-class Written {
- public:
-  explicit Written(const std::string& text) : path_(folder_ / "topo.xml") {
-    write_file(path_, text);
-  }
-  Result<Topology> read(const char* machine = "pack:2 numa:1 core:2 pu:1") const {
-    return detect_with(path_, "HWLOC_SYNTHETIC", machine);
-  }
-  std::string tree(const char* machine = "pack:2 numa:1 core:2 pu:1") const {
-    const auto topology = read(machine);
-    return topology ? lines_of(*topology) : topology.status().message();
-  }
-  static std::string lines_of(const Topology& topology) {
-    const std::string tree = topology.to_tree();
-    return tree.substr(tree.find('\n') + 1);
-  }
-  // Without the file's name in front.
-  std::string refusal(Code code) const {
-    const auto topology = read();
-    EXPECT_FALSE(topology) << topology->to_tree();
-    if (topology) return {};
-    EXPECT_EQ(topology.status().code(), code);
-    const std::string start = "COMM_TOPO_FILE=" + path_ + ": ";
-    EXPECT_THAT(topology.status().message(), StartsWith(start));
-    return topology.status().message().substr(start.size());
-  }
-
- private:
-  TempFolder folder_;
-  std::string path_;
-};
-
 std::string refused(const std::string& text) {
   return Written(text).refusal(Code::kInvalidArgument);
 }
 // With one <cpu> of NUMA node 0 around.
 std::string refused_in_cpu(const std::string& text) {
   return refused("<system version=\"1\"><cpu numaid=\"0\">\n" + text + "\n</cpu></system>");
-}
-
-const Device& named(const Topology& t, const std::string& name) {
-  for (const Device& device : t.devices())
-    if (device.name == name) return device;
-  ADD_FAILURE() << "no device " << name << " in\n" << t.to_tree();
-  return t.devices().front();
-}
-PathClass between(const Topology& t, const std::string& a, const std::string& b) {
-  return t.path(named(t, a).id, named(t, b).id).path;
 }
 
 TEST(NcclFile, PutsTheDevicesOfAnotherMachineAtTheNumaNodesOfThisOne) {
@@ -177,7 +125,6 @@ TEST(NcclFile, MakesPathsOfTheNewPlacesOfAFlatMachine) {
   EXPECT_EQ(between(t, "gpu 0000:00:06.0", "gpu 0000:01:01.0"), PathClass::kPcieSwitch);
   EXPECT_EQ(between(t, "gpu 0000:00:06.0", "gpu 0000:01:02.0"), PathClass::kRoot)
       << "both were below one bridge, but the file says otherwise";
-  EXPECT_EQ(between(t, "nvme0n1", "gpu 0000:00:05.0"), PathClass::kSystem);
   EXPECT_EQ(between(t, "core 0", "mlx5_0"), PathClass::kNuma);
   EXPECT_EQ(between(t, "core 2", "mlx5_0"), PathClass::kSystem);
   EXPECT_EQ(between(t, "eth0", "mlx5_0"), PathClass::kSelf);
@@ -303,6 +250,29 @@ TEST(NcclFile, TellsSeveralInterfacesOfOneDevice) {
                                      "  package 1\n"));
 }
 
+// NCCL writes one whose place it does not know so.
+TEST(NcclFile, LeavesAnInterfaceThatIsInSeveralCpus) {
+  const std::string nic = "<nic><net name=\"eth1\" speed=\"10000\"/><net name=\"tap0\"/></nic>";
+  const Written file("<system version=\"1\"><cpu numaid=\"0\">" + nic +
+                     "<pci busid=\"0000:00:05.0\"/></cpu><cpu numaid=\"1\">" + nic +
+                     "<pci busid=\"0000:00:06.0\"/></cpu></system>");
+  setenv("HWLOC_XMLFILE", COMM_TEST_DATA "/flat_vm.xml", 1);
+  const std::string tree = file.tree();
+  unsetenv("HWLOC_XMLFILE");
+  EXPECT_THAT(tree, HasSubstr("\n"
+                              "  host bridge 0000:00\n"));
+  EXPECT_THAT(tree, HasSubstr("\n"
+                              "      eth1 network 0000:01:03.0\n"));
+  EXPECT_THAT(tree, testing::Not(HasSubstr("tap0")));
+  EXPECT_THAT(
+      Written("<system version=\"1\"><cpu numaid=\"0\">" + nic + "</cpu><cpu numaid=\"1\">" + nic +
+              "<pci busid=\"1:0.0\">" + nic + "</pci></cpu></system>")
+          .tree(),
+      HasSubstr("    host bridge of NUMA node 1\n"
+                "      eth1 network 0000:01:00.0, 1.25 GB/s\n"
+                "      tap0 network 0000:01:00.0\n"));
+}
+
 TEST(NcclFile, MayHoldWhatOthersRead) {
   const Written file(
       "\xef\xbb\xbf<?xml version=\"1.0\"?>\r\n<!DOCTYPE system [<!ENTITY a \"b\">]>\n<!-- > -->"
@@ -405,6 +375,32 @@ TEST(NcclFile, IsRefusedWhenItIsTooDeep) {
   EXPECT_EQ(refused(nested(65)), "line 1: <pci>: 65 of them inside each other, more than 64");
   EXPECT_THAT(refused(nested(10000)), HasSubstr("65 of them inside each other"));
   EXPECT_TRUE(Written(nested(64)).read());
+}
+
+TEST(NcclFile, MayBeAsLargeAsOneMayBe) {
+  std::string text = "<system version=\"1\"><cpu numaid=\"0\">\n";
+  int devices = 0;
+  for (; text.size() < (1 << 20) - 200; ++devices)
+    text += fmt::format("<pci busid=\"{:x}:{:x}:0.0\"><nic><net name=\"n{}\"/></nic></pci>\n",
+                        devices / 256, devices % 256, devices);
+  const auto end = [](const std::string& last) { return last + "</cpu></system>"; };
+  const auto topology = Written(text + end("<pci busid=\"ffff:ff:1f.7\"/>")).read();
+  ASSERT_TRUE(topology) << topology.status().to_string();
+  EXPECT_EQ(topology->devices().back().address, "ffff:ff:1f.7");
+  EXPECT_EQ(static_cast<int>(topology->devices().size()), topology->cores() + devices + 1);
+  EXPECT_THAT(refused(text + end("<pci busid=\"none\"/>")),
+              StartsWith(fmt::format("line {}: <pci>: busid=\"none\"", devices + 2)));
+}
+
+TEST(NcclFile, IsRefusedWhenItHasMoreCpusThanThereAreNumaNodes) {
+  const auto cpus = [](int count) {
+    std::string text = "<system version=\"1\">";
+    for (int i = 0; i < count; ++i) text += "\n<cpu numaid=\"0\"/>";
+    return text + "</system>";
+  };
+  EXPECT_TRUE(Written(cpus(1025)).read());
+  EXPECT_EQ(refused(cpus(1026)),
+            "line 1027: <cpu>: one more than 1025: a machine has no more NUMA nodes");
 }
 
 TEST(NcclFile, IsRefusedWhenItIsTooLarge) {

@@ -12,6 +12,18 @@ int core_of(const Topology& topology, int numa_node) {
   return -1;
 }
 
+// Those that no other is nearer than.
+std::vector<size_t> nearest_in(const Topology& topology, int numa_node,
+                               std::span<const PortInfo> ports) {
+  std::vector<PathClass> far(ports.size(), PathClass::kNuma);
+  if (numa_node >= 0)
+    for (size_t i = 0; i < ports.size(); ++i) far[i] = distance_from(topology, numa_node, ports[i]);
+  std::vector<size_t> chosen;
+  for (size_t i = 0; i < ports.size(); ++i)
+    if (far[i] == *std::min_element(far.begin(), far.end())) chosen.push_back(i);
+  return chosen;
+}
+
 }  // namespace
 
 int device_of(const Topology& topology, const PortInfo& port) {
@@ -33,12 +45,11 @@ PathClass distance_from(const Topology& topology, int numa_node, const PortInfo&
 
 std::vector<size_t> nearest(const Topology& topology, int numa_node,
                             std::span<const PortInfo> ports) {
-  std::vector<PathClass> far(ports.size(), PathClass::kNuma);
-  if (numa_node >= 0)
-    for (size_t i = 0; i < ports.size(); ++i) far[i] = distance_from(topology, numa_node, ports[i]);
-  std::vector<size_t> chosen;
-  for (size_t i = 0; i < ports.size(); ++i)
-    if (far[i] == *std::min_element(far.begin(), far.end())) chosen.push_back(i);
+  std::vector<size_t> chosen = nearest_in(topology, numa_node, ports);
+  for (const size_t i : nearest_in(topology.without_file(), numa_node, ports))
+    if (!topology.is_placed_by_file(device_of(topology, ports[i])) &&
+        std::find(chosen.begin(), chosen.end(), i) == chosen.end())
+      chosen.push_back(i);
   return chosen;
 }
 

@@ -18,7 +18,9 @@ int device_of(const Topology& topology, const PortInfo& port);
 PathClass distance_from(const Topology& topology, int numa_node, const PortInfo& port);
 
 // Which of them a rank on this node uses, by index, in their order: all that are equally near and
-// nearer than the others; channels take these in turn. All when the node is not known (-1).
+// nearer than the others; channels take these in turn. All when the node is not known (-1). A file
+// in NCCL's format takes no port from a rank by what it says of others: behind those that are near
+// come the ports that it does not place and that would be among the nearest without it.
 std::vector<size_t> nearest(const Topology& topology, int numa_node,
                             std::span<const PortInfo> ports);
 

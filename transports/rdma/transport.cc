@@ -225,8 +225,11 @@ std::vector<std::shared_ptr<Nic>> nearest_of(std::vector<std::shared_ptr<Nic>> n
     if (const auto topology = Topology::detect(file)) {
       std::vector<PortInfo> ports;
       for (const auto& nic : nics) ports.push_back(nic->info());
+      std::vector<size_t> chosen = nearest(*topology, numa_node, ports);
+      if (chosen.size() > kMaxRails) chosen.resize(kMaxRails);
+      std::sort(chosen.begin(), chosen.end());  // rails of two ranks pair up by their order
       std::vector<std::shared_ptr<Nic>> near;
-      for (const size_t i : nearest(*topology, numa_node, ports)) near.push_back(nics[i]);
+      for (const size_t i : chosen) near.push_back(nics[i]);
       nics = std::move(near);
     } else {
       log_info(Subsys::kNet, "which RDMA port is nearest is not known: {}",
