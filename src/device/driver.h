@@ -67,6 +67,8 @@ inline constexpr unsigned kTypeHost = 1, kTypeDevice = 2;
 // CUdevice_attribute
 inline constexpr int kMultiprocessors = 16, kVirtualMemory = 102, kDescriptorHandles = 103,
                      kGpuDirectOfVirtualMemory = 110, kWritesOrdering = 118;
+// CUdevice_P2PAttribute
+inline constexpr int kP2pNativeAtomics = 3;
 // CUmemLocationType, CUmemAllocationType, CUmemAllocationHandleType,
 // CUmemAllocationGranularity_flags, CUmemAccess_flags
 inline constexpr int kOnDevice = 1, kPinnedChunk = 1, kDescriptorHandle = 1, kLeastGranularity = 0,

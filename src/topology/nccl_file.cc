@@ -16,6 +16,7 @@ namespace {
 constexpr int kMostNested = 64;      // PCIe has at most 256 buses; real trees are five deep
 constexpr int kMostNumaNode = 1023;  // as in Linux
 constexpr int kMostCpus = kMostNumaNode + 2;
+constexpr int kMostNvlinks = 1024;  // of one element; GPUs have 18 in all
 
 // "0x030200" and "030200" alike.
 bool parse_class(std::string_view text, uint32_t* code) {
@@ -145,6 +146,7 @@ class Reader {
         COMM_TRY(read_nets(child, &pci->nets));
       } else if (name == "gpu") {
         has_gpu = true;
+        COMM_TRY(read_nvlinks(child, &pci->nvlinks));
       } else {
         ignore(child, node);
       }
@@ -174,6 +176,37 @@ class Reader {
     if (!is_new)
       return bad(node, "busid=\"{}\" is that of line {} too: a device is in one place", text,
                  first->second);
+    return Status::ok();
+  }
+
+  // As NCCL reads them. Without a class, what is no GPU that one can see is a switch: a virtual
+  // machine hides those. Links to a CPU (0x068001) say nothing of other GPUs.
+  Status read_nvlinks(Node gpu, std::vector<NcclNvlink>* nvlinks) {
+    for (const Node child : gpu.children()) {
+      if (std::string_view(child.name()) != "nvlink") {
+        ignore(child, gpu);
+        continue;
+      }
+      const std::string_view target = child.attribute("target").value();
+      const std::string_view type = child.attribute("tclass").value();
+      const std::string_view count = child.attribute("count").value();
+      NcclNvlink nvlink;
+      uint32_t code = 0;
+      if (!type.empty() && !parse_class(type, &code))
+        return bad(child, "tclass=\"{}\": expected a PCI class such as 0x068000", type);
+      const bool is_gpu = code >> 16 == 0x03;
+      if (is_gpu || type.empty()) nvlink.gpu = normal_pci_address(target);
+      if (is_gpu && nvlink.gpu.empty())
+        return bad(child, "target=\"{}\": expected a PCI address such as 0000:3b:00.0", target);
+      nvlink.to_switch = type.empty() || code == 0x068000;
+      const auto [end, err] =
+          std::from_chars(count.data(), count.data() + count.size(), nvlink.links);
+      if (!count.empty() && (err != std::errc() || end != count.data() + count.size() ||
+                             nvlink.links < 0 || nvlink.links > kMostNvlinks))
+        return bad(child, "count=\"{}\": expected a number of links from 0 to {}", count,
+                   kMostNvlinks);
+      if (nvlink.links > 0) nvlinks->push_back(std::move(nvlink));
+    }
     return Status::ok();
   }
 

@@ -20,6 +20,13 @@ struct NcclNet {
   double gbytes_per_second = 0;  // 0: not said
 };
 
+// <gpu><nvlink target= count= tclass=/></gpu>
+struct NcclNvlink {
+  std::string gpu;         // the address of the GPU at the other end; empty: there is none
+  bool to_switch = false;  // to the NVSwitches, or may be, where there is no such GPU
+  int links = 1;
+};
+
 // <pci busid= class= link_speed= link_width=>
 struct NcclPci {
   std::string address;  // "0000:81:00.0", whatever the spelling in the file
@@ -27,6 +34,7 @@ struct NcclPci {
   DeviceKind kind = DeviceKind::kOther;  // of what is no bridge; kOther where nothing is said
   double gbytes_per_second = 0;          // 0: not said
   std::vector<NcclNet> nets;
+  std::vector<NcclNvlink> nvlinks;  // of a GPU
   std::vector<NcclPci> children;
 };
 

@@ -73,6 +73,28 @@ void NcclMerge::run() {
     auto& siblings = place.parent->children;
     siblings.insert(siblings.begin() + static_cast<ptrdiff_t>(place.position), std::move(bridge));
   }
+  std::map<std::string, int> gpus;  // by address
+  for (const Device& known : data_.devices)
+    if (known.kind == DeviceKind::kGpu) gpus.emplace(known.address, known.id);
+  for (const NcclCpu& cpu : file_.cpus) add_nvlinks(cpu.children, gpus);
+}
+
+void NcclMerge::add_nvlinks(const std::vector<NcclPci>& pcis,
+                            const std::map<std::string, int>& gpus) {
+  for (const NcclPci& pci : pcis) {
+    add_nvlinks(pci.children, gpus);
+    const auto self = gpus.find(pci.address);
+    if (self == gpus.end()) continue;
+    Attachment& at = data_.attachments[static_cast<size_t>(self->second)];
+    for (const NcclNvlink& nvlink : pci.nvlinks) {
+      const auto other = gpus.find(nvlink.gpu);
+      if (other == self) continue;
+      if (other != gpus.end())
+        at.nvlinks[other->second] += nvlink.links;
+      else if (nvlink.to_switch)
+        at.switch_links += nvlink.links;
+    }
+  }
 }
 
 void NcclMerge::note_names(const std::vector<NcclPci>& pcis) {

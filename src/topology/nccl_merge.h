@@ -4,7 +4,8 @@
 // leaves its place in hwloc's tree; what is below such a bridge and not named itself goes with it.
 // Each <cpu> is a host bridge at its NUMA node, as in NCCL, which knows no other distance between
 // devices of one <cpu> than the bridges that the file has between them. Devices of the file alone
-// are added behind hwloc's, so that these keep their ids.
+// are added behind hwloc's, so that these keep their ids. NVLinks are between GPUs of the file and
+// of the machine alike.
 #pragma once
 
 #include <map>
@@ -44,6 +45,8 @@ class NcclMerge {
   void add_net(const NcclNet& net, TreeNode& parent);
   TreeNode new_device(DeviceKind kind, std::string name, const std::string& address, double speed);
   void set_speeds(const TreeNode& node, const NcclPci& pci);
+
+  void add_nvlinks(const std::vector<NcclPci>& pcis, const std::map<std::string, int>& gpus);
 
   Place place_of(int numa_node);
   void attach(const TreeNode& node, Attachment at, const Place& place);

@@ -33,6 +33,8 @@ const char* name_of(PathClass path) {
       return "cache";
     case PathClass::kNuma:
       return "numa";
+    case PathClass::kNvlink:
+      return "nvlink";
     case PathClass::kPcieSwitch:
       return "switch";
     case PathClass::kRoot:
@@ -55,7 +57,9 @@ Path priced(PathClass path, const Device& a, const Device& b) {
   const bool core_b = b.kind == DeviceKind::kCore;
   if (core_a && core_b) return result;
   result.latency_us += kDeviceEndLatencyUs * ((core_a ? 0 : 1) + (core_b ? 0 : 1));
-  result.gbytes_per_second = std::min(end_gbs(a, row(path)), end_gbs(b, row(path)));
+  result.gbytes_per_second = path == PathClass::kNvlink
+                                 ? row(path).dma_gbs
+                                 : std::min(end_gbs(a, row(path)), end_gbs(b, row(path)));
   return result;
 }
 

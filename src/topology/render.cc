@@ -98,6 +98,10 @@ class TreeText {
     if (d.kind != DeviceKind::kGpu) line += fmt::format(" {}", name_of_kind(d.kind));
     if (!d.address.empty() && d.kind != DeviceKind::kGpu) line += " " + d.address;
     if (d.gbytes_per_second > 0) line += fmt::format(", {:.4g} GB/s", d.gbytes_per_second);
+    const Attachment& at = attachments_[static_cast<size_t>(id)];
+    int nvlinks = at.switch_links;
+    for (const auto& [to, links] : at.nvlinks) nvlinks += links;
+    if (nvlinks > 0) line += ", " + plural(nvlinks, "NVLink");
     return line;
   }
 
@@ -115,6 +119,13 @@ std::string json_device(const Device& d, const Attachment& at) {
     out += fmt::format(R"(, "threads": [{}])", fmt::join(at.threads, ", "));
   else
     out += fmt::format(R"(, "gbytes_per_second": {:.6g})", d.gbytes_per_second);
+  if (at.switch_links > 0) out += fmt::format(R"(, "nvswitch_links": {})", at.switch_links);
+  if (!at.nvlinks.empty()) {
+    std::vector<std::string> links;
+    for (const auto& [to, count] : at.nvlinks)
+      links.push_back(fmt::format(R"({{"gpu": {}, "links": {}}})", to, count));
+    out += fmt::format(R"(, "nvlinks": [{}])", fmt::join(links, ", "));
+  }
   return out += '}';
 }
 

@@ -16,12 +16,24 @@ bool share_one(const std::vector<T>& a, const std::vector<T>& b) {
 
 bool same_known(int a, int b) { return a >= 0 && a == b; }
 
+// Of the way from one GPU to the other: the fewer of its ends; 0: there is none.
+int nvlinks_between(const Device& a, const Attachment& at_a, const Device& b,
+                    const Attachment& at_b) {
+  const auto to = [](const Attachment& at, int device) {
+    const auto found = at.nvlinks.find(device);
+    return found == at.nvlinks.end() ? 0 : found->second;
+  };
+  // A file may tell of direct links at one end only.
+  return std::max({to(at_a, b.id), to(at_b, a.id), std::min(at_a.switch_links, at_b.switch_links)});
+}
+
 PathClass classify(const Device& a, const Attachment& at_a, const Device& b,
                    const Attachment& at_b) {
   if (a.id == b.id || (!a.address.empty() && a.address == b.address)) return PathClass::kSelf;
   const bool core_a = a.kind == DeviceKind::kCore;
   const bool core_b = b.kind == DeviceKind::kCore;
   if (!core_a && !core_b) {
+    if (nvlinks_between(a, at_a, b, at_b) > 0) return PathClass::kNvlink;
     // Between devices the fabric counts, not the memory that they are close to: two host bridges of
     // one NUMA node are further apart than two ports of one switch.
     if (share_one(at_a.pci_bridges, at_b.pci_bridges)) return PathClass::kPcieSwitch;
@@ -75,7 +87,12 @@ Path Topology::path(int device_a, int device_b) const {
   if (!known(device_a) || !known(device_b)) return model_of(PathClass::kSystem);
   const auto a = static_cast<size_t>(device_a);
   const auto b = static_cast<size_t>(device_b);
-  return priced(class_between(*data_, a, b), devices[a], devices[b]);
+  const PathClass path = class_between(*data_, a, b);
+  Path result = priced(path, devices[a], devices[b]);
+  if (path == PathClass::kNvlink)
+    result.gbytes_per_second *=
+        nvlinks_between(devices[a], data_->attachments[a], devices[b], data_->attachments[b]);
+  return result;
 }
 
 Topology Topology::without_file() const {

@@ -22,6 +22,7 @@ enum class PathClass : int {
   kSelf,        // the same device
   kCache,       // share a cache beyond their own
   kNuma,        // the same NUMA node
+  kNvlink,      // GPUs with NVLinks to each other or to the same NVSwitches
   kPcieSwitch,  // the same PCIe switch
   kRoot,        // the same root complex (host bridge)
   kSocket,      // the same package, other NUMA node or bridge

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -22,6 +23,10 @@ struct Attachment {
   // nodes.
   bool in_file = false;
   bool at_known_node = false;
+  // NVLinks of a GPU, from such a file: to other devices by their ids, and to the NVSwitches, which
+  // join all GPUs that have links to them.
+  std::map<int, int> nvlinks;
+  int switch_links = 0;
 };
 
 // The machine as people see it: packages, memory, shared caches, bridges, and devices as leaves.

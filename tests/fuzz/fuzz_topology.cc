@@ -69,6 +69,9 @@ std::vector<std::string> seeds() {
                  "<pci busid=\"0000:00:01.0\"/></pci><pci busid=\"03:00.0\"/>"),
           of_cpu("</cpu><cpu numaid=\"7\"><pci busid=\"05:00.0\"><pci busid=\"0000:08:00.0\"/>"
                  "</pci></cpu><cpu numaid=\"-1\"><pci busid=\"81:00.1\"/>"),
+          of_cpu("<pci busid=\"0000:03:00.0\"><gpu><nvlink target=\"0000:07:00.0\" count=\"4\" "
+                 "tclass=\"0x030200\"/><nvlink target=\"fffffff:ff:ff.0\" count=\"18\"/></gpu>"
+                 "</pci><pci busid=\"09:00.0\"><gpu><nvlink tclass=\"0x068000\"/></gpu></pci>"),
           "<!DOCTYPE system [<!ENTITY a \"b\">]><!-- c --><system version=\"1\"/>"};
 }
 

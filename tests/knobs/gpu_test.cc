@@ -81,6 +81,24 @@ TEST(P2P_LEVEL, IsHowFarApartGpusMayBe) {
   EXPECT_GT(kernels_of(1, {{"COMM_P2P_LEVEL", "SYS"}}), 0u);
 }
 
+TEST(P2P_LEVEL, NvlIsForGpusThatTheDriverOrTheFileSaysHaveNvlink) {
+  ASSERT_TRUE(gpu::is_double());
+  const Environment nvlink = {{"COMM_P2P_LEVEL", "NVL"}};
+  EXPECT_GT(kernels_of(0, nvlink), 0u) << "the same GPU";
+  EXPECT_EQ(kernels_of(1, nvlink), 0u);
+  const auto set = gpu::control<void(const char*, int)>("cuda_double_set");
+  set("atomics", 1);
+  EXPECT_GT(kernels_of(1, nvlink), 0u);
+  EXPECT_GT(kernels_of(1, {{"COMM_P2P_LEVEL", "PIX"}}), 0u) << "farther than NVLink";
+  EXPECT_EQ(kernels_of(1, {{"COMM_P2P_LEVEL", "LOC"}}), 0u);
+  set("atomics", 0);
+#if COMM_TEST_PUGIXML
+  const std::string file = COMM_SOURCE_DIR "/tests/topology/data/nccl_nvlink.xml";
+  EXPECT_GT(kernels_of(1, {{"COMM_P2P_LEVEL", "NVL"}, {"COMM_TOPO_FILE", file}}), 0u);
+  EXPECT_EQ(kernels_of(2, {{"COMM_P2P_LEVEL", "NVL"}, {"COMM_TOPO_FILE", file}}), 0u);
+#endif
+}
+
 TEST(TOPO_FILE, SaysHowFarApartGpusAre) {
   ASSERT_TRUE(gpu::is_double());
   // There the GPUs are below one host bridge, here they are nowhere.

@@ -103,6 +103,7 @@ class PeerMemory {
   Status check_distance(int ordinal, int peer, const Knobs& knobs) const;
   Result<int> ordinal_of(const GpuUuid& gpu) const;
   int device_of(const Topology& topology, int ordinal) const;
+  bool has_nvlink(int from, int to) const;
   Status allow_access(std::span<const Offer> offers);
   Status exchange_patterns(std::span<const Offer> offers);
   Status check_patterns();

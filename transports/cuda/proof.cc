@@ -93,12 +93,20 @@ int PeerMemory::device_of(const Topology& topology, int ordinal) const {
   return -1;
 }
 
+// NVLink carries all atomic operations, PCIe at most some.
+bool PeerMemory::has_nvlink(int from, int to) const {
+  int all_atomics = 0;
+  return driver_.p2p_attribute(&all_atomics, kP2pNativeAtomics, from, to) == kSuccess &&
+         all_atomics != 0;
+}
+
 // Whether the knobs and the driver allow to use the memory of a peer's GPU.
 Status PeerMemory::check_distance(int ordinal, int peer, const Knobs& knobs) const {
   const GpuUuid& theirs = ranks_[static_cast<size_t>(peer)].gpu;
   if (theirs == ranks_[static_cast<size_t>(rank_)].gpu) return Status::ok();
-  constexpr PathClass kFarthest[] = {PathClass::kSelf, PathClass::kPcieSwitch,
-                                     PathClass::kPcieSwitch, PathClass::kRoot, PathClass::kSystem};
+  constexpr PathClass kFarthest[] = {PathClass::kSelf,       PathClass::kNvlink,
+                                     PathClass::kPcieSwitch, PathClass::kPcieSwitch,
+                                     PathClass::kRoot,       PathClass::kSystem};
   const auto level = static_cast<size_t>(knobs.get_choice(Knob::kP2pLevel));
   COMM_ASSIGN(const int other, ordinal_of(theirs));
   int can = 0;
@@ -107,6 +115,8 @@ Status PeerMemory::check_distance(int ordinal, int peer, const Knobs& knobs) con
     return error(Code::kSystem, "the driver says that GPU {} cannot reach GPU {}", ordinal, other);
   const PathClass farthest = kFarthest[level];
   if (farthest == PathClass::kSystem) return Status::ok();
+  // What the driver says of the link counts before what a file may say of it.
+  if (farthest >= PathClass::kNvlink && has_nvlink(ordinal, other)) return Status::ok();
   PathClass path = PathClass::kSystem;
   if (auto topology = Topology::detect(TopologyFile::from(knobs)))
     path = topology->path(device_of(*topology, ordinal), device_of(*topology, other)).path;

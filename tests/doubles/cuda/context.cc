@@ -123,6 +123,16 @@ CUresult cuDeviceCanAccessPeer(int* out, CUdevice from, CUdevice to) {
   });
 }
 
+CUresult cuDeviceGetP2PAttribute(int* out, int attribute, CUdevice from, CUdevice to) {
+  return call(__func__, Needs::kDriver, [&](State& state, Lock&, Context*) -> CUresult {
+    const int devices = state.settings.devices;
+    if (from < 0 || to < 0 || from >= devices || to >= devices || from == to) return kInvalidDevice;
+    if (out == nullptr || attribute != kP2pNativeAtomics) return kInvalidValue;
+    *out = state.settings.atomics ? 1 : 0;
+    return kSuccess;
+  });
+}
+
 CUresult cuCtxEnablePeerAccess(CUcontext handle, unsigned flags) {
   return call(__func__, Needs::kContext, [&](State& state, Lock&, Context* context) -> CUresult {
     const Context* peer = context_of(state, handle);

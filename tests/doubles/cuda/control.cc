@@ -38,6 +38,7 @@ bool put(State& state, const std::string& name, int value) {
   Settings& settings = state.settings;
   if (name == "dmabuf") return settings.dmabuf = value != 0, true;
   if (name == "chunks") return settings.chunks = value != 0, true;
+  if (name == "atomics") return settings.atomics = value != 0, true;
   if (name == "ordering") return settings.ordering = value, true;
   if (name == "initialised") return state.initialised = value != 0, true;
   if (name == "version") return settings.version = value, true;

@@ -29,6 +29,7 @@ struct Settings {
     for (auto& row : peers) row.fill(true);
   }
   bool dmabuf = true, chunks = true;
+  bool atomics = false;  // over the links between GPUs, as NVLink has them
   int ordering = 0, version = 13000, devices = 3, multiprocessors = 4;
   int slow_us = 0;      // before each operation
   int channels = 0;     // hardware queues; 0: one for each stream
