@@ -29,8 +29,12 @@ enum class Purpose : uint32_t { kTcpData = 1, kShmSetup = 2, kRdmaSetup = 3, kTe
 enum class News {
   kAbort,   // a rank failed or aborted: the communicator is over
   kDeath,   // a rank's process is gone
-  kRevoke,  // a rank revoked the communicator: operations end, setting-up exchanges still work
+  kRevoke,  // a rank revoked the communicator: operations end, groups can still be derived
 };
+
+// The user's call that an exchange belongs to. All ranks must make the same one; a revoke ends
+// those of kWindow, which is no use without the operations that it ends.
+enum class SetupCall { kNone, kSplit, kWindow };
 
 // Called on the monitor thread (or, from raise(), on the caller's), once for the first abort or
 // death and once for the first revoke. The status names the culprit as its peer, where it is known.
@@ -73,10 +77,11 @@ class Bootstrap {
 
   // data holds nranks blocks of bytes_each; this rank's block is filled in by the caller, the
   // others by the call. Collective, as all calls below up to barrier; they fail with the first
-  // abort or death. `cancel`, beside the group's own, ends the call; a group in which that happened
-  // makes no exchange any more.
+  // abort or death. `cancel`, beside the group's own, ends the call. A group in which one ended
+  // halfway makes no exchange any more, but others can be derived from it.
   virtual Status all_gather(void* data, size_t bytes_each,
-                            const std::atomic<bool>* cancel = nullptr) = 0;
+                            const std::atomic<bool>* cancel = nullptr,
+                            SetupCall call = SetupCall::kNone) = 0;
   // As all_gather, for texts of any length (at most 16 MiB each).
   virtual Result<std::vector<std::string>> all_gather_text(const std::string& mine) = 0;
   virtual Status barrier() = 0;

@@ -4,6 +4,8 @@
 //   derive  the tree's connections go through the parent group instead
 //   both    exchange what everybody must know of everybody over the tree; open the control links of
 //           the overlay; a barrier, so that nobody goes on before all links stand
+#include <unistd.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -55,7 +57,9 @@ class SoloGroup final : public Bootstrap {
   int nranks() const override { return 1; }
   std::span<const unsigned char, 32> secret() const override { return key_; }
   std::string where(int) const override { return "this process"; }
-  Status all_gather(void*, size_t, const std::atomic<bool>*) override { return failure(); }
+  Status all_gather(void*, size_t, const std::atomic<bool>*, SetupCall) override {
+    return failure();
+  }
   Result<std::vector<std::string>> all_gather_text(const std::string& mine) override {
     COMM_TRY(failure());
     return std::vector<std::string>{mine};
@@ -122,6 +126,7 @@ class Group final : public Bootstrap {
                                [this, on_news = std::move(on_news)](News news, const Status& why) {
                                  if (news != News::kRevoke) tell_derivations();
                                  if (on_news) on_news(news, why);
+                                 if (news == News::kRevoke) note_revoke(why);
                                }));
     return Status::ok();
   }
@@ -183,7 +188,8 @@ class Group final : public Bootstrap {
     return rank >= 0 && rank < nranks_ ? peers_[to_size(rank)].to_string() : "no rank";
   }
 
-  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>* cancel) override {
+  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>* cancel,
+                    SetupCall call) override {
     char* out = static_cast<char*>(data);
     const std::string mine(out + to_size(rank_) * bytes_each, bytes_each);
     if (bytes_each > kMaxBlockBytes)
@@ -191,8 +197,11 @@ class Group final : public Bootstrap {
                    "all_gather of {} bytes per rank: at most {} are possible", bytes_each,
                    kMaxBlockBytes);
     WaitLimits limits = own_limits();
-    limits.cancel_too = cancel;
-    COMM_ASSIGN(const auto blocks, exchange(ExchangeKind::kGather, bytes_each, mine, limits));
+    limits.cancel_too = call == SetupCall::kWindow ? &revoked_ : cancel;
+    const ExchangeKind kind = call == SetupCall::kSplit    ? ExchangeKind::kSplit
+                              : call == SetupCall::kWindow ? ExchangeKind::kWindow
+                                                           : ExchangeKind::kGather;
+    COMM_ASSIGN(const auto blocks, exchange(kind, bytes_each, mine, limits));
     for (int r = 0; r < nranks_; ++r)
       if (r != rank_ && bytes_each > 0)
         std::memcpy(out + to_size(r) * bytes_each, blocks[to_size(r)].data(), bytes_each);
@@ -417,8 +426,18 @@ class Group final : public Bootstrap {
   Result<std::vector<std::string>> exchange(ExchangeKind kind, uint64_t block_bytes,
                                             const std::string& mine, const WaitLimits& limits) {
     COMM_TRY(monitor_->failure());
+    if (!broken_)
+      return Status(broken_).context("an earlier set-up call ended halfway, no other can follow");
     auto blocks = tree_.exchange(kind, block_bytes, mine, limits);
     if (blocks) return blocks;
+    broken_ = blocks.status();
+    const bool of_user = kind == ExchangeKind::kWindow || kind == ExchangeKind::kSplit;
+    if (of_user && hears_of_revoke(broken_) && kind == ExchangeKind::kWindow) {
+      broken_ = revoke_reason_;
+      tree_.give_up(broken_);
+      tree_.close();
+      return broken_;
+    }
     // A closed edge is a symptom; the overlay knows the cause, or will in a moment. Who gave up for
     // another reason may abort next: that is no news.
     if (blocks.status().code() == Code::kRemote) {
@@ -430,6 +449,21 @@ class Group final : public Bootstrap {
     tree_.close();
     if (limits.cancelled()) return blocks;
     return with_place(std::move(blocks).status());
+  }
+
+  void note_revoke(const Status& why) {
+    revoke_reason_ = why;
+    revoked_.store(true, std::memory_order_release);
+  }
+
+  // Was the group revoked when an exchange of a user's call failed? Who heard of it sooner may have
+  // gone on to another one, so the word is waited for.
+  bool hears_of_revoke(const Status& seen) const {
+    const Deadline until = Deadline::after(Seconds(
+        seen.code() == Code::kInvalidUsage || seen.code() == Code::kRemote ? kNewsGrace : 0));
+    while (!revoked_.load(std::memory_order_acquire) && monitor_->failure() && !until.passed())
+      ::usleep(1000);
+    return revoked_.load(std::memory_order_acquire);
   }
 
   // A rank's number in a group that was split off is not the one that the user gave it.
@@ -485,7 +519,10 @@ class Group final : public Bootstrap {
   std::vector<Derivation> derivations_;
   std::unique_ptr<Monitor> monitor_;
   Tree tree_;
-  bool standing_ = false;  // the overlay tells everybody
+  Status broken_;  // why the tree cannot be used any more
+  Status revoke_reason_;
+  std::atomic<bool> revoked_{false};  // after revoke_reason_ was set
+  bool standing_ = false;             // the overlay tells everybody
 };
 
 Result<Listeners> listen_locally(const Knobs& knobs) {

@@ -40,6 +40,13 @@ bool take_blocks(const std::string& payload, uint64_t block_bytes, std::vector<s
   return true;
 }
 
+// What a rank is doing when it makes such an exchange, for the user.
+std::string exchange_name(uint32_t kind, uint64_t block_bytes) {
+  if (kind == static_cast<uint32_t>(ExchangeKind::kSplit)) return "commSplit";
+  if (kind == static_cast<uint32_t>(ExchangeKind::kWindow)) return "commWindowRegister";
+  return fmt::format("an exchange of kind {} with {} bytes", kind, block_bytes);
+}
+
 constexpr uint64_t kMaxNewsBytes = sizeof(NewsWire) + kMaxNewsText;
 
 // Why a wait for `rank` ended that neither brought anything nor ran out of time.
@@ -119,10 +126,10 @@ Status Tree::check_frame(const TreeEdge& edge, const FrameWire& got,
       got.block_bytes != expected.block_bytes)
     return error(
                Code::kInvalidUsage,
-               "rank {} makes set-up exchange {} of kind {} with {} bytes, rank {} exchange {} of "
-               "kind {} with {} bytes: all ranks must make the same calls",
-               edge.rank, got.sequence, got.kind, got.block_bytes, rank_, expected.sequence,
-               expected.kind, expected.block_bytes)
+               "rank {} calls {} (set-up exchange {}), but rank {} calls {} (set-up exchange {}): "
+               "all ranks must make the same calls in the same order",
+               edge.rank, exchange_name(got.kind, got.block_bytes), got.sequence, rank_,
+               exchange_name(expected.kind, expected.block_bytes), expected.sequence)
         .with_peer(edge.rank);
   return Status::ok();
 }

@@ -34,6 +34,8 @@ enum class ExchangeKind : uint32_t {
   kText = 3,
   kBarrier = 4,
   kGaveUp = 5,  // in place of any other: what follows is the reason, as news (news.h)
+  kSplit = 6,   // as kGather, of one call of the user each
+  kWindow = 7,
 };
 
 constexpr uint64_t kMaxBlockBytes = 16u << 20;

@@ -6,6 +6,7 @@
 #include <bit>
 #include <cstring>
 #include <map>
+#include <numeric>
 
 #include "src/base/log.h"
 #include "src/communicator/communicator.h"
@@ -303,6 +304,10 @@ Status Communicator::meet_gpus(std::span<const Introduction> all, bool one_board
   return Status::ok();
 }
 
+namespace {
+constexpr uint64_t kSplitAgain = 0x73706c6974000000u;  // tags of groups that only split
+}  // namespace
+
 Result<std::shared_ptr<Communicator>> Communicator::split(int color, int key,
                                                           const CommOptions& options,
                                                           SetupTurn turn,
@@ -316,9 +321,18 @@ Result<std::shared_ptr<Communicator>> Communicator::split(int color, int key,
   const auto exchange = [&]() -> Status {
     COMM_TRY(turn->await(cancel));
     if (has_engine_.load(std::memory_order_acquire)) engine_->drain();
-    if (nranks_ > 1) COMM_TRY(bootstrap_->all_gather(choices.data(), sizeof(Choice), cancel));
     tag = ++splits_;
-    return Status::ok();
+    if (nranks_ == 1) return Status::ok();
+    const size_t bytes = sizeof(Choice);
+    const Status gathered =
+        bootstrap_->all_gather(choices.data(), bytes, cancel, SetupCall::kSplit);
+    if (gathered || gathered.code() == Code::kSystem || !revoked()) return gathered;
+    // A revoke ended the registration of a window halfway on some rank, so no rank gets through:
+    // all meet in a group for this purpose.
+    std::vector<int> all(static_cast<size_t>(nranks_));
+    std::iota(all.begin(), all.end(), 0);
+    COMM_ASSIGN(auto anew, bootstrap_->derive(all, kSplitAgain + tag, knobs_, nullptr, cancel));
+    return anew->all_gather(choices.data(), bytes, cancel, SetupCall::kSplit);
   };
   const Status exchanged = exchange();
   turn->over();

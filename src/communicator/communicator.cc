@@ -523,10 +523,11 @@ Result<uint64_t> Communicator::agree_on_window(void* base, size_t size, SetupTur
   uint64_t number = 0;
   const auto is_same = [size](uint64_t each) { return each == size; };
   const auto exchange = [&]() -> Status {
-    COMM_TRY(turn->await(nullptr));
+    const Status turned = turn->await(&revoked_);
     COMM_TRY(check_usable());
+    COMM_TRY(turned);
     if (nranks_ == 1) return Status::ok();
-    COMM_TRY(bootstrap_->all_gather(sizes.data(), sizeof(uint64_t)));
+    COMM_TRY(bootstrap_->all_gather(sizes.data(), sizeof(uint64_t), nullptr, SetupCall::kWindow));
     if (!peer_memory_ || !std::all_of(sizes.begin(), sizes.end(), is_same)) return Status::ok();
     COMM_ASSIGN(number, share_window(base, size));
     return Status::ok();
@@ -561,7 +562,7 @@ Result<uint64_t> Communicator::share_window(void* base, size_t size) {
   const bool usable = scope.status().is_ok();
   if (usable && peer_memory_->describe(base, size, &places[mine].memory))
     places[mine].reachable = 1;
-  COMM_TRY(bootstrap_->all_gather(places.data(), sizeof(Place)));
+  COMM_TRY(bootstrap_->all_gather(places.data(), sizeof(Place), nullptr, SetupCall::kWindow));
   auto window = std::make_shared<GpuWindow>();
   window->mine = static_cast<std::byte*>(base);
   window->bytes = size;
@@ -583,7 +584,8 @@ Result<uint64_t> Communicator::share_window(void* base, size_t size) {
   }
   std::vector<uint32_t> all_mapped(n);
   all_mapped[mine] = mapped ? 1 : 0;
-  COMM_TRY(bootstrap_->all_gather(all_mapped.data(), sizeof(uint32_t)));
+  COMM_TRY(
+      bootstrap_->all_gather(all_mapped.data(), sizeof(uint32_t), nullptr, SetupCall::kWindow));
   if (std::count(all_mapped.begin(), all_mapped.end(), 0) > 0) return uint64_t{0};
   return gpu_windows_.add(std::move(window));
 }

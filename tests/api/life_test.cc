@@ -144,6 +144,41 @@ TEST(Revoke, EndsWhatRunsEverywhereAndThenShrinkWorks) {
   }
 }
 
+// Rank 0 never registers its window.
+TEST(Revoke, EndsTheRegistrationOfAWindow) {
+  for (const World& world : worlds(3)) {
+    world::run(world, [](Rank& rank) {
+      void* memory = nullptr;
+      COMM_OK(rank, commMemAlloc(&memory, 1 << 16));
+      rank.meet();
+      if (rank.rank == 0) {
+        nap(50);
+        COMM_OK(rank, commRevoke(rank.comm, COMM_REVOKE_DEFAULT));
+      } else {
+        commWindow_t window = nullptr;
+        COMM_FAILS(rank,
+                   commWindowRegister(rank.comm, memory, 1 << 16, &window, COMM_WIN_COLL_SYMMETRIC),
+                   commInvalidUsage, "revoked by rank 0");
+      }
+      int list[] = {1};
+      if (rank.rank != 1) {
+        comm_t rest = nullptr;
+        COMM_OK(rank, commShrink(rank.comm, list, 1, &rest, nullptr, COMM_SHRINK_DEFAULT));
+        sum_is_right(rank, rest, "the rest");
+        COMM_OK(rank, commDestroy(rest));
+      }
+      for (int i = 0; i < 2; ++i) {
+        comm_t turned = nullptr;
+        COMM_OK(rank, commSplit(rank.comm, 0, -rank.rank, &turned, nullptr));
+        place_is(rank, turned, rank.nranks - 1 - rank.rank, rank.nranks, "those who split");
+        sum_is_right(rank, turned, "those who split");
+        COMM_OK(rank, commDestroy(turned));
+      }
+      COMM_OK(rank, commMemFree(memory));
+    });
+  }
+}
+
 TEST(Shrink, WithAbortFirstEndsWhatRuns) {
   world::run({.nranks = 3}, [](Rank& rank) {
     int list[] = {2};

@@ -190,6 +190,23 @@ TEST(MismatchedScatter, OfARankThatNobodyWaitsForIsNamed) {
 }
 
 // The others go by windows, as the call before has told them; the root does not wait for them.
+// Both exchange eight bytes.
+TEST(MismatchedSetup, OfASplitAndAWindowIsNamed) {
+  world::run({.nranks = 3}, [](Rank& rank) {
+    void* memory = nullptr;
+    COMM_OK(rank, commMemAlloc(&memory, 1 << 16));
+    comm_t part = nullptr;
+    commWindow_t window = nullptr;
+    const commResult_t result =
+        rank.rank == 1
+            ? commSplit(rank.comm, 0, 0, &part, nullptr)
+            : commWindowRegister(rank.comm, memory, 1 << 16, &window, COMM_WIN_COLL_SYMMETRIC);
+    rank.expect_error(result, commInvalidUsage, {"rank 1", "commSplit", "commWindowRegister"},
+                      "commSplit on one rank, commWindowRegister on the others");
+    COMM_OK(rank, commMemFree(memory));
+  });
+}
+
 TEST(MismatchedBroadcast, OfARootThatGoesOnIsNamed) {
   check_later({.nranks = 3, .kind = Kind::kThreads},
               [](Rank& r, Buffers& m) {

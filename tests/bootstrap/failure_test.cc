@@ -229,6 +229,51 @@ TEST(DifferentExchanges, AreNamedToAll) {
   });
 }
 
+void expect_mentions(const Status& status, const std::vector<std::string>& texts) {
+  EXPECT_EQ(status.code(), Code::kInvalidUsage);
+  for (const std::string& text : texts)
+    EXPECT_NE(status.message().find(text), std::string::npos) << status.to_string();
+}
+
+// Though they exchange as many bytes.
+TEST(DifferentExchanges, OfTheUsersCallsAreNamedByThem) {
+  ThreadGroup group(3, knobs_with({}));
+  ASSERT_OK(group.joined());
+  run_ranks(3, [&](int rank) {
+    uint64_t blocks[3] = {};
+    const Status status = group[rank].all_gather(
+        blocks, sizeof blocks[0], nullptr, rank == 2 ? SetupCall::kSplit : SetupCall::kWindow);
+    expect_mentions(status, {"rank 2", "commSplit", "commWindowRegister", "the same calls"});
+    EXPECT_EQ(status.peer(), 2);
+    const Status later = group[rank].barrier();
+    expect_mentions(later, {"an earlier set-up call", "rank 2", "commSplit"});
+  });
+}
+
+TEST(Revoke, EndsTheExchangesOfWindowsAndLeavesDerivationWorking) {
+  auto knobs = knobs_with({});
+  ThreadGroup group(4, knobs);
+  ASSERT_OK(group.joined());
+  run_ranks(4, [&](int rank) {
+    if (rank == 1) {
+      ::usleep(50'000);
+      group[rank].raise(News::kRevoke, error(Code::kInvalidUsage, "revoked"));
+    } else {
+      uint64_t blocks[4] = {};
+      const Status status =
+          group[rank].all_gather(blocks, sizeof blocks[0], nullptr, SetupCall::kWindow);
+      expect_mentions(status, {"revoked"});
+      EXPECT_EQ(status.peer(), 1);
+    }
+    const std::vector<int> all = {0, 1, 2, 3};
+    auto derived = group[rank].derive(all, 1, knobs, nullptr);
+    EXPECT_OK(derived.status());
+    if (derived) {
+      EXPECT_OK((*derived)->barrier());
+    }
+  });
+}
+
 TEST(Fork, ChildMayDropAGroupWithoutDisturbingTheParent) {
   ThreadGroup group(3, knobs_with({}));
   ASSERT_OK(group.joined());

@@ -41,7 +41,7 @@ class MemoryBootstrap final : public Bootstrap {
   int nranks() const override { return meeting_.nranks(); }
   std::span<const unsigned char, 32> secret() const override { return meeting_.shared_->secret; }
   std::string where(int) const override { return "here"; }
-  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>*) override {
+  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>*, SetupCall) override {
     auto* blocks = static_cast<std::byte*>(data);
     const size_t mine = static_cast<size_t>(rank_) * bytes_each;
     const size_t total = static_cast<size_t>(nranks()) * bytes_each;

@@ -74,7 +74,8 @@ std::vector<std::string> LoopbackHub::exchange(int rank, const std::string& mine
   return result_;
 }
 
-Status LoopbackBootstrap::all_gather(void* data, size_t bytes_each, const std::atomic<bool>*) {
+Status LoopbackBootstrap::all_gather(void* data, size_t bytes_each, const std::atomic<bool>*,
+                                     SetupCall) {
   auto* bytes = static_cast<char*>(data);
   const std::string mine(bytes + static_cast<size_t>(rank_) * bytes_each, bytes_each);
   const std::vector<std::string> all = hub_->exchange(rank_, mine);

@@ -53,7 +53,7 @@ class LoopbackBootstrap final : public Bootstrap {
   int nranks() const override { return hub_->nranks(); }
   std::span<const unsigned char, 32> secret() const override { return secret_; }
   std::string where(int) const override { return "127.0.0.1"; }
-  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>*) override;
+  Status all_gather(void* data, size_t bytes_each, const std::atomic<bool>*, SetupCall) override;
   Result<std::vector<std::string>> all_gather_text(const std::string& mine) override {
     return hub_->exchange(rank_, mine);
   }
