@@ -12,6 +12,8 @@
 #include <charconv>
 #include <cstring>
 
+#include "src/base/fd.h"
+
 namespace libcomm {
 
 static_assert(std::endian::native == std::endian::little,
@@ -137,7 +139,7 @@ bool EndpointWire::decode(Endpoint* endpoint) const {
 
 Result<std::vector<Interface>> list_interfaces(int family) {
   ifaddrs* list = nullptr;
-  if (getifaddrs(&list) != 0) return system_error(errno, "cannot list the network interfaces");
+  if (getifaddrs(&list) != 0) return descriptor_error(errno, "cannot list the network interfaces");
   std::unique_ptr<ifaddrs, decltype(&freeifaddrs)> owner(list, &freeifaddrs);
   std::vector<Interface> interfaces;
   for (const ifaddrs* entry = list; entry != nullptr; entry = entry->ifa_next) {

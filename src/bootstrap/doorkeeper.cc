@@ -1,6 +1,7 @@
 #include "src/bootstrap/doorkeeper.h"
 
 #include <sys/epoll.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 
@@ -23,6 +24,12 @@ void epoll_change(int epoll, int fd, uint32_t events) {
 }
 
 void epoll_remove(int epoll, int fd) { (void)::epoll_ctl(epoll, EPOLL_CTL_DEL, fd, nullptr); }
+
+size_t Doorkeeper::max_pending() {
+  rlimit limit{};
+  if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return kMaxPending;
+  return static_cast<size_t>(std::clamp<rlim_t>(limit.rlim_cur / 8, 4, kMaxPending));
+}
 
 Doorkeeper::Doorkeeper(int epoll, Listeners listeners, const Key& key, uint32_t self,
                        uint32_t nranks)
@@ -65,8 +72,9 @@ void Doorkeeper::accept_from(int listener) {
     int problem = 0;
     UniqueFd fd = accept_one(listener, &from, &problem);
     if (problem != 0) {
-      if (is_descriptor_shortage(problem)) shortage_ = problem;
-      if (!pending_.empty()) {
+      if (pending_.empty()) {
+        if (is_descriptor_shortage(problem)) shortage_ = problem;
+      } else if (pending_.front().may_go.passed()) {
         drop(pending_.begin());
         continue;
       }
@@ -75,11 +83,12 @@ void Doorkeeper::accept_from(int listener) {
     }
     if (!fd) return;
     tune_control_socket(fd.get());
-    if (pending_.size() >= kMaxPending) drop(pending_.begin());
+    if (pending_.size() >= max_pending_) drop(pending_.begin());
     const int number = fd.get();
     if (!epoll_add(epoll_, number, EPOLLIN)) continue;
     pending_.push_back({std::move(fd), from, CalleeHandshake(key_, self_, nranks_),
-                        Deadline::after(Seconds(kPatience))});
+                        Deadline::after(Seconds(kPatience)),
+                        Deadline::after(Seconds(kLeastPatience))});
     by_fd_[number] = std::prev(pending_.end());
   }
 }

@@ -1,8 +1,9 @@
 // The doorkeeper: accepts connections and lets through those that complete the handshake.
 //
 // It lives inside somebody's epoll loop (the root's or a monitor's) and never blocks. Connections
-// that have not proved themselves are few and short-lived: beyond kMaxPending the oldest is
-// dropped, and each is dropped after kPatience.
+// that have not proved themselves are few and short-lived: beyond max_pending() the oldest is
+// dropped, and each is dropped after kPatience. So strangers cannot take the descriptors that the
+// program needs.
 #pragma once
 
 #include <cstdint>
@@ -29,6 +30,11 @@ class Doorkeeper {
  public:
   static constexpr size_t kMaxPending = 1024;
   static constexpr double kPatience = 10;  // seconds
+  // How long one has at least where descriptors run out: a caller that knows the key needs less.
+  static constexpr double kLeastPatience = 0.5;
+  // Most callers that have not proved themselves: kMaxPending, or an eighth of the descriptors that
+  // this process may have.
+  static size_t max_pending();
 
   // Registers the listeners with `epoll` (not owned). Events carry the descriptor as data.fd.
   Doorkeeper(int epoll, Listeners listeners, const Key& key, uint32_t self, uint32_t nranks);
@@ -42,7 +48,8 @@ class Doorkeeper {
   int expire(int cap_ms);
   // Closes everything; nobody arrives any more.
   void close();
-  // The error number with which the system refused a descriptor for a caller last; 0: it did not.
+  // The error number with which the system refused a descriptor for a caller last, when none was
+  // held by a caller that has not proved itself; 0: it did not.
   int shortage() const { return shortage_; }
   // Callers that spoke the protocol but failed to prove the key, and the last one's address.
   size_t refused() const { return refused_; }
@@ -54,6 +61,7 @@ class Doorkeeper {
     SocketAddress from;
     CalleeHandshake handshake;
     Deadline deadline;
+    Deadline may_go;  // when it is dropped for want of descriptors
   };
   using PendingList = std::list<Pending>;  // oldest first
 
@@ -66,6 +74,7 @@ class Doorkeeper {
   Key key_;
   uint32_t self_;
   uint32_t nranks_;
+  const size_t max_pending_ = max_pending();
   PendingList pending_;
   std::unordered_map<int, PendingList::iterator> by_fd_;
   int shortage_ = 0;

@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <signal.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
@@ -216,6 +217,48 @@ TEST(Strangers, AtTheDoorDoNotStopAGroup) {
     sum_ones(rank);
     leave(rank);
     for (const int fd : strangers) close(fd);
+  });
+}
+
+// Strangers that stay take neither the descriptors of the process nor the group's place at the
+// door: there are more of them than the process may have descriptors.
+TEST(Strangers, DoNotTakeTheDescriptorsOfTheProcess) {
+  constexpr int kVisits = 150;
+  Scene& scene = Scene::make();
+  World world = processes(3);
+  world.environment = {{"COMM_SOCKET_IFNAME", "=lo"}};
+  world::run(world, [&](Rank& rank) {
+    pid_t crowd = -1;
+    if (rank.rank == 0) {
+      rlimit limit{};
+      getrlimit(RLIMIT_NOFILE, &limit);
+      const rlim_t many = std::exchange(limit.rlim_cur, 64);
+      rank.expect(setrlimit(RLIMIT_NOFILE, &limit) == 0, "setrlimit failed");
+      COMM_OK(rank, commGetUniqueId(&scene.id));
+      const auto ports = listening_ports();
+      rank.expect(!ports.empty(), "the process that serves an id listens nowhere");
+      crowd = fork();
+      if (crowd == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        limit.rlim_cur = many;
+        setrlimit(RLIMIT_NOFILE, &limit);
+        for (int i = 0; i < kVisits; ++i)
+          for (const auto& [family, port] : ports) (void)knock(family, port);
+        scene.flag = 1;
+        pause();
+        _exit(0);
+      }
+      await([&] { return scene.flag == 1; }, "the strangers do not come in");
+      scene.have_id = 1;
+    }
+    await([&] { return scene.have_id == 1; }, "rank 0 made no id");
+    COMM_OK(rank, commInitRank(&rank.comm, rank.nranks, scene.id, rank.rank));
+    sum_ones(rank);
+    leave(rank);
+    if (crowd > 0) {
+      kill(crowd, SIGKILL);
+      waitpid(crowd, nullptr, 0);
+    }
   });
 }
 
