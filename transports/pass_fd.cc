@@ -57,11 +57,11 @@ Address socket_address(FdWay way, const Nonce& nonce) {
   return address;
 }
 
-// True when fd became readable before the deadline.
-bool readable(int fd, const Deadline& deadline) {
-  while (!deadline.passed()) {
+// True when fd became readable before the deadline, and before somebody gave up.
+bool readable(int fd, const Deadline& deadline, const std::function<bool()>& given_up = nullptr) {
+  while (!deadline.passed() && !(given_up && given_up())) {
     pollfd item{fd, POLLIN, 0};
-    const int count = ::poll(&item, 1, deadline.poll_ms(1000));
+    const int count = ::poll(&item, 1, deadline.poll_ms(given_up ? 50 : 1000));
     if (count > 0) return true;
     if (count < 0 && errno != EINTR) return false;
   }
@@ -191,21 +191,21 @@ void FdServer::answer(UniqueFd client) const {
 }
 
 Result<PassedFd> fetch_fd(FdWay way, const Nonce& nonce, const Proof& proof, uint64_t wanted,
-                          Deadline deadline) {
+                          Deadline deadline, const std::function<bool()>& given_up) {
   UniqueFd socket(::socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (!socket) return system_error(errno, "making a Unix socket");
   const Address address = socket_address(way, nonce);
   while (::connect(socket.get(), reinterpret_cast<const sockaddr*>(&address.name),
                    address.length) != 0) {
     // EAGAIN: more callers wait there than the kernel lets.
-    if (errno != EAGAIN || deadline.passed())
+    if (errno != EAGAIN || deadline.passed() || (given_up && given_up()))
       return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));
     std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
   const Request request{proof, wanted};
   if (::send(socket.get(), &request, sizeof request, MSG_NOSIGNAL) != sizeof request)
     return system_error(errno, fmt::format("fetching memory through {}", name_of(way)));
-  if (!readable(socket.get(), deadline))
+  if (!readable(socket.get(), deadline, given_up))
     return error(Code::kSystem, "no answer while fetching memory through {}", name_of(way));
   return receive_fd(socket.get());
 }

@@ -64,8 +64,9 @@ class FdServer {
   std::thread thread_;
 };
 
-// The other end; waits at most until the deadline.
+// The other end; waits at most until the deadline, or until `given_up`, which is asked now and
+// then, says so. kSystem.
 Result<PassedFd> fetch_fd(FdWay way, const Nonce& nonce, const Proof& proof, uint64_t wanted,
-                          Deadline deadline);
+                          Deadline deadline, const std::function<bool()>& given_up = nullptr);
 
 }  // namespace libcomm

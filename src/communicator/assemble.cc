@@ -293,6 +293,7 @@ Status Communicator::meet_gpus(std::span<const Introduction> all, bool one_board
   COMM_ASSIGN(peer_memory_, cuda::PeerMemory::agree(*bootstrap_, driver,
                                                     cuda::current_context(driver), ranks, *knobs_));
   if (!peer_memory_) return Status::ok();
+  peer_memory_->watch([this] { return failure_.failed(); });
   gpu_pinned_bytes_.store(peer_memory_->pinned_bytes(), std::memory_order_relaxed);
   if (options_.max_lanes >= 0) peer_memory_->limit_ctas(options_.max_lanes);
   const int most = static_cast<int>(knobs_->get_int(Knob::kMaxCtas));

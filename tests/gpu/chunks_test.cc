@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <filesystem>
 #include <functional>
 #include <string>
 #include <utility>
@@ -204,6 +205,54 @@ TEST(ChunksOfPrograms, ThatOtherThreadsGpusMayNotUseAreStaged) {
       });
     });
   }
+}
+
+// The double's driver keeps one for each chunk that is made or mapped; CUDA's keeps none.
+TEST(ChunksOfPrograms, TakeNoDescriptors) {
+  NEED_DOUBLE();
+  const auto descriptors = [] {
+    size_t open = 0;
+    for ([[maybe_unused]] const auto& each : std::filesystem::directory_iterator("/proc/self/fd"))
+      ++open;
+    return open;
+  };
+  world::run(on_gpu(0, 2), [&](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      constexpr size_t kChunks = 12;
+      Chunks chunks(0, kChunks);
+      for (size_t i = 0; i < kChunks; ++i) chunks.map(i);
+      check_way(rank, Seen(chunks.data(), 1000), stream, true, "the first");
+      rank.meet();
+      const size_t before = descriptors();
+      check_way(rank, Seen(chunks.data(), kChunks * Chunks::kBytes / sizeof(float)), stream, true,
+                "all");
+      rank.meet();
+      const size_t after = descriptors();  // those of the trial may have ended since
+      rank.expect(after < before + kChunks,
+                  std::to_string(before) + " became " + std::to_string(after));
+    });
+  });
+}
+
+// Some drivers and containers make descriptors, and map none.
+TEST(ChunksOfPrograms, AreStagedWhereTheTrialMapsNone) {
+  NEED_DOUBLE();
+  World world = on_gpu(0, 3);
+  world.begin = [begin = world.begin](int rank) {
+    begin(rank);
+    if (rank == 1)
+      gpu::control<void(const char*, int, int)>("cuda_double_fail")(
+          "cuMemImportFromShareableHandle", 1, 801);
+  };
+  world::run(world, [](Rank& rank) {
+    with_stream([&](gpu::Stream stream) {
+      Chunks chunks(0, 1);
+      chunks.map(0);
+      check_way(rank, Seen(chunks.data(), 100000), stream, false, "chunks that cannot be mapped");
+    });
+    COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+    rank.expect(count("chunk_bytes") == 0, "memory of the trial is left");
+  });
 }
 
 // What the program has freed comes back while it goes on with other memory.

@@ -1,13 +1,11 @@
 #include "transports/cuda/chunk_exports.h"
 
-#include <fcntl.h>
-#include <sys/eventfd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cstring>
 #include <iterator>
+
+#include "src/device/scopes.h"
 
 namespace libcomm::cuda {
 namespace {
@@ -27,8 +25,6 @@ uint64_t stamp_of(std::span<const ChunkFacts> chunks) {
 Result<std::unique_ptr<ChunkExports>> ChunkExports::start(const Driver& driver, const Nonce& nonce,
                                                           std::vector<Proof> expected) {
   std::unique_ptr<ChunkExports> exports(new ChunkExports(driver));
-  exports->trial_ = UniqueFd(::eventfd(0, EFD_CLOEXEC));
-  if (!exports->trial_) return descriptor_error(errno, "making an eventfd");
   COMM_ASSIGN(exports->server_,
               FdServer::start(
                   FdWay::kAbstractSocket, nonce,
@@ -44,7 +40,7 @@ bool ChunkExports::is_current(const Exported& exported) const {
   CUmemHandle handle = 0;
   if (driver_.chunk_retain(&handle, pointer_of(exported.facts.base)) != kSuccess) return false;
   const ChunkHandle now(driver_, handle);
-  return now.get() == exported.handle.get();
+  return now.get() == exported.handle->get();
 }
 
 bool ChunkExports::export_chunk(CUdeviceptr address, Exported* exported) const {
@@ -54,12 +50,17 @@ bool ChunkExports::export_chunk(CUdeviceptr address, Exported* exported) const {
   if (driver_.address_range(&base, &bytes, address) != kSuccess ||
       driver_.chunk_retain(&handle, pointer_of(address)) != kSuccess)
     return false;
-  exported->handle = ChunkHandle(driver_, handle);
-  int fd = -1;
-  if (driver_.chunk_export(&fd, handle, kDescriptorHandle, 0) != kSuccess) return false;
-  exported->fd = UniqueFd(fd);
+  exported->handle = std::make_shared<const ChunkHandle>(driver_, handle);
+  if (!descriptor_of(*exported->handle)) return false;
   exported->facts = {base, bytes, g_last_id.fetch_add(1, std::memory_order_relaxed) + 1};
   return true;
+}
+
+Result<UniqueFd> ChunkExports::descriptor_of(const ChunkHandle& chunk) const {
+  int fd = -1;
+  COMM_TRY(driver_.check(driver_.chunk_export(&fd, chunk.get(), kDescriptorHandle, 0),
+                         "cuMemExportToShareableHandle"));
+  return UniqueFd(fd);
 }
 
 bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* memory,
@@ -104,6 +105,11 @@ bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* m
   return true;
 }
 
+void ChunkExports::forget(CUdeviceptr address) {
+  const std::lock_guard lock(mutex_);
+  exported_.erase(address);
+}
+
 // One look at each call, so that what the program has freed is not kept for long.
 void ChunkExports::forget_one_that_is_gone() {
   if (exported_.empty()) return;
@@ -115,20 +121,21 @@ void ChunkExports::forget_one_that_is_gone() {
   exported_.erase(next);
 }
 
+// On the server's thread.
 Result<PassedFd> ChunkExports::give(uint64_t address) {
-  const std::lock_guard lock(mutex_);
   PassedFd given;
-  int fd = trial_.get();
-  if (address != kTrialDescriptor) {
+  std::shared_ptr<const ChunkHandle> chunk;
+  {
+    const std::lock_guard lock(mutex_);
     auto after = exported_.upper_bound(address);
     if (after == exported_.begin())
       return error(Code::kSystem, "no GPU memory was told of at {:#x}", address);
     const Exported& found = std::prev(after)->second;
-    fd = found.fd.get();
     given.facts = {found.facts.base, found.facts.bytes, found.facts.id};
+    chunk = found.handle;
   }
-  given.fd = UniqueFd(::fcntl(fd, F_DUPFD_CLOEXEC, 0));
-  if (!given.fd) return descriptor_error(errno, "passing GPU memory");
+  const OutsideCapture outside(driver_);
+  COMM_ASSIGN(given.fd, descriptor_of(*chunk));
   return given;
 }
 

@@ -27,8 +27,6 @@ struct ChunkFacts {
 };
 // The stamp of chunks in order of their addresses.
 uint64_t stamp_of(std::span<const ChunkFacts> chunks);
-// What a client wants besides a chunk, by its address: to see that it gets anything.
-inline constexpr uint64_t kTrialDescriptor = 0;
 
 class ChunkExports {
  public:
@@ -41,16 +39,20 @@ class ChunkExports {
   // *is_new: some were not told of before. For one thread at a time.
   bool describe(CUdeviceptr address, size_t bytes, ExportedMemory* memory, bool* is_new);
 
+  // Nobody is to fetch the chunk at `address` any more. For the same thread.
+  void forget(CUdeviceptr address);
+
  private:
-  // The handle and the descriptor keep the chunk, so that no other can have that handle.
+  // The handle keeps the chunk, so that no other can have that handle. A descriptor of it is made
+  // when one is fetched: programs have thousands of chunks.
   struct Exported {
     ChunkFacts facts;
-    ChunkHandle handle;
-    UniqueFd fd;
+    std::shared_ptr<const ChunkHandle> handle;
   };
   explicit ChunkExports(const Driver& driver) : driver_(driver) {}
   bool is_current(const Exported& exported) const;
   bool export_chunk(CUdeviceptr address, Exported* exported) const;
+  Result<UniqueFd> descriptor_of(const ChunkHandle& chunk) const;
   void forget_one_that_is_gone();
   Result<PassedFd> give(uint64_t address);
 
@@ -58,7 +60,6 @@ class ChunkExports {
   std::mutex mutex_;                       // the server's thread reads
   std::map<uint64_t, Exported> exported_;  // by base
   uint64_t looked_at_ = 0;                 // the base of the last one
-  UniqueFd trial_;
   std::unique_ptr<FdServer> server_;
 };
 

@@ -31,16 +31,8 @@ uint64_t stamp_within(const std::map<uint64_t, ChunkFacts>& chunks, uint64_t add
 
 }  // namespace
 
-Result<PassedFd> ChunkImports::fetch(uint64_t wanted) const {
-  return fetch_fd(FdWay::kAbstractSocket, nonce_, proof_, wanted, Deadline::after(kFetchPatience));
-}
-
-Status ChunkImports::try_socket() const {
-  const auto fetched = fetch(kTrialDescriptor);
-  return fetched ? Status::ok() : fetched.status();
-}
-
 Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
+                                      const std::function<bool()>& given_up,
                                       std::shared_ptr<const void>* keep) {
   ChunkSpan span;
   std::memcpy(&span, memory.handle.reserved, sizeof span);
@@ -73,7 +65,7 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
     };
     bool filled = true;
     if (!is_whole()) {
-      COMM_ASSIGN(filled, fill(&mirror, memory, span.end));
+      COMM_ASSIGN(filled, fill(&mirror, memory, span.end, given_up));
     }
     if (filled && is_whole()) {
       if (keep != nullptr) *keep = mirror.range;
@@ -87,9 +79,11 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
 }
 
 // False: another chunk is where a new one must be.
-Result<bool> ChunkImports::fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end) const {
+Result<bool> ChunkImports::fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end,
+                                const std::function<bool()>& given_up) const {
   for (uint64_t at = memory.address; at < end;) {
-    COMM_ASSIGN(const PassedFd passed, fetch(at));
+    COMM_ASSIGN(const PassedFd passed, fetch_fd(FdWay::kAbstractSocket, nonce_, proof_, at,
+                                                Deadline::after(kFetchPatience), given_up));
     const ChunkFacts facts{passed.facts[0], passed.facts[1], passed.facts[2]};
     const bool is_there = facts.base <= at && at - facts.base < facts.bytes &&
                           facts.base >= memory.base && facts.bytes <= memory.bytes &&

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -20,20 +21,21 @@ class ChunkImports {
   // The peer's socket, and what to show there.
   ChunkImports(const Driver& driver, CUdevice gpu, const Nonce& nonce, const Proof& proof)
       : driver_(driver), gpu_(gpu), nonce_(nonce), proof_(proof) {}
-  // Whether the peer passes descriptors at all.
-  Status try_socket() const;
   // Where `memory`, which has the id kOfChunks, is here. kUnhandledCuda, kSystem.
-  // `keep`: what keeps it mapped for longer, if it is wanted.
-  Result<std::byte*> find(const ExportedMemory& memory,
+  // `given_up`: asked while the peer does not answer. `keep`: what keeps it mapped for longer, if
+  // it is wanted.
+  Result<std::byte*> find(const ExportedMemory& memory, const std::function<bool()>& given_up,
                           std::shared_ptr<const void>* keep = nullptr);
+  // Lets go of all that is mapped.
+  void clear() { mirrors_.clear(); }
 
  private:
   struct Mirror {
     std::shared_ptr<AddressRange> range;    // left to end_when_idle() when nobody needs it
     std::map<uint64_t, ChunkFacts> chunks;  // by base there
   };
-  Result<PassedFd> fetch(uint64_t wanted) const;
-  Result<bool> fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end) const;
+  Result<bool> fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end,
+                    const std::function<bool()>& given_up) const;
   Status map(Mirror* mirror, const ExportedMemory& memory, const ChunkFacts& facts,
              const UniqueFd& fd) const;
 

@@ -32,6 +32,7 @@ PeerMemory::~PeerMemory() {
       if (stream_ != nullptr) (void)driver_.stream_destroy(stream_);
     }
   }
+  end_trial_chunk();
   imported_.clear();
   chunk_imports_.clear();
   end_when_idle(Ending::kWithCommunicators,
@@ -129,7 +130,7 @@ Result<std::byte*> PeerMemory::import(int peer, const ExportedMemory& memory,
     const auto chunks = chunk_imports_.find(peer);
     if (chunks == chunk_imports_.end())
       return failed(error(Code::kSystem, "its GPU memory came without a way to it"));
-    auto found = chunks->second.find(memory, keep);
+    auto found = chunks->second.find(memory, given_up_, keep);
     return found ? std::move(found) : failed(found.status());
   }
   auto& known = imported_[static_cast<size_t>(peer)];

@@ -86,6 +86,8 @@ class PeerMemory {
 
   const std::shared_ptr<const Kernels>& kernels() const { return kernels_; }
   int max_ctas() const { return max_ctas_; }
+  // `given_up` ends import()'s wait for a peer that does not answer. Before the first import().
+  void watch(std::function<bool()> given_up) { given_up_ = std::move(given_up); }
   CUcontext context() const { return context_; }
   size_t pinned_bytes() const { return pinned_.size(); }
   // Most blocks of a kernel from now on; at least 1.
@@ -99,7 +101,8 @@ class PeerMemory {
   struct Offer;
   Status prepare(const Bootstrap& bootstrap, const Knobs& knobs, Offer* mine);
   void offer_chunks(const Bootstrap& bootstrap, Offer* mine);
-  bool try_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers);
+  Status prove_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers);
+  void end_trial_chunk();
   Status check_distance(int ordinal, int peer, const Knobs& knobs) const;
   Result<int> ordinal_of(const GpuUuid& gpu) const;
   int device_of(const Topology& topology, int ordinal) const;
@@ -141,8 +144,11 @@ class PeerMemory {
   std::unique_ptr<ChunkExports> chunk_exports_;
   std::map<int, ChunkImports> chunk_imports_;  // by peer
 
+  std::function<bool()> given_up_;  // may be null
+
   // Of the proof.
-  CUdeviceptr pattern_ = 0;  // device memory
+  CUdeviceptr pattern_ = 0;      // device memory
+  void* trial_chunk_ = nullptr;  // with the same pattern
   PinnedBuffer pinned_;
 };
 

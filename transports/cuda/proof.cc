@@ -6,10 +6,12 @@
 #include <algorithm>
 #include <cctype>
 #include <cstring>
+#include <utility>
 
 #include "src/base/clock.h"
 #include "src/base/log.h"
 #include "src/bootstrap/handshake.h"
+#include "src/device/allocations.h"
 #include "src/device/scopes.h"
 #include "transports/cuda/peer_memory.h"
 #include "transports/facts.h"
@@ -18,6 +20,7 @@ namespace libcomm::cuda {
 namespace {
 
 constexpr size_t kLine = 256;
+constexpr char kChunksStaged[] = "rank {}: memory of cuMemCreate goes through host memory: {}";
 
 // No two pairs of ranks have the same, and none is all zero.
 void write_pattern(std::byte* line, int from, int to) {
@@ -64,6 +67,7 @@ struct PeerMemory::Offer {
   uint64_t context = 0;
   Nonce nonce{};  // of its socket for descriptors of chunks; zero: it has none
   ExportedMemory memory;
+  ExportedMemory chunk;  // of the socket's
 };
 
 Result<int> PeerMemory::ordinal_of(const GpuUuid& gpu) const {
@@ -184,33 +188,52 @@ void PeerMemory::offer_chunks(const Bootstrap& bootstrap, Offer* mine) {
     std::vector<Proof> expected;
     for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer)
       if (!is_thread(peer)) expected.push_back(proof_of(bootstrap, nonce, peer));
-    COMM_ASSIGN(chunk_exports_, ChunkExports::start(driver_, nonce, std::move(expected)));
+    COMM_ASSIGN(trial_chunk_, alloc_on_current_gpu(driver_, kLine));
+    COMM_TRY(copy(trial_chunk_, pinned_.data() + ranks_.size() * kLine, kLine));
+    COMM_TRY(finish(time_over()));
+    COMM_ASSIGN(auto exports, ChunkExports::start(driver_, nonce, std::move(expected)));
+    mine->chunk.address = number_of(trial_chunk_);
+    bool is_new = false;
+    if (!exports->describe(number_of(trial_chunk_), kLine, &mine->chunk, &is_new))
+      return error(Code::kSystem, "the driver exports none (cuMemExportToShareableHandle)");
+    chunk_exports_ = std::move(exports);
     mine->nonce = nonce;
     return Status::ok();
   };
   if (const Status status = start(); !status)
-    log_info(Subsys::kInit, "rank {}: memory of cuMemCreate goes through host memory: {}", rank_,
-             status.to_string());
+    log_info(Subsys::kInit, kChunksStaged, rank_, status.to_string());
 }
 
-// Whether this rank gets descriptors of all other processes, and they may of it.
-bool PeerMemory::try_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers) {
-  if (one_process_) return true;
-  if (chunk_exports_ == nullptr) return false;
+// Whether this rank reads what lies in the chunks of all other processes, which they map for it.
+Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers) {
+  if (chunk_exports_ == nullptr) return error(Code::kSystem, "this rank passes none");
+  const ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const OutsideCapture outside(driver_);
   for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer) {
-    const Nonce& nonce = offers[static_cast<size_t>(peer)].nonce;
+    const Offer& offer = offers[static_cast<size_t>(peer)];
     if (is_thread(peer)) continue;
-    if (nonce == Nonce{}) return false;
-    ChunkImports imports(driver_, ordinal_, nonce, proof_of(bootstrap, nonce, rank_));
-    if (const Status status = imports.try_socket(); !status) {
-      log_info(Subsys::kInit,
-               "rank {}: memory of cuMemCreate goes through host memory: rank {} passes none: {}",
-               rank_, peer, status.to_string());
-      return false;
-    }
+    if (offer.nonce == Nonce{}) return error(Code::kSystem, "rank {} passes none", peer);
+    ChunkImports imports(driver_, ordinal_, offer.nonce, proof_of(bootstrap, offer.nonce, rank_));
+    auto theirs = imports.find(offer.chunk, nullptr);
+    if (!theirs) return std::move(theirs).status().context(fmt::format("rank {}", peer));
+    std::memset(pinned_.data(), 0, kLine);
+    COMM_TRY(copy(pinned_.data(), *theirs, kLine));
+    COMM_TRY(finish(time_over()));
+    if (!has_pattern(pinned_.data(), peer, kNobody))
+      return error(Code::kSystem, "bytes were lost on the way out of rank {}'s chunk", peer);
+    imports.clear();
     chunk_imports_.emplace(peer, std::move(imports));
   }
-  return true;
+  return Status::ok();
+}
+
+// To free it may wait for the program's streams.
+void PeerMemory::end_trial_chunk() {
+  if (trial_chunk_ == nullptr) return;
+  if (chunk_exports_ != nullptr) chunk_exports_->forget(number_of(trial_chunk_));
+  end_when_idle(Ending::kSoon,
+                [chunk = std::exchange(trial_chunk_, nullptr)] { (void)free_allocation(chunk); });
 }
 
 // GPUs of threads are allowed to use each other's memory here; other processes' when it is mapped.
@@ -288,7 +311,9 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
 
   // All go on together, also those that know already that it will not do.
   status = memory->exchange_patterns(offers);
-  const bool gets_chunks = memory->try_chunks(bootstrap, offers);
+  Status chunks = status;
+  if (chunks && !memory->one_process_) chunks = memory->prove_chunks(bootstrap, offers);
+  if (status && !chunks) log_info(Subsys::kInit, kChunksStaged, rank, chunks.to_string());
   constexpr uint32_t kReaches = 1, kGetsChunks = 2;
   std::vector<uint32_t> able(n);
   COMM_TRY(bootstrap.barrier());
@@ -298,8 +323,9 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
     status = memory->check_patterns();
     if (!status) log_warn(kStaged, rank, status.to_string());
   }
-  able[static_cast<size_t>(rank)] = (status ? kReaches : 0) | (gets_chunks ? kGetsChunks : 0);
+  able[static_cast<size_t>(rank)] = (status ? kReaches : 0) | (chunks ? kGetsChunks : 0);
   COMM_TRY(bootstrap.all_gather(able.data(), sizeof(uint32_t)));
+  memory->end_trial_chunk();
   for (const uint32_t each : able)
     if ((each & kReaches) == 0) return std::unique_ptr<PeerMemory>();
   if (std::any_of(able.begin(), able.end(),
