@@ -51,8 +51,9 @@ void discard(comm* handle, comm_t* result) {
 
 // Creates a communicator now, in the background, or at the end of the group. *result is set at
 // once, except that a blocking creation that fails leaves it NULL. `parent`: what it derives from.
+// `meeting`: the ids that the ranks meet by.
 Status begin_creation(comm_t* result, const CommOptions& options, Create create_it,
-                      const Communicator* parent = nullptr) {
+                      const Communicator* parent, std::vector<UniqueIdBytes> meeting = {}) {
   COMM_ASSIGN(comm* const handle, new_handle());
   // On another thread, or later in this one, the GPU is still that of the call.
   const Create create = [context = current_context(),
@@ -63,6 +64,12 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create_
   handle->blocking = options.blocking;
   handle->name = options.name;
   *result = handle;
+  const auto start_or_add = [&](std::function<Status()> run) {
+    if (!in_group()) return run();
+    add_creation({parent, handle, std::move(meeting), std::move(run),
+                  [handle, result] { discard(handle, result); }});
+    return Status::ok();
+  };
   if (!options.blocking) {
     auto start = [handle, result, create]() -> Status {
       auto thread =
@@ -75,18 +82,14 @@ Status begin_creation(comm_t* result, const CommOptions& options, Create create_
       handle->in_background.store(true, std::memory_order_release);
       return Status(Code::kInProgress, "the communicator is being created");
     };
-    if (!in_group()) return start();
-    add_creation(parent, handle, start, [handle, result] { discard(handle, result); });
-    return Status::ok();
+    return start_or_add(start);
   }
   auto run = [handle, result, create] {
     Status status = finish_creation(handle, create);
     if (!status) discard(handle, result);
     return status;
   };
-  if (!in_group()) return run();
-  add_creation(parent, handle, run, [handle, result] { discard(handle, result); });
-  return Status::ok();
+  return start_or_add(run);
 }
 
 Status check_rank(comm_t* result, int nranks, int rank) {
@@ -119,9 +122,10 @@ Status init_rank(comm_t* result, int nranks, int rank, std::span<const commUniqu
   COMM_ASSIGN(const CommOptions options, read_config(config, CommOptions()));
   Rendezvous rendezvous;
   for (const commUniqueId& id : ids) rendezvous.ids.push_back(bytes_of(id));
-  return begin_creation(result, options, [=](const std::atomic<bool>* cancel) {
+  const auto create = [=](const std::atomic<bool>* cancel) {
     return Communicator::create(rendezvous, rank, nranks, options, cancel);
-  });
+  };
+  return begin_creation(result, options, create, nullptr, rendezvous.ids);
 }
 
 Status init_all(comm_t* handles, int ndev, const int* devlist) {
@@ -142,7 +146,8 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
   COMM_ASSIGN(const UniqueIdBytes id, make_unique_id(*knobs));
   const Rendezvous rendezvous{{id}};
   Status first;
-  for (int rank = 0; rank < ndev; ++rank) {
+  std::vector<Creation> creations;
+  for (int rank = 0; rank < ndev && first; ++rank) {
     auto handle = new_handle();
     if (!handle) {
       first = std::move(handle).status();
@@ -150,22 +155,15 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
     }
     handles[rank] = *handle;
     handles[rank]->blocking = true;
+    const auto create = [=, &gpus]() -> Status {
+      const CurrentGpu current(gpus[static_cast<size_t>(rank)].get());
+      return finish_creation(handles[rank], [=](const std::atomic<bool>* cancel) {
+        return Communicator::create(rendezvous, rank, ndev, CommOptions(), cancel);
+      });
+    };
+    creations.push_back({.handle = *handle, .meeting = rendezvous.ids, .run = create});
   }
-  std::vector<Status> results(static_cast<size_t>(ndev));
-  const auto create = [&](int rank) {
-    auto& result = results[static_cast<size_t>(rank)];
-    const CurrentGpu current(gpus[static_cast<size_t>(rank)].get());
-    result = finish_creation(handles[rank], [&](const std::atomic<bool>* cancel) {
-      return Communicator::create(rendezvous, rank, ndev, CommOptions(), cancel);
-    });
-  };
-  JoinedThreads threads;
-  for (int rank = 0; rank < ndev && first; ++rank)
-    first = threads.start("comm-create", [&, rank] { create(rank); });
-  for (int rank = 0; rank < ndev && !first; ++rank)  // those that did start wait for the others
-    if (handles[rank] != nullptr) handles[rank]->cancel = true;
-  threads.join();
-  for (Status& status : results) keep_cause(std::move(status), &first);
+  if (first) first = run_creations(creations);
   if (first) return first;
   for (int rank = 0; rank < ndev; ++rank) {
     if (handles[rank] == nullptr) continue;
@@ -281,10 +279,11 @@ commResult_t commInitFromLauncher(comm_t* comm) {
       COMM_ASSIGN(const auto knobs, Knobs::load());
       COMM_ASSIGN(const LauncherInfo launcher, join_launcher(*knobs));
       COMM_TRY(check_rank(comm, launcher.nranks, launcher.rank));
-      return begin_creation(comm, CommOptions(), [launcher](const std::atomic<bool>* cancel) {
+      const auto create = [launcher](const std::atomic<bool>* cancel) {
         return Communicator::create(launcher.rendezvous, launcher.rank, launcher.nranks,
                                     CommOptions(), cancel);
-      });
+      };
+      return begin_creation(comm, CommOptions(), create, nullptr);
     });
   });
 }
@@ -331,7 +330,7 @@ commResult_t commSplit(comm_t comm, int color, int key, comm_t* newcomm, commCon
           return parent->split(COMM_SPLIT_NOCOLOR, key, options, turn).status();
         };
         if (!in_group()) return answer();
-        add_creation(parent.get(), nullptr, answer);
+        add_creation({.parent = parent.get(), .run = answer});
         return Status::ok();
       }
       const auto create = [=, turn = parent->take_setup_turn()](const std::atomic<bool>* cancel) {

@@ -30,13 +30,6 @@ struct PendingWork {
   GpuPlace gpu;
 };
 
-struct Creation {
-  const Communicator* parent;  // null: none
-  comm* handle;                // null: none
-  std::function<Status()> run;
-  std::function<void()> skip;
-};
-
 struct GroupState {
   Status first_failure;
   std::vector<PendingWork> work;
@@ -163,47 +156,9 @@ Status no_group(const char* call) {
 
 constexpr int kParallel = 1;  // among COMM_LAUNCH_MODE's choices
 
-// One chain per parent, in the order of the calls.
-std::vector<std::vector<const Creation*>> chains_of(const std::vector<Creation>& creations) {
-  std::vector<std::vector<const Creation*>> chains;
-  for (const Creation& creation : creations) {
-    const auto same = [&](const auto& chain) {
-      return creation.parent != nullptr && chain.front()->parent == creation.parent;
-    };
-    const auto found = std::find_if(chains.begin(), chains.end(), same);
-    if (found == chains.end())
-      chains.push_back({&creation});
-    else
-      found->push_back(&creation);
-  }
-  return chains;
-}
-
 // The first failure, or the first kInProgress when there is none.
 void keep_first(Status status, Status* first) {
   if (!status && (first->is_ok() || first->code() == Code::kInProgress)) *first = std::move(status);
-}
-
-Status run_creations(const std::vector<Creation>& creations) {
-  if (creations.empty()) return Status::ok();
-  const auto chains = chains_of(creations);
-  std::vector<Status> results(chains.size());
-  const auto run_chain = [&](size_t i) {
-    for (const Creation* creation : chains[i]) keep_cause(creation->run(), &results[i]);
-  };
-  Status first;
-  JoinedThreads threads;
-  for (size_t i = 1; i < chains.size() && first; ++i)
-    keep_cause(threads.start("comm-create", [&, i] { run_chain(i); }), &first);
-  const size_t started = threads.size();
-  // Without all of them none can go on: they may be waiting for each other.
-  for (const Creation& creation : creations)
-    if (!first && creation.handle != nullptr) creation.handle->cancel = true;
-  if (!chains.empty()) run_chain(0);
-  for (size_t i = started + 1; i < chains.size(); ++i) run_chain(i);
-  threads.join();
-  for (Status& status : results) keep_cause(std::move(status), &first);
-  return first;
 }
 
 // Drives several communicators together from this thread.
@@ -330,16 +285,6 @@ void add_once(T item, std::vector<T>* items) {
 
 }  // namespace
 
-void keep_cause(Status status, Status* cause) {
-  const auto weight = [](const Status& one) {
-    return one.is_ok()                       ? 0
-           : one.code() == Code::kInProgress ? 1
-           : one.code() == Code::kRemote     ? 2
-                                             : 3;
-  };
-  if (weight(status) > weight(*cause)) *cause = std::move(status);
-}
-
 void note_group_failure(const Status& status) {
   if (!status && status.code() != Code::kInProgress && thread_group().open.first_failure.is_ok())
     thread_group().open.first_failure = status;
@@ -376,9 +321,8 @@ Status add_to_group(comm* handle, Operation&& operation, Placement&& placement) 
   return Status::ok();
 }
 
-void add_creation(const Communicator* parent, comm* handle, std::function<Status()> create,
-                  std::function<void()> skip) {
-  thread_group().open.creations.push_back({parent, handle, std::move(create), std::move(skip)});
+void add_creation(Creation creation) {
+  thread_group().open.creations.push_back(std::move(creation));
 }
 
 void forget_in_group(comm* handle) {

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "comm.h"
+#include "src/api/creations.h"
 #include "src/api/errors.h"
 #include "src/api/handle.h"
 #include "src/api/placement.h"
@@ -27,17 +28,9 @@ Status add_to_group(comm* handle, Operation&& operation, Placement&& placement);
 // carried out by the thread that ends it, without an Operation each. False: it must be added as
 // any other call. `type` is the caller's.
 bool add_quick_message(comm* handle, const MessageCall& message, int type);
-// Of several failures the one that may be the cause: one that is no echo of a peer's, and a failure
-// rather than kInProgress.
-void keep_cause(Status status, Status* cause);
-
-// Adds the creation of a communicator, or another set-up call. Those of one parent run in the order
-// of the calls, those of different parents (or of none) side by side, on threads of their own.
-// `handle`, if any, is the one that is being created: should threads be wanting, it is cancelled.
-// `skip` takes back what the call has handed out; it is done instead when the group has failed.
-void add_creation(
-    const Communicator* parent, comm* handle, std::function<Status()> create,
-    std::function<void()> skip = [] {});
+// Adds the creation of a communicator, or another set-up call; it is skipped instead of run when
+// the group has failed.
+void add_creation(Creation creation);
 
 // Runs the body of a call that groups gather: when it fails inside one, the group's end tells.
 template <typename Body>

@@ -197,7 +197,7 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
         kept->keep_window(*number, entry, buff, size);
         return Status::ok();
       };
-      add_creation(&communicator, nullptr, agree, take_back);
+      add_creation({.parent = &communicator, .run = agree, .skip = take_back});
       return Status::ok();
     });
   });

@@ -47,12 +47,15 @@ bool Doorkeeper::on_event(int fd, std::vector<Arrival>* arrivals) {
   if (found == by_fd_.end()) return false;
   const PendingList::iterator at = found->second;
   const Handshake state = at->handshake.step(fd);
-  if (state == Handshake::kAgain) return true;
+  if (state == Handshake::kAgain) {
+    if (at->handshake.challenged()) at->may_go = at->deadline;
+    return true;
+  }
   if (state == Handshake::kDone) {
     epoll_remove(epoll_, fd);
-    arrivals->push_back({std::move(at->fd), at->handshake.hello(), at->from});
     by_fd_.erase(found);
-    pending_.erase(at);
+    arrivals->push_back({std::move(at->fd), at->handshake.hello(), at->from});
+    forget(at);
     return true;
   }
   if (state != Handshake::kClosed || at->handshake.challenged()) {
@@ -68,22 +71,21 @@ bool Doorkeeper::on_event(int fd, std::vector<Arrival>* arrivals) {
 void Doorkeeper::accept_from(int listener) {
   // A bounded turn, so that a flood of strangers leaves time for everyone else.
   for (int turn = 0; turn < 64; ++turn) {
+    if (pending_.size() >= max_pending_ && !make_room()) {
+      pause_listeners();
+      return;
+    }
     SocketAddress from;
     int problem = 0;
     UniqueFd fd = accept_one(listener, &from, &problem);
     if (problem != 0) {
-      if (pending_.empty()) {
-        if (is_descriptor_shortage(problem)) shortage_ = problem;
-      } else if (pending_.front().may_go.passed()) {
-        drop(pending_.begin());
-        continue;
-      }
+      if (pending_.empty() && is_descriptor_shortage(problem)) shortage_ = problem;
+      if (make_room()) continue;
       pause_listeners();
       return;
     }
     if (!fd) return;
     tune_control_socket(fd.get());
-    if (pending_.size() >= max_pending_) drop(pending_.begin());
     const int number = fd.get();
     if (!epoll_add(epoll_, number, EPOLLIN)) continue;
     pending_.push_back({std::move(fd), from, CalleeHandshake(key_, self_, nranks_),
@@ -93,10 +95,23 @@ void Doorkeeper::accept_from(int listener) {
   }
 }
 
+bool Doorkeeper::make_room() {
+  const auto at = std::find_if(pending_.begin(), pending_.end(),
+                               [](const Pending& each) { return each.may_go.passed(); });
+  if (at == pending_.end()) return false;
+  drop(at);
+  return true;
+}
+
 void Doorkeeper::drop(PendingList::iterator at) {
   epoll_remove(epoll_, at->fd.get());
   by_fd_.erase(at->fd.get());
+  forget(at);
+}
+
+void Doorkeeper::forget(PendingList::iterator at) {
   pending_.erase(at);
+  if (paused_) resume_listeners();
 }
 
 void Doorkeeper::pause_listeners() {
@@ -105,11 +120,13 @@ void Doorkeeper::pause_listeners() {
   resume_ = Deadline::after(Seconds(0.1));
 }
 
+void Doorkeeper::resume_listeners() {
+  for (const UniqueFd& fd : listeners_.fds) epoll_change(epoll_, fd.get(), EPOLLIN);
+  paused_ = false;
+}
+
 int Doorkeeper::expire(int cap_ms) {
-  if (paused_ && resume_.passed()) {
-    for (const UniqueFd& fd : listeners_.fds) epoll_change(epoll_, fd.get(), EPOLLIN);
-    paused_ = false;
-  }
+  if (paused_ && resume_.passed()) resume_listeners();
   while (!pending_.empty() && pending_.front().deadline.passed()) drop(pending_.begin());
   if (!pending_.empty()) cap_ms = pending_.front().deadline.poll_ms(cap_ms);
   return paused_ ? resume_.poll_ms(cap_ms) : cap_ms;

@@ -1,9 +1,10 @@
 // The doorkeeper: accepts connections and lets through those that complete the handshake.
 //
 // It lives inside somebody's epoll loop (the root's or a monitor's) and never blocks. Connections
-// that have not proved themselves are few and short-lived: beyond max_pending() the oldest is
-// dropped, and each is dropped after kPatience. So strangers cannot take the descriptors that the
-// program needs.
+// that have not proved themselves are few and short-lived, so strangers cannot take the descriptors
+// that the program needs: beyond max_pending() the kernel's queue holds who comes, until one of
+// them is through or has had its time. Who has been challenged believes itself connected when it
+// has sent its proof, so it has a long time; who has said nothing has a short one.
 #pragma once
 
 #include <cstdint>
@@ -30,7 +31,7 @@ class Doorkeeper {
  public:
   static constexpr size_t kMaxPending = 1024;
   static constexpr double kPatience = 10;  // seconds
-  // How long one has at least where descriptors run out: a caller that knows the key needs less.
+  // As long as one keeps silent where others wait for its place.
   static constexpr double kLeastPatience = 0.5;
   // Most callers that have not proved themselves: kMaxPending, or an eighth of the descriptors that
   // this process may have.
@@ -61,13 +62,17 @@ class Doorkeeper {
     SocketAddress from;
     CalleeHandshake handshake;
     Deadline deadline;
-    Deadline may_go;  // when it is dropped for want of descriptors
+    Deadline may_go;  // when it is dropped for others that wait
   };
   using PendingList = std::list<Pending>;  // oldest first
 
   void accept_from(int listener);
+  // Drops one that has had its time; false: there is none.
+  bool make_room();
   void drop(PendingList::iterator at);
+  void forget(PendingList::iterator at);
   void pause_listeners();
+  void resume_listeners();
 
   int epoll_;
   Listeners listeners_;
@@ -78,7 +83,7 @@ class Doorkeeper {
   PendingList pending_;
   std::unordered_map<int, PendingList::iterator> by_fd_;
   int shortage_ = 0;
-  bool paused_ = false;  // out of descriptors: listeners are not watched until `resume_`
+  bool paused_ = false;  // no room: listeners are not watched until `resume_`
   Deadline resume_;
   size_t refused_ = 0;
   std::string last_refused_;

@@ -432,11 +432,11 @@ class Group final : public Bootstrap {
     if (blocks) return blocks;
     broken_ = blocks.status();
     const bool of_user = kind == ExchangeKind::kWindow || kind == ExchangeKind::kSplit;
-    if (of_user && hears_of_revoke(broken_) && kind == ExchangeKind::kWindow) {
-      broken_ = revoke_reason_;
+    if (of_user && hears_of_revoke(broken_, limits)) {
+      if (kind == ExchangeKind::kWindow) broken_ = revoke_reason_;
       tree_.give_up(broken_);
       tree_.close();
-      return broken_;
+      return with_place(broken_);
     }
     // A closed edge is a symptom; the overlay knows the cause, or will in a moment. Who gave up for
     // another reason may abort next: that is no news.
@@ -458,9 +458,10 @@ class Group final : public Bootstrap {
 
   // Was the group revoked when an exchange of a user's call failed? Who heard of it sooner may have
   // gone on to another one, so the word is waited for.
-  bool hears_of_revoke(const Status& seen) const {
-    const Deadline until = Deadline::after(Seconds(
-        seen.code() == Code::kInvalidUsage || seen.code() == Code::kRemote ? kNewsGrace : 0));
+  bool hears_of_revoke(const Status& seen, const WaitLimits& limits) const {
+    const bool may_follow_one =
+        !limits.cancelled() && (seen.code() == Code::kInvalidUsage || seen.code() == Code::kRemote);
+    const Deadline until = Deadline::after(Seconds(may_follow_one ? kNewsGrace : 0));
     while (!revoked_.load(std::memory_order_acquire) && monitor_->failure() && !until.passed())
       ::usleep(1000);
     return revoked_.load(std::memory_order_acquire);
@@ -517,12 +518,12 @@ class Group final : public Bootstrap {
   std::vector<uint8_t> preferred_;  // per peer, the address that worked last
   std::mutex derivations_mutex_;
   std::vector<Derivation> derivations_;
-  std::unique_ptr<Monitor> monitor_;
-  Tree tree_;
-  Status broken_;  // why the tree cannot be used any more
   Status revoke_reason_;
   std::atomic<bool> revoked_{false};  // after revoke_reason_ was set
-  bool standing_ = false;             // the overlay tells everybody
+  std::unique_ptr<Monitor> monitor_;  // ends before what its news are written to
+  Tree tree_;
+  Status broken_;          // why the tree cannot be used any more
+  bool standing_ = false;  // the overlay tells everybody
 };
 
 Result<Listeners> listen_locally(const Knobs& knobs) {

@@ -8,6 +8,7 @@
 
 #include <atomic>
 #include <cerrno>
+#include <functional>
 #include <string>
 
 #include "comm.h"
@@ -107,7 +108,10 @@ TEST(NoThread, FailsAnInitializationInTheBackground) {
   });
 }
 
-TEST(NoDescriptor, FailsTheCreationOfARankEach) {
+constexpr int kRanks = 12;
+
+// `create` makes all ranks' communicators, or none, with ever more descriptors.
+void fail_for_want_of_descriptors(const std::function<commResult_t(comm_t*)>& create) {
   rlimit before{};
   ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
   bool failed = false;
@@ -115,10 +119,11 @@ TEST(NoDescriptor, FailsTheCreationOfARankEach) {
     rlimit now = before;
     now.rlim_cur = limit;
     ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &now), 0);
-    comm_t comms[12] = {};
-    const commResult_t result = commInitAll(comms, 12, nullptr);
+    comm_t comms[kRanks] = {};
+    const commResult_t result = create(comms);
     const std::string text = last_error();
     ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    for (const comm_t comm : comms) EXPECT_EQ(comm != nullptr, result == commSuccess);
     if (result == commSuccess) {
       for (const comm_t comm : comms) EXPECT_EQ(commDestroy(comm), commSuccess);
     } else {
@@ -128,6 +133,21 @@ TEST(NoDescriptor, FailsTheCreationOfARankEach) {
     }
   }
   EXPECT_TRUE(failed);
+}
+
+// At once: the ranks that could go on are not left to wait for those that could not.
+TEST(NoDescriptor, FailsTheCreationOfARankEach) {
+  fail_for_want_of_descriptors([](comm_t* comms) { return commInitAll(comms, kRanks, nullptr); });
+}
+
+TEST(NoDescriptor, FailsAGroupThatCreates) {
+  fail_for_want_of_descriptors([](comm_t* comms) {
+    commUniqueId id;
+    if (const commResult_t made = commGetUniqueId(&id); made != commSuccess) return made;
+    EXPECT_EQ(commGroupStart(), commSuccess);
+    for (int r = 0; r < kRanks; ++r) EXPECT_EQ(commInitRank(&comms[r], kRanks, id, r), commSuccess);
+    return commGroupEnd();
+  });
 }
 
 }  // namespace
