@@ -63,12 +63,12 @@ Status run_creations(std::span<const Creation> creations) {
   };
   JoinedThreads threads;
   Status wanting;
-  for (size_t i = 1; i < chains.size() && wanting; ++i)
+  for (size_t i = 0; i < chains.size() && wanting; ++i)
     wanting = threads.start("comm-create", [&, i] { run_chain(i); });
-  const size_t started = threads.size();
-  if (!wanting) outcome.cancel_all();
-  run_chain(0);
-  for (size_t i = started + 1; i < chains.size(); ++i) run_chain(i);
+  if (!wanting) {
+    outcome.cancel_all();
+    for (size_t i = threads.size(); i < chains.size(); ++i) run_chain(i);
+  }
   threads.join();
   if (!wanting) return wanting;
   return std::move(outcome).cause();

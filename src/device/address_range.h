@@ -28,16 +28,28 @@ class AddressRange {
   // The driver may wait for all that the GPU does with what is mapped.
   ~AddressRange();
 
+  // A new chunk of this GPU that other processes can reach by a descriptor, of at least `bytes`,
+  // for these GPUs to read and write. What the driver answered to what did not work.
+  static CUresult allocate(const Driver& driver, CUdevice device, size_t bytes, bool gpu_direct,
+                           std::span<const CUdevice> gpus, AddressRange* made);
   // Addresses without memory; `bytes` is a multiple of the granularity of chunks. kUnhandledCuda.
   static Result<AddressRange> reserve(const Driver& driver, size_t bytes);
   // Puts the whole chunk, which it takes a share of, at `offset`, for these GPUs to read and write.
   // kUnhandledCuda; then nothing is there.
-  Status map(size_t offset, size_t bytes, CUmemHandle chunk, std::span<const CUdevice> gpus);
+  Status map(size_t offset, size_t bytes, CUmemHandle chunk, std::span<const CUdevice> gpus) {
+    return driver_->check(try_to_map(offset, bytes, chunk, gpus),
+                          "cannot map a chunk of GPU memory (cuMemMap, cuMemSetAccess)");
+  }
 
   CUdeviceptr base() const { return base_; }
   size_t bytes() const { return bytes_; }
 
  private:
+  AddressRange(const Driver& driver, CUdeviceptr base, size_t bytes)
+      : driver_(&driver), base_(base), bytes_(bytes) {}
+  CUresult try_to_map(size_t offset, size_t bytes, CUmemHandle chunk,
+                      std::span<const CUdevice> gpus);
+
   const Driver* driver_ = nullptr;
   CUdeviceptr base_ = 0;
   size_t bytes_ = 0;

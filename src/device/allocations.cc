@@ -63,29 +63,15 @@ Result<std::shared_ptr<AddressRange>> alloc_chunk(const Driver& driver, size_t b
   CUdevice device = -1;
   if (driver.context_device(&device) != kSuccess || !has_shareable_chunks(driver, device))
     return std::shared_ptr<AddressRange>();
-  CUmemAllocationProp wanted{};
-  wanted.type = kPinnedChunk;
-  wanted.handle_types = kDescriptorHandle;
-  wanted.location = {kOnDevice, device};
   int gpu_direct = 0;
-  if (driver.device_attribute(&gpu_direct, kGpuDirectOfVirtualMemory, device) == kSuccess)
-    wanted.gpu_direct_rdma = gpu_direct != 0 ? 1 : 0;
-  size_t granularity = 0;
-  if (driver.chunk_granularity(&granularity, &wanted, kLeastGranularity) != kSuccess ||
-      granularity == 0 || bytes > SIZE_MAX - granularity)
-    return std::shared_ptr<AddressRange>();
-  const size_t whole = (bytes + granularity - 1) / granularity * granularity;
-  CUmemHandle handle = 0;
-  const CUresult created = driver.chunk_create(&handle, whole, &wanted, 0);
-  if (created == kOutOfMemory) return failed(driver, created, bytes);
+  (void)driver.device_attribute(&gpu_direct, kGpuDirectOfVirtualMemory, device);
+  AddressRange range;
+  const CUresult result = AddressRange::allocate(driver, device, bytes, gpu_direct != 0,
+                                                 gpus_that_reach(driver, device), &range);
+  if (result == kOutOfMemory) return failed(driver, result, bytes);
   // Such as in a container that forbids the descriptors.
-  if (created != kSuccess) return std::shared_ptr<AddressRange>();
-  const ChunkHandle chunk(driver, handle);
-  auto range = AddressRange::reserve(driver, whole);
-  if (!range) return std::shared_ptr<AddressRange>();
-  if (!range->map(0, whole, chunk.get(), gpus_that_reach(driver, device)))
-    return std::shared_ptr<AddressRange>();
-  return std::make_shared<AddressRange>(*std::move(range));
+  if (result != kSuccess) return std::shared_ptr<AddressRange>();
+  return std::make_shared<AddressRange>(std::move(range));
 }
 
 }  // namespace

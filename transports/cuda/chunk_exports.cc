@@ -1,7 +1,10 @@
 #include "transports/cuda/chunk_exports.h"
 
+#include <fcntl.h>
+
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cstring>
 #include <iterator>
 
@@ -51,7 +54,9 @@ bool ChunkExports::export_chunk(CUdeviceptr address, Exported* exported) const {
       driver_.chunk_retain(&handle, pointer_of(address)) != kSuccess)
     return false;
   exported->handle = std::make_shared<const ChunkHandle>(driver_, handle);
-  if (!descriptor_of(*exported->handle)) return false;
+  auto fd = descriptor_of(*exported->handle);
+  if (!fd) return false;
+  exported->fd = *std::move(fd);
   exported->facts = {base, bytes, g_last_id.fetch_add(1, std::memory_order_relaxed) + 1};
   return true;
 }
@@ -86,13 +91,7 @@ bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* m
       if (!export_chunk(at, &fresh)) return false;
       *is_new = true;
       chunks.push_back(fresh.facts);
-      const std::lock_guard lock(mutex_);
-      // What was there before is gone.
-      std::erase_if(exported_, [&](const auto& each) {
-        return each.first < fresh.facts.base + fresh.facts.bytes &&
-               fresh.facts.base < each.first + each.second.facts.bytes;
-      });
-      exported_.emplace(fresh.facts.base, std::move(fresh));
+      add(std::move(fresh));
     }
     at = chunks.back().base + chunks.back().bytes;
   }
@@ -103,6 +102,22 @@ bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* m
   for (const ChunkFacts& each : chunks) span.newest = std::max(span.newest, each.id);
   std::memcpy(memory->handle.reserved, &span, sizeof span);
   return true;
+}
+
+void ChunkExports::add(Exported fresh) {
+  const ChunkFacts facts = fresh.facts;
+  const std::lock_guard lock(mutex_);
+  // What was there before is gone.
+  std::erase_if(exported_, [&](const auto& each) {
+    return each.first < facts.base + facts.bytes &&
+           facts.base < each.first + each.second.facts.bytes;
+  });
+  exported_.emplace(facts.base, std::move(fresh));
+  kept_.push_back(facts.base);
+  if (kept_.size() <= kMostKept) return;
+  if (const auto oldest = exported_.find(kept_.front()); oldest != exported_.end())
+    oldest->second.fd = UniqueFd();
+  kept_.pop_front();
 }
 
 void ChunkExports::forget(CUdeviceptr address) {
@@ -132,6 +147,11 @@ Result<PassedFd> ChunkExports::give(uint64_t address) {
       return error(Code::kSystem, "no GPU memory was told of at {:#x}", address);
     const Exported& found = std::prev(after)->second;
     given.facts = {found.facts.base, found.facts.bytes, found.facts.id};
+    if (found.fd) {
+      given.fd = UniqueFd(::fcntl(found.fd.get(), F_DUPFD_CLOEXEC, 0));
+      if (!given.fd) return descriptor_error(errno, "cannot pass on GPU memory");
+      return given;
+    }
     chunk = found.handle;
   }
   const OutsideCapture outside(driver_);

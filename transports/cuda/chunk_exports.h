@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -43,22 +44,28 @@ class ChunkExports {
   void forget(CUdeviceptr address);
 
  private:
-  // The handle keeps the chunk, so that no other can have that handle. A descriptor of it is made
-  // when one is fetched: programs have thousands of chunks.
+  // The handle keeps the chunk, so that no other can have that handle. The descriptors of the last
+  // few that were told of are kept for those who fetch them: to make one then could wait for a call
+  // of the program that waits for the GPU, and so for them. Of the others one is made when it is
+  // fetched: programs have thousands of chunks.
+  static constexpr size_t kMostKept = 16;
   struct Exported {
     ChunkFacts facts;
     std::shared_ptr<const ChunkHandle> handle;
+    UniqueFd fd;  // invalid: not kept
   };
   explicit ChunkExports(const Driver& driver) : driver_(driver) {}
   bool is_current(const Exported& exported) const;
   bool export_chunk(CUdeviceptr address, Exported* exported) const;
   Result<UniqueFd> descriptor_of(const ChunkHandle& chunk) const;
+  void add(Exported fresh);
   void forget_one_that_is_gone();
   Result<PassedFd> give(uint64_t address);
 
   const Driver& driver_;
   std::mutex mutex_;                       // the server's thread reads
   std::map<uint64_t, Exported> exported_;  // by base
+  std::deque<uint64_t> kept_;              // bases of those with a descriptor, oldest first
   uint64_t looked_at_ = 0;                 // the base of the last one
   std::unique_ptr<FdServer> server_;
 };

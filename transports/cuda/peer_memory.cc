@@ -22,6 +22,9 @@ PeerMemory::~PeerMemory() {
   if (stuck_) {  // the process keeps what the GPU may still use
     (void)new PinnedBuffer(std::move(pinned_));
     (void)new std::shared_ptr(std::move(kernels_));
+    (void)new AddressRange(std::move(trial_chunk_));
+    (void)new auto(std::move(imported_));
+    (void)new auto(std::move(chunk_imports_));
     return;
   }
   {

@@ -22,6 +22,7 @@
 #include "src/base/knobs.h"
 #include "src/base/status.h"
 #include "src/bootstrap/bootstrap.h"
+#include "src/device/address_range.h"
 #include "src/device/driver.h"
 #include "src/device/kernels.h"
 #include "src/device/memory.h"
@@ -147,8 +148,8 @@ class PeerMemory {
   std::function<bool()> given_up_;  // may be null
 
   // Of the proof.
-  CUdeviceptr pattern_ = 0;      // device memory
-  void* trial_chunk_ = nullptr;  // with the same pattern
+  CUdeviceptr pattern_ = 0;   // device memory
+  AddressRange trial_chunk_;  // with the same pattern
   PinnedBuffer pinned_;
 };
 

@@ -11,7 +11,6 @@
 #include "src/base/clock.h"
 #include "src/base/log.h"
 #include "src/bootstrap/handshake.h"
-#include "src/device/allocations.h"
 #include "src/device/scopes.h"
 #include "transports/cuda/peer_memory.h"
 #include "transports/facts.h"
@@ -174,6 +173,7 @@ Status PeerMemory::prepare(const Bootstrap& bootstrap, const Knobs& knobs, Offer
   if (!describe(pointer_of(pattern_), lines * kLine, &mine->memory))
     return error(Code::kSystem, "the driver gives no CUDA IPC handle (cuIpcGetMemHandle)");
   if (!one_process_) offer_chunks(bootstrap, mine);
+  if (stuck_) return error(Code::kSystem, "the GPU does not do what it is given");
   mine->able = 1;
   return Status::ok();
 }
@@ -188,13 +188,16 @@ void PeerMemory::offer_chunks(const Bootstrap& bootstrap, Offer* mine) {
     std::vector<Proof> expected;
     for (int peer = 0; peer < static_cast<int>(ranks_.size()); ++peer)
       if (!is_thread(peer)) expected.push_back(proof_of(bootstrap, nonce, peer));
-    COMM_ASSIGN(trial_chunk_, alloc_on_current_gpu(driver_, kLine));
-    COMM_TRY(copy(trial_chunk_, pinned_.data() + ranks_.size() * kLine, kLine));
+    const CUresult made = AddressRange::allocate(driver_, ordinal_, kLine, false,
+                                                 std::span(&ordinal_, 1), &trial_chunk_);
+    COMM_TRY(driver_.check(made, "making a chunk of GPU memory (cuMemCreate, cuMemMap)"));
+    const CUdeviceptr chunk = trial_chunk_.base();
+    COMM_TRY(copy(pointer_of(chunk), pinned_.data() + ranks_.size() * kLine, kLine));
     COMM_TRY(finish(time_over()));
     COMM_ASSIGN(auto exports, ChunkExports::start(driver_, nonce, std::move(expected)));
-    mine->chunk.address = number_of(trial_chunk_);
+    mine->chunk.address = chunk;
     bool is_new = false;
-    if (!exports->describe(number_of(trial_chunk_), kLine, &mine->chunk, &is_new))
+    if (!exports->describe(chunk, kLine, &mine->chunk, &is_new))
       return error(Code::kSystem, "the driver exports none (cuMemExportToShareableHandle)");
     chunk_exports_ = std::move(exports);
     mine->nonce = nonce;
@@ -214,7 +217,10 @@ Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offe
     const Offer& offer = offers[static_cast<size_t>(peer)];
     if (is_thread(peer)) continue;
     if (offer.nonce == Nonce{}) return error(Code::kSystem, "rank {} passes none", peer);
-    ChunkImports imports(driver_, ordinal_, offer.nonce, proof_of(bootstrap, offer.nonce, rank_));
+    const Proof proof = proof_of(bootstrap, offer.nonce, rank_);
+    // A member at once: a GPU that is stuck may still use what it maps.
+    ChunkImports& imports =
+        chunk_imports_.try_emplace(peer, driver_, ordinal_, offer.nonce, proof).first->second;
     auto theirs = imports.find(offer.chunk, nullptr);
     if (!theirs) return std::move(theirs).status().context(fmt::format("rank {}", peer));
     std::memset(pinned_.data(), 0, kLine);
@@ -223,17 +229,16 @@ Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offe
     if (!has_pattern(pinned_.data(), peer, kNobody))
       return error(Code::kSystem, "bytes were lost on the way out of rank {}'s chunk", peer);
     imports.clear();
-    chunk_imports_.emplace(peer, std::move(imports));
   }
   return Status::ok();
 }
 
-// To free it may wait for the program's streams.
+// To unmap it may wait for the program's streams.
 void PeerMemory::end_trial_chunk() {
-  if (trial_chunk_ == nullptr) return;
-  if (chunk_exports_ != nullptr) chunk_exports_->forget(number_of(trial_chunk_));
-  end_when_idle(Ending::kSoon,
-                [chunk = std::exchange(trial_chunk_, nullptr)] { (void)free_allocation(chunk); });
+  if (trial_chunk_.base() == 0) return;
+  if (chunk_exports_ != nullptr) chunk_exports_->forget(trial_chunk_.base());
+  end_when_idle(Ending::kWithCommunicators,
+                [chunk = new AddressRange(std::move(trial_chunk_))] { delete chunk; });
 }
 
 // GPUs of threads are allowed to use each other's memory here; other processes' when it is mapped.
@@ -325,7 +330,7 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
   }
   able[static_cast<size_t>(rank)] = (status ? kReaches : 0) | (chunks ? kGetsChunks : 0);
   COMM_TRY(bootstrap.all_gather(able.data(), sizeof(uint32_t)));
-  memory->end_trial_chunk();
+  if (!memory->stuck_) memory->end_trial_chunk();
   for (const uint32_t each : able)
     if ((each & kReaches) == 0) return std::unique_ptr<PeerMemory>();
   if (std::any_of(able.begin(), able.end(),
