@@ -22,7 +22,7 @@ constexpr double kBindPatience = 5;
 // id.
 constexpr double kRefusedFor = 5;
 // For somebody who listens where this rank 0 was to, and may be another one.
-constexpr double kRivalPatience = 1;
+constexpr double kRivalPatience = 5;
 
 uint32_t to_u32(int value) { return static_cast<uint32_t>(value); }
 
@@ -49,12 +49,17 @@ Status ask_rival(const Endpoint& endpoint, const Key& key, ReportWire wire,
 }
 
 // Listens at the first of the endpoint's ports that can be had, on all its addresses with that
-// port. `ask`: what to make of somebody who listens there already.
+// port. `ask`: what to make of somebody who listens there already, and does not leave in time as
+// the one before this may.
 Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
                             const std::function<Status(const SocketAddress&)>& ask) {
   const Deadline patience = Deadline::after(Seconds(kBindPatience));
+  const bool may_move = std::any_of(
+      endpoint.begin(), endpoint.end(),
+      [&](const SocketAddress& address) { return address.port() != endpoint.front().port(); });
   for (;;) {
     Status last;
+    const bool is_last = patience.passed() || limits.deadline.passed();
     for (const SocketAddress& first : endpoint) {
       Listeners listeners;
       for (const SocketAddress& address : endpoint) {
@@ -67,7 +72,11 @@ Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
         if (!fd && refused == EADDRNOTAVAIL) fd = listen_on(address.wildcard(), &bound, &refused);
         if (!fd) {
           last = fd.status();
-          if (refused == EADDRINUSE) COMM_TRY(ask(address));
+          // One of ours may have it for all addresses.
+          const bool is_ours = std::any_of(
+              listeners.endpoint.begin(), listeners.endpoint.end(),
+              [&](const SocketAddress& own) { return own.family() == address.family(); });
+          if (refused == EADDRINUSE && !is_ours && (may_move || is_last)) COMM_TRY(ask(address));
           continue;
         }
         listeners.fds.push_back(*std::move(fd));
@@ -76,7 +85,7 @@ Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
       if (!listeners.fds.empty()) return listeners;
     }
     if (limits.cancelled()) return cancelled();
-    if (patience.passed() || limits.deadline.passed())
+    if (is_last)
       return std::move(last).context(
           "rank 0 cannot serve the rendezvous (choose a free port of rank 0's host in COMM_ID)");
     pause(0.05, limits);
@@ -219,9 +228,9 @@ Result<Answer> report_by_file(const std::string& path, int rank, const ReportWir
     COMM_ASSIGN(const UniqueIdBytes id, encode(served));
     COMM_ASSIGN(*key, key_with_secret(served.key, knobs));
     served.key = *key;
+    COMM_TRY(ask_rival_in_file(path, nullptr, wire, knobs, limits));
     COMM_TRY(
         serve_root(std::move(listeners), served.key, knobs.get_seconds(Knob::kBootstrapTimeout)));
-    COMM_TRY(ask_rival_in_file(path, nullptr, wire, knobs, limits));
     COMM_TRY(write_id_file(path, id));
     Status rival;  // that has written the file since
     const auto replaced = [&] {

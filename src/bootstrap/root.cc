@@ -188,11 +188,15 @@ class Root {
 
   void take_report(Visitor& visitor) {
     const ReportWire& report = visitor.report;
-    if (report.stage == kRivalStage && (failure_.has_value() || stages_[0].answered)) {
-      forget(visitor);
-      return;
-    }
     if (report.stage == kRivalStage) {
+      if (failure_.has_value() && failure_->code() == Code::kInvalidUsage) {
+        send_failure(visitor);
+        return;
+      }
+      if (failure_.has_value() || stages_[0].answered) {
+        forget(visitor);
+        return;
+      }
       const auto own = stages_[0].fds.find(visitor.rank);
       if (own != stages_[0].fds.end()) refuse_second(visitor, own->second);
       return;  // else it waits for rank 0
@@ -253,7 +257,7 @@ class Root {
   }
 
   void refuse_second(Visitor& visitor, int first) {
-    ++most_ranks_;  // to be told
+    if (visitor.report.stage == kRivalStage) ++most_ranks_;  // to be told
     const auto other = visitors_.find(first);
     refuse(visitor,
            error(Code::kInvalidUsage,

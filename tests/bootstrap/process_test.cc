@@ -16,7 +16,7 @@
 #include <map>
 
 #include "src/bootstrap/launcher.h"
-#include "src/bootstrap/socket.h"
+#include "tests/base/held_port.h"
 #include "tests/bootstrap/support.h"
 
 extern char** environ;
@@ -245,16 +245,8 @@ TEST(Rivals, HearOfEachOtherUnderTorchrun) {
 }
 
 TEST(Rivals, HearOfEachOtherAtAnAddress) {
-  // A port of this host that was free a moment ago.
-  SocketAddress bound;
-  sockaddr_in local{};
-  local.sin_family = AF_INET;
-  local.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  const auto address = SocketAddress::from(reinterpret_cast<const sockaddr*>(&local));
-  ASSERT_TRUE(listen_on(address, &bound).is_ok());
-  expect_rivals({{"COMM_RANK", "0"},
-                 {"COMM_NRANKS", "2"},
-                 {"COMM_ID", fmt::format("127.0.0.1:{}", bound.port())}});
+  const test::HeldPort port;
+  expect_rivals({{"COMM_RANK", "0"}, {"COMM_NRANKS", "2"}, {"COMM_ID", port.address()}});
 }
 
 TEST(Rivals, HearOfEachOtherByAFile) {
