@@ -28,7 +28,8 @@
  *   communicator is broken: abort it. Output buffers are then undefined.
  *
  * Results common to all calls that take a communicator:
- *   commInvalidArgument  a NULL, destroyed or foreign handle, or a bad value, which the text names
+ *   commInvalidArgument  a NULL, destroyed or foreign handle, or a bad value, which the text names;
+ *                        but NULL may be finalized, destroyed, aborted and revoked, as in NCCL
  *   commInvalidUsage     a legal value at an illegal moment (after commFinalize, in a forked child,
  *                        in-place rules broken, mismatched calls between ranks)
  *   commSystemError      the operating system refused something, or a deadline passed
@@ -269,7 +270,8 @@ COMM_API commResult_t commInitAll(comm_t* comm, int ndev, const int* devlist);
  * when it is done. */
 COMM_API commResult_t commFinalize(comm_t comm);
 
-/* Frees the communicator and all it holds, after outstanding work is done. */
+/* Frees the communicator and all it holds, after outstanding work is done. Inside a group it does
+ * so at the outermost end, after the group's work, and that end returns its failure. */
 COMM_API commResult_t commDestroy(comm_t comm);
 
 /* Ends the communicator at once on every rank: waits in progress anywhere in the group return
@@ -305,9 +307,9 @@ COMM_API commResult_t commCuDevice(const comm_t comm, int* device);
 
 /* In a thread with a current CUDA context (after cudaSetDevice): memory of that GPU, not zeroed.
  * Else host memory that ranks on the same host read and write in place, zeroed. Both begin at a
- * multiple of 4096 bytes. Free it with commMemFree, in any thread, after the last operation on it
- * has completed.
- * commSystemError, commUnhandledCudaError: the memory cannot be had. */
+ * multiple of 4096 bytes. A size of 0 gives NULL. Free it with commMemFree, in any thread, after
+ * the last operation on it has completed. commSystemError, commUnhandledCudaError: the memory
+ * cannot be had. */
 COMM_API commResult_t commMemAlloc(void** ptr, size_t size);
 COMM_API commResult_t commMemFree(void* ptr);
 
@@ -320,6 +322,7 @@ COMM_API commResult_t commDeregister(const comm_t comm, void* handle);
  * commGroupEnd do it; a window that is refused there becomes NULL. */
 COMM_API commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow_t* win,
                                          int winFlags);
+/* NULL is no window, and is left at that. */
 COMM_API commResult_t commWindowDeregister(comm_t comm, commWindow_t win);
 
 /* ---- Operators ----------------------------------------------------------------------------- */

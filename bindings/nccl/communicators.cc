@@ -1,33 +1,10 @@
-// Communicators and groups. What differs from libcomm: NULL may be ended, a communicator may be
-// destroyed inside a group, and the NCCL_* variables are read.
+// Communicators and groups. What differs from libcomm: the NCCL_* variables are read.
 #include <cstddef>
-#include <exception>
-#include <utility>
-#include <vector>
 
 #include "bindings/nccl/call.h"
 #include "bindings/nccl/config.h"
 
 using namespace nccl_binding;  // NOLINT: the definitions live in the global namespace
-
-namespace {
-
-// What this thread's open group holds that libcomm's does not: NCCL lets a communicator be
-// destroyed in a group, and does it at the end.
-thread_local int t_depth = 0;
-thread_local std::vector<comm_t> t_to_destroy;
-
-// At the end of the outermost group; `result` is libcomm's, of the rest of the group.
-ncclResult_t close_group(commResult_t result) {
-  if (t_depth > 0 && --t_depth > 0) return result_of(result);
-  for (comm_t comm : std::exchange(t_to_destroy, {})) {
-    const commResult_t destroyed = commDestroy(comm);
-    if (result == commSuccess) result = destroyed;
-  }
-  return result_of(result);
-}
-
-}  // namespace
 
 NCCL_EXPORT ncclResult_t pncclGetUniqueId(ncclUniqueId* uniqueId) {
   read_environment();
@@ -83,32 +60,21 @@ NCCL_EXPORT ncclResult_t pncclCommShrink(ncclComm_t comm, int* excludeRanksList,
 NCCL_WEAK_TWIN(CommShrink)
 
 NCCL_EXPORT ncclResult_t pncclCommFinalize(ncclComm_t comm) {
-  if (comm == nullptr) return ncclSuccess;
   return result_of(commFinalize(to_comm(comm)));
 }
 NCCL_WEAK_TWIN(CommFinalize)
 
 NCCL_EXPORT ncclResult_t pncclCommDestroy(ncclComm_t comm) {
-  if (comm == nullptr) return ncclSuccess;
-  if (t_depth == 0) return result_of(commDestroy(to_comm(comm)));
-  try {
-    t_to_destroy.push_back(to_comm(comm));
-  } catch (const std::exception&) {
-    return refuse(ncclSystemError, "ncclCommDestroy: out of memory", comm);
-  }
-  return ncclSuccess;
+  return result_of(commDestroy(to_comm(comm)));
 }
 NCCL_WEAK_TWIN(CommDestroy)
 
 NCCL_EXPORT ncclResult_t pncclCommAbort(ncclComm_t comm) {
-  if (comm == nullptr) return ncclSuccess;
-  std::erase(t_to_destroy, to_comm(comm));
   return result_of(commAbort(to_comm(comm)));
 }
 NCCL_WEAK_TWIN(CommAbort)
 
 NCCL_EXPORT ncclResult_t pncclCommRevoke(ncclComm_t comm, int revokeFlags) {
-  if (comm == nullptr) return ncclSuccess;
   return result_of(commRevoke(to_comm(comm), revokeFlags));
 }
 NCCL_WEAK_TWIN(CommRevoke)
@@ -137,25 +103,19 @@ NCCL_EXPORT ncclResult_t pncclCommCuDevice(const ncclComm_t comm, int* device) {
 }
 NCCL_WEAK_TWIN(CommCuDevice)
 
-NCCL_EXPORT ncclResult_t pncclGroupStart() {
-  const ncclResult_t result = result_of(commGroupStart());
-  if (result == ncclSuccess) ++t_depth;
-  return result;
-}
+NCCL_EXPORT ncclResult_t pncclGroupStart() { return result_of(commGroupStart()); }
 NCCL_WEAK_TWIN(GroupStart)
 
-NCCL_EXPORT ncclResult_t pncclGroupEnd() { return close_group(commGroupEnd()); }
+NCCL_EXPORT ncclResult_t pncclGroupEnd() { return result_of(commGroupEnd()); }
 NCCL_WEAK_TWIN(GroupEnd)
 
 NCCL_EXPORT ncclResult_t pncclGroupSimulateEnd(ncclSimInfo_t* simInfo) {
   static_assert(sizeof(ncclSimInfo_t) == sizeof(commSimInfo_t));
   auto* info = reinterpret_cast<commSimInfo_t*>(simInfo);
-  const int depth = t_depth;
-  const commResult_t result = commGroupSimulateEnd(info);
   // NCCL ends the group also when it refuses simInfo; libcomm leaves it open then.
   const bool is_info = info == nullptr || (info->size >= offsetof(commSimInfo_t, estimatedTime) &&
                                            info->magic == 0x74685283);
-  if (!is_info && depth > 0) (void)commGroupSimulateEnd(nullptr);
-  return close_group(result);
+  if (!is_info) (void)commGroupSimulateEnd(nullptr);
+  return result_of(commGroupSimulateEnd(info));
 }
 NCCL_WEAK_TWIN(GroupSimulateEnd)

@@ -121,7 +121,6 @@ NCCL_EXPORT ncclResult_t pncclCommWindowRegister(ncclComm_t comm, void* buff, si
 NCCL_WEAK_TWIN(CommWindowRegister)
 
 NCCL_EXPORT ncclResult_t pncclCommWindowDeregister(ncclComm_t comm, ncclWindow_t win) {
-  if (win == nullptr) return ncclSuccess;
   return result_of(commWindowDeregister(to_comm(comm), reinterpret_cast<commWindow_t>(win)));
 }
 NCCL_WEAK_TWIN(CommWindowDeregister)

@@ -128,6 +128,8 @@ Status init_rank(comm_t* result, int nranks, int rank, std::span<const commUniqu
   return begin_creation(result, options, create, nullptr, rendezvous.ids);
 }
 
+Status destroy(comm_t handle);
+
 Status init_all(comm_t* handles, int ndev, const int* devlist) {
   if (handles == nullptr) return Status(Code::kInvalidArgument, "comm is NULL");
   if (ndev < 1) return error(Code::kInvalidArgument, "ndev {} is less than 1", ndev);
@@ -168,7 +170,7 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
   for (int rank = 0; rank < ndev; ++rank) {
     if (handles[rank] == nullptr) continue;
     if (handles[rank]->communicator != nullptr)
-      (void)commDestroy(handles[rank]);
+      (void)destroy(handles[rank]);
     else
       free_handle(handles[rank]);
     handles[rank] = nullptr;
@@ -289,23 +291,26 @@ commResult_t commInitFromLauncher(comm_t* comm) {
 }
 
 commResult_t commFinalize(comm_t comm) {
+  if (comm == nullptr) return commSuccess;
   return with_handle(comm, [&](HandleUse& use) -> Status { return use.communicator().finalize(); });
 }
 
 commResult_t commDestroy(comm_t comm) {
+  if (comm == nullptr) return commSuccess;
   return guarded(nullptr, [&]() -> Status {
-    if (in_group())
-      return Status(Code::kInvalidUsage,
-                    "commDestroy inside commGroupStart/commGroupEnd; end the group first");
-    return destroy(comm);
+    if (!in_group()) return destroy(comm);
+    end_with_group(comm, destroy);
+    return Status::ok();
   });
 }
 
 commResult_t commAbort(comm_t comm) {
+  if (comm == nullptr) return commSuccess;
   return guarded(nullptr, [&] { return abort(comm); });
 }
 
 commResult_t commRevoke(comm_t comm, int revokeFlags) {
+  if (comm == nullptr) return commSuccess;
   return with_handle(comm, [&](HandleUse& use) -> Status {
     if (revokeFlags != COMM_REVOKE_DEFAULT)
       return error(Code::kInvalidArgument, "revokeFlags {} must be 0", revokeFlags);

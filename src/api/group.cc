@@ -30,10 +30,17 @@ struct PendingWork {
   GpuPlace gpu;
 };
 
+// A communicator that goes with the group.
+struct Ending {
+  comm_t handle;
+  Status (*end)(comm_t);
+};
+
 struct GroupState {
   Status first_failure;
   std::vector<PendingWork> work;
   std::vector<Creation> creations;
+  std::vector<Ending> endings;
 };
 
 // What a group is for as long as it has nothing but messages of one communicator that need no
@@ -277,6 +284,12 @@ Status run_group(GroupState& group) {
   return done ? created : done;
 }
 
+// When the group is over and holds no handle any more.
+Status run_endings(const std::vector<Ending>& endings, Status so_far) {
+  for (const Ending& ending : endings) keep_first(ending.end(ending.handle), &so_far);
+  return so_far;
+}
+
 template <typename T>
 void add_once(T item, std::vector<T>* items) {
   if (std::find(items->begin(), items->end(), item) == items->end())
@@ -325,9 +338,14 @@ void add_creation(Creation creation) {
   thread_group().open.creations.push_back(std::move(creation));
 }
 
+void end_with_group(comm_t handle, Status (*end)(comm_t)) {
+  thread_group().open.endings.push_back({handle, end});
+}
+
 void forget_in_group(comm* handle) {
-  std::erase_if(thread_group().open.work,
-                [&](const PendingWork& work) { return work.handle == handle; });
+  GroupState& open = thread_group().open;
+  std::erase_if(open.work, [&](const PendingWork& work) { return work.handle == handle; });
+  std::erase_if(open.endings, [&](const Ending& ending) { return ending.handle == handle; });
 }
 
 Status group_start() {
@@ -352,7 +370,9 @@ Status group_end() {
   GroupState group = thread_group().take();
   Status status = run_group(group);
   thread_group().keep_memory(group);
-  return status;
+  if (group.endings.empty()) return status;
+  group.work.clear();
+  return run_endings(group.endings, std::move(status));
 }
 
 Status group_simulate_end(double* microseconds) {
@@ -372,7 +392,8 @@ Status group_simulate_end(double* microseconds) {
         keep_first(estimate.status(), &status);
     }
   }
-  return status;
+  group.work.clear();
+  return run_endings(group.endings, std::move(status));
 }
 
 }  // namespace libcomm

@@ -41,6 +41,10 @@ commResult_t gathered(Body&& body) {
   return result;
 }
 
+// Has the end of this thread's group call `end` for this handle, after the group's work and also
+// when that failed.
+void end_with_group(comm_t handle, Status (*end)(comm_t));
+
 // Drops what this thread's group holds of a communicator that is being aborted.
 void forget_in_group(comm* handle);
 

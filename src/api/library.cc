@@ -118,7 +118,7 @@ commResult_t commMemAlloc(void** ptr, size_t size) {
   return guarded(nullptr, [&]() -> Status {
     if (ptr == nullptr) return Status(Code::kInvalidArgument, "ptr is NULL");
     *ptr = nullptr;
-    if (size == 0) return Status(Code::kInvalidArgument, "size is 0");
+    if (size == 0) return Status::ok();
     if (const cuda::Driver* driver = cuda::Driver::find()) {
       COMM_ASSIGN(*ptr, cuda::alloc_on_current_gpu(*driver, size));
       if (*ptr != nullptr) return Status::ok();
@@ -204,6 +204,7 @@ commResult_t commWindowRegister(comm_t comm, void* buff, size_t size, commWindow
 }
 
 commResult_t commWindowDeregister(comm_t comm, commWindow_t win) {
+  if (win == nullptr) return commSuccess;
   return with_handle(comm, [&](HandleUse& use) -> Status {
     COMM_TRY(remove_registration(use.handle(), win, &comm::windows, "commWindowDeregister"));
     use.communicator().take_back(win);

@@ -275,6 +275,52 @@ TEST(Abort, FromAnotherThreadEndsThisRanksOwnCall) {
   });
 }
 
+TEST(Destroy, InsideAGroupComesAfterItsWork) {
+  world::run({.nranks = 2}, [](Rank& rank) {
+    comm_t one = nullptr, two = nullptr, aborted = nullptr;
+    COMM_OK(rank, commSplit(rank.comm, 0, 0, &one, nullptr));
+    COMM_OK(rank, commSplit(rank.comm, 0, 0, &two, nullptr));
+    COMM_OK(rank, commSplit(rank.comm, 0, 0, &aborted, nullptr));
+    COMM_OK(rank, commBarrier(rank.comm, nullptr));
+    Floats a(1000, 1.0f), b(1000, 1.0f);
+    COMM_OK(rank, commGroupStart());
+    COMM_OK(rank, commGroupStart());
+    COMM_OK(rank, commDestroy(aborted));
+    COMM_OK(rank, commAbort(aborted));  // which is all that happens to it
+    COMM_OK(rank, commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, one, nullptr));
+    COMM_OK(rank, commDestroy(one));
+    COMM_OK(rank, commDestroy(two));
+    COMM_OK(rank, commAllReduce(b.data(), b.data(), b.size(), commFloat, commSum, two, nullptr));
+    COMM_OK(rank, commGroupEnd());
+    int count = 0;
+    COMM_OK(rank, commCount(one, &count));
+    rank.expect(count == 2 && a[0] == 1, "the inner end does nothing");
+    COMM_OK(rank, commGroupEnd());
+    rank.expect(a[0] == 2 && b[999] == 2, "the group's work was not done");
+    COMM_FAILS(rank, commCount(one, &count), commInvalidArgument, "destroyed");
+    COMM_FAILS(rank, commCount(two, &count), commInvalidArgument, "destroyed");
+
+    // A group that fails frees what was destroyed in it, and its end tells the first failure.
+    comm_t three = nullptr;
+    COMM_OK(rank, commSplit(rank.comm, 0, 0, &three, nullptr));
+    COMM_OK(rank, commGroupStart());
+    COMM_OK(rank, commDestroy(three));
+    COMM_OK(rank, commDestroy(one));
+    COMM_FAILS(rank, commBcast(a.data(), a.size(), commFloat, 7, three, nullptr),
+               commInvalidArgument, "root 7");
+    COMM_FAILS(rank, commGroupEnd(), commInvalidArgument, "root 7");
+    COMM_FAILS(rank, commCount(three, &count), commInvalidArgument, "destroyed");
+
+    // One that is destroyed twice is a failure of the group's end; one that is simulated, too.
+    comm_t four = nullptr;
+    COMM_OK(rank, commSplit(rank.comm, 0, 0, &four, nullptr));
+    COMM_OK(rank, commGroupStart());
+    COMM_OK(rank, commDestroy(four));
+    COMM_OK(rank, commDestroy(four));
+    COMM_FAILS(rank, commGroupSimulateEnd(nullptr), commInvalidArgument, "destroyed");
+  });
+}
+
 TEST(Abort, InsideAGroupForgetsTheCommunicatorsWork) {
   std::barrier both_have_called(2);
   world::run({.nranks = 2}, [&](Rank& rank) {
@@ -285,7 +331,6 @@ TEST(Abort, InsideAGroupForgetsTheCommunicatorsWork) {
     COMM_OK(rank, commAllReduce(a.data(), a.data(), a.size(), commFloat, commSum, other, nullptr));
     COMM_OK(rank,
             commAllReduce(b.data(), b.data(), b.size(), commFloat, commSum, rank.comm, nullptr));
-    COMM_FAILS(rank, commDestroy(rank.comm), commInvalidUsage, "end the group first");
     both_have_called.arrive_and_wait();
     COMM_OK(rank, commAbort(other));
     COMM_OK(rank, commGroupEnd());
