@@ -165,7 +165,12 @@ Status init_all(comm_t* handles, int ndev, const int* devlist) {
     };
     creations.push_back({.handle = *handle, .meeting = rendezvous.ids, .run = create});
   }
-  if (first) first = run_creations(creations);
+  // On a thread that has no GPU: a rank without one does not get the caller's.
+  JoinedThreads thread;
+  Status made;
+  if (first) first = thread.start("comm-create", [&] { made = run_creations(creations); });
+  thread.join();
+  if (first) first = std::move(made);
   if (first) return first;
   for (int rank = 0; rank < ndev; ++rank) {
     if (handles[rank] == nullptr) continue;

@@ -1,7 +1,9 @@
 #include "src/api/creations.h"
 
 #include <algorithm>
+#include <chrono>
 #include <mutex>
+#include <thread>
 
 #include "src/base/thread.h"
 
@@ -29,15 +31,22 @@ class Outcome {
  public:
   explicit Outcome(std::span<const Creation> creations) : creations_(creations) {}
 
-  void note(const Creation& creation, Status status) {
-    std::lock_guard lock(mutex_);
+  void run(const Creation& creation) {
+    Status status = [&]() -> Status {
+      try {
+        return creation.run();
+      } catch (const std::exception& e) {
+        return error(Code::kSystem, "a set-up call failed: {}", e.what());
+      }
+    }();
     // A failure of a peer is known to all ranks; in the background nobody waits here.
     const bool is_own =
         !status && status.code() != Code::kRemote && status.code() != Code::kInProgress;
-    if (is_own && !creation.meeting.empty())
-      for (const Creation& other : creations_)
-        if (&other != &creation && other.meeting == creation.meeting) other.handle->cancel = true;
-    keep_cause(std::move(status), &cause_);
+    {
+      std::lock_guard lock(mutex_);
+      keep_cause(std::move(status), &cause_);
+    }
+    if (is_own && !creation.meeting.empty()) cancel_those_who_meet(creation);
   }
   // Without all of them none can go on: they may be waiting for each other.
   void cancel_all() {
@@ -47,6 +56,14 @@ class Outcome {
   Status cause() && { return std::move(cause_); }
 
  private:
+  void cancel_those_who_meet(const Creation& failed) {
+    // A rank that fails late has told the others, who pass it on to ranks elsewhere: not if they
+    // were cancelled first.
+    std::this_thread::sleep_for(std::chrono::milliseconds(100));
+    for (const Creation& other : creations_)
+      if (&other != &failed && other.meeting == failed.meeting) other.handle->cancel = true;
+  }
+
   const std::span<const Creation> creations_;
   std::mutex mutex_;
   Status cause_;
@@ -59,16 +76,16 @@ Status run_creations(std::span<const Creation> creations) {
   const auto chains = chains_of(creations);
   Outcome outcome(creations);
   const auto run_chain = [&](size_t i) {
-    for (const Creation* creation : chains[i]) outcome.note(*creation, creation->run());
+    for (const Creation* creation : chains[i]) outcome.run(*creation);
   };
   JoinedThreads threads;
   Status wanting;
-  for (size_t i = 0; i < chains.size() && wanting; ++i)
+  for (size_t i = 1; i < chains.size() && wanting; ++i)
     wanting = threads.start("comm-create", [&, i] { run_chain(i); });
-  if (!wanting) {
-    outcome.cancel_all();
-    for (size_t i = threads.size(); i < chains.size(); ++i) run_chain(i);
-  }
+  const size_t started = threads.size();
+  if (!wanting) outcome.cancel_all();
+  run_chain(0);
+  for (size_t i = started + 1; i < chains.size(); ++i) run_chain(i);
   threads.join();
   if (!wanting) return wanting;
   return std::move(outcome).cause();

@@ -13,7 +13,7 @@
 namespace libcomm {
 
 // Those of one parent run in the order of the list, those of different parents (or of none) side by
-// side: on threads of their own, which have no GPU.
+// side: the first in the calling thread, the others on threads of their own.
 struct Creation {
   const Communicator* parent = nullptr;     // null: none
   comm* handle = nullptr;                   // the one that is being created; null: none

@@ -1,5 +1,6 @@
 #include "src/bootstrap/doorkeeper.h"
 
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/resource.h>
 
@@ -25,6 +26,17 @@ void epoll_change(int epoll, int fd, uint32_t events) {
 
 void epoll_remove(int epoll, int fd) { (void)::epoll_ctl(epoll, EPOLL_CTL_DEL, fd, nullptr); }
 
+namespace {
+
+// Whether somebody has written, or connected, who has not been heard: it was this thread that took
+// the time.
+bool is_readable(int fd) {
+  pollfd look{fd, POLLIN, 0};
+  return ::poll(&look, 1, 0) > 0;
+}
+
+}  // namespace
+
 size_t Doorkeeper::max_pending() {
   rlimit limit{};
   if (::getrlimit(RLIMIT_NOFILE, &limit) != 0) return kMaxPending;
@@ -48,7 +60,7 @@ bool Doorkeeper::on_event(int fd, std::vector<Arrival>* arrivals) {
   const PendingList::iterator at = found->second;
   const Handshake state = at->handshake.step(fd);
   if (state == Handshake::kAgain) {
-    if (at->handshake.challenged()) at->may_go = at->deadline;
+    if (at->handshake.of_this_group()) at->may_go = at->deadline;
     return true;
   }
   if (state == Handshake::kDone) {
@@ -58,7 +70,9 @@ bool Doorkeeper::on_event(int fd, std::vector<Arrival>* arrivals) {
     forget(at);
     return true;
   }
-  if (state != Handshake::kClosed || at->handshake.challenged()) {
+  // One of the group that hangs up has lost its patience, and comes again.
+  if (state != Handshake::kClosed ||
+      (at->handshake.challenged() && !at->handshake.of_this_group())) {
     ++refused_;
     last_refused_ = at->from.to_string();
     log_info(Subsys::kBootstrap,
@@ -71,9 +85,12 @@ bool Doorkeeper::on_event(int fd, std::vector<Arrival>* arrivals) {
 void Doorkeeper::accept_from(int listener) {
   // A bounded turn, so that a flood of strangers leaves time for everyone else.
   for (int turn = 0; turn < 64; ++turn) {
-    if (pending_.size() >= max_pending_ && !make_room()) {
-      pause_listeners();
-      return;
+    if (pending_.size() >= max_pending_) {
+      if (!is_readable(listener)) return;
+      if (!make_room()) {
+        pause_listeners();
+        return;
+      }
     }
     SocketAddress from;
     int problem = 0;
@@ -96,8 +113,9 @@ void Doorkeeper::accept_from(int listener) {
 }
 
 bool Doorkeeper::make_room() {
-  const auto at = std::find_if(pending_.begin(), pending_.end(),
-                               [](const Pending& each) { return each.may_go.passed(); });
+  const auto at = std::find_if(pending_.begin(), pending_.end(), [](const Pending& each) {
+    return each.may_go.passed() && !is_readable(each.fd.get());
+  });
   if (at == pending_.end()) return false;
   drop(at);
   return true;
@@ -127,7 +145,10 @@ void Doorkeeper::resume_listeners() {
 
 int Doorkeeper::expire(int cap_ms) {
   if (paused_ && resume_.passed()) resume_listeners();
-  while (!pending_.empty() && pending_.front().deadline.passed()) drop(pending_.begin());
+  for (auto at = pending_.begin(); at != pending_.end() && at->deadline.passed();) {
+    const auto each = at++;
+    if (!is_readable(each->fd.get())) drop(each);
+  }
   if (!pending_.empty()) cap_ms = pending_.front().deadline.poll_ms(cap_ms);
   return paused_ ? resume_.poll_ms(cap_ms) : cap_ms;
 }

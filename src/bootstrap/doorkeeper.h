@@ -3,8 +3,8 @@
 // It lives inside somebody's epoll loop (the root's or a monitor's) and never blocks. Connections
 // that have not proved themselves are few and short-lived, so strangers cannot take the descriptors
 // that the program needs: beyond max_pending() the kernel's queue holds who comes, until one of
-// them is through or has had its time. Who has been challenged believes itself connected when it
-// has sent its proof, so it has a long time; who has said nothing has a short one.
+// them is through or has had its time. Who names the group believes itself connected when it has
+// sent its proof, so it has kPatience; who has not has kLeastPatience.
 #pragma once
 
 #include <cstdint>
@@ -31,7 +31,7 @@ class Doorkeeper {
  public:
   static constexpr size_t kMaxPending = 1024;
   static constexpr double kPatience = 10;  // seconds
-  // As long as one keeps silent where others wait for its place.
+  // The same for one that has not named the group, where others wait for its place.
   static constexpr double kLeastPatience = 0.5;
   // Most callers that have not proved themselves: kMaxPending, or an eighth of the descriptors that
   // this process may have.

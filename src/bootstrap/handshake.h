@@ -109,12 +109,15 @@ class CalleeHandshake {
   const HelloWire& hello() const { return hello_; }
   // True once a well-formed Hello came: what fails after that is a wrong key, not a stranger.
   bool challenged() const { return challenged_; }
+  // True once one came that names this key's group.
+  bool of_this_group() const { return of_this_group_; }
 
  private:
   Key key_;
   uint32_t self_;
   uint32_t nranks_;
   bool challenged_ = false;
+  bool of_this_group_ = false;
   HelloWire hello_{};
   ChallengeWire challenge_{};
   ProofWire proof_{};

@@ -9,6 +9,7 @@
 #include <cstring>
 #include <functional>
 #include <optional>
+#include <set>
 
 #include "src/base/log.h"
 #include "src/bootstrap/dial.h"
@@ -21,8 +22,10 @@ constexpr double kBindPatience = 5;
 // A served id whose port refuses for so long is served by nobody: its server was there before the
 // id.
 constexpr double kRefusedFor = 5;
-// For somebody who listens where this rank 0 was to, and may be another one.
-constexpr double kRivalPatience = 5;
+// For somebody who listens where this rank 0 was to, and may be another one; and the last time that
+// it is asked.
+constexpr double kRivalPatience = 1;
+constexpr double kLastRivalPatience = 10;
 
 uint32_t to_u32(int value) { return static_cast<uint32_t>(value); }
 
@@ -37,12 +40,12 @@ void pause(double seconds, const WaitLimits& limits) {
 // fails then, for all its ranks are told. Ok where nobody is there who knows the key and waits for
 // ranks.
 Status ask_rival(const Endpoint& endpoint, const Key& key, ReportWire wire,
-                 const WaitLimits& limits) {
+                 const WaitLimits& limits, double patience = kRivalPatience) {
   const Call call{key, static_cast<uint16_t>(Use::kRoot), 0, 0, 0};
-  DialRound round = dial_once(endpoint, call, limits, kRivalPatience);
+  DialRound round = dial_once(endpoint, call, limits, patience);
   if (!round.fd) return Status::ok();
   wire.stage = kRivalStage;
-  const WaitLimits soon{Deadline::after(Seconds(kRivalPatience)), limits.cancel, limits.alarm};
+  const WaitLimits soon{Deadline::after(Seconds(patience)), limits.cancel, limits.alarm};
   const auto answer = report_to_root(std::move(round.fd), wire, soon, nullptr);
   return answer.status().code() == Code::kInvalidUsage && !limits.cancelled() ? answer.status()
                                                                               : Status::ok();
@@ -52,7 +55,7 @@ Status ask_rival(const Endpoint& endpoint, const Key& key, ReportWire wire,
 // port. `ask`: what to make of somebody who listens there already, and does not leave in time as
 // the one before this may.
 Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
-                            const std::function<Status(const SocketAddress&)>& ask) {
+                            const std::function<Status(const SocketAddress&, double)>& ask) {
   const Deadline patience = Deadline::after(Seconds(kBindPatience));
   const bool may_move = std::any_of(
       endpoint.begin(), endpoint.end(),
@@ -60,7 +63,9 @@ Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
   for (;;) {
     Status last;
     const bool is_last = patience.passed() || limits.deadline.passed();
+    std::set<uint16_t> tried;
     for (const SocketAddress& first : endpoint) {
+      if (!tried.insert(first.port()).second) continue;
       Listeners listeners;
       for (const SocketAddress& address : endpoint) {
         if (address.port() != first.port()) continue;
@@ -76,7 +81,8 @@ Result<Listeners> listen_at(const Endpoint& endpoint, const WaitLimits& limits,
           const bool is_ours = std::any_of(
               listeners.endpoint.begin(), listeners.endpoint.end(),
               [&](const SocketAddress& own) { return own.family() == address.family(); });
-          if (refused == EADDRINUSE && !is_ours && (may_move || is_last)) COMM_TRY(ask(address));
+          if (refused == EADDRINUSE && !is_ours && (may_move || is_last))
+            COMM_TRY(ask(address, is_last ? kLastRivalPatience : kRivalPatience));
           continue;
         }
         listeners.fds.push_back(*std::move(fd));
@@ -290,8 +296,8 @@ Result<Answer> report_member(const Meeting& meeting, int rank, const ReportWire&
   *key = meeting.key;
   if (meeting.kind == Meeting::Kind::kServed || rank != 0)
     return report(meeting, rank, wire, limits);
-  const auto ask = [&](const SocketAddress& address) {
-    return ask_rival({address}, meeting.key, wire, limits);
+  const auto ask = [&](const SocketAddress& address, double patience) {
+    return ask_rival({address}, meeting.key, wire, limits, patience);
   };
   COMM_ASSIGN(Listeners listeners, listen_at(meeting.endpoint, limits, ask));
   Meeting here = meeting;

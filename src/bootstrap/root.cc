@@ -189,7 +189,8 @@ class Root {
   void take_report(Visitor& visitor) {
     const ReportWire& report = visitor.report;
     if (report.stage == kRivalStage) {
-      if (failure_.has_value() && failure_->code() == Code::kInvalidUsage) {
+      if (rivals_) {
+        ++most_ranks_;  // to be told
         send_failure(visitor);
         return;
       }
@@ -257,7 +258,8 @@ class Root {
   }
 
   void refuse_second(Visitor& visitor, int first) {
-    if (visitor.report.stage == kRivalStage) ++most_ranks_;  // to be told
+    rivals_ = visitor.report.stage == kRivalStage;
+    if (rivals_) ++most_ranks_;  // to be told
     const auto other = visitors_.find(first);
     refuse(visitor,
            error(Code::kInvalidUsage,
@@ -381,6 +383,7 @@ class Root {
   Stage stages_[2];
   std::optional<Status> failure_;
   bool told_all_ = false;         // of the failure
+  bool rivals_ = false;           // it is that there are two rank 0
   bool all_answered_ = false;     // what is left is to watch them assemble
   bool told_assembling_ = false;  // that one of them went away
 };

@@ -59,18 +59,17 @@ std::vector<CUdevice> gpus_that_reach(const Driver& driver, CUdevice device) {
 }
 
 // Null: the GPU has none of that kind, or cannot have it here.
-Result<std::shared_ptr<AddressRange>> alloc_chunk(const Driver& driver, size_t bytes) {
+std::shared_ptr<AddressRange> alloc_chunk(const Driver& driver, size_t bytes) {
   CUdevice device = -1;
   if (driver.context_device(&device) != kSuccess || !has_shareable_chunks(driver, device))
-    return std::shared_ptr<AddressRange>();
+    return nullptr;
   int gpu_direct = 0;
   (void)driver.device_attribute(&gpu_direct, kGpuDirectOfVirtualMemory, device);
   AddressRange range;
   const CUresult result = AddressRange::allocate(driver, device, bytes, gpu_direct != 0,
                                                  gpus_that_reach(driver, device), &range);
-  if (result == kOutOfMemory) return failed(driver, result, bytes);
   // Such as in a container that forbids the descriptors.
-  if (result != kSuccess) return std::shared_ptr<AddressRange>();
+  if (result != kSuccess) return nullptr;
   return std::make_shared<AddressRange>(std::move(range));
 }
 
@@ -80,8 +79,7 @@ Result<void*> alloc_on_current_gpu(const Driver& driver, size_t bytes) {
   CUcontext const context = current_context(driver);
   if (context == nullptr) return nullptr;
   const OutsideCapture outside(driver);
-  COMM_ASSIGN(auto range, alloc_chunk(driver, bytes));
-  if (range != nullptr) {
+  if (auto range = alloc_chunk(driver, bytes); range != nullptr) {
     const CUdeviceptr at = range->base();
     return add(at, {&driver, context, at, std::move(range)});
   }

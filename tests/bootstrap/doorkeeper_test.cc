@@ -136,5 +136,29 @@ TEST(Doorkeeper, LetsOneInBehindManyWhoKeepSilent) {
   EXPECT_LE(door.most_sockets(), 1u + 8u);
 }
 
+// They know the protocol, and not the key. With the patience that callers of the group have, they
+// would keep the one out for longer than it waits here.
+TEST(Doorkeeper, LetsOneInBehindManyOfAnotherGroup) {
+  Door door(1);
+  Key other_key = the_key();
+  other_key[0] = 8;
+  std::vector<UniqueFd> others;
+  for (int i = 0; i < 60; ++i) {
+    others.push_back(connected_to(door.address()));
+    CallerHandshake other(other_key, 99, 5, 0, 0);
+    EXPECT_EQ(other.start(others.back().get()), Handshake::kAgain);
+  }
+  UniqueFd fd = connected_to(door.address());
+  CallerHandshake caller(the_key(), 99, 5, 0, 0);
+  Handshake state = caller.start(fd.get());
+  while (state == Handshake::kAgain) {
+    pollfd readable{fd.get(), POLLIN, 0};
+    ASSERT_EQ(::poll(&readable, 1, 60'000), 1);
+    state = caller.step(fd.get());
+  }
+  EXPECT_EQ(state, Handshake::kDone);
+  EXPECT_EQ(door.arrived(), std::set<uint32_t>{5});
+}
+
 }  // namespace
 }  // namespace libcomm

@@ -112,11 +112,11 @@ void ChunkExports::add(Exported fresh) {
     return each.first < facts.base + facts.bytes &&
            facts.base < each.first + each.second.facts.bytes;
   });
+  std::erase_if(kept_, [&](uint64_t base) { return !exported_.contains(base); });
   exported_.emplace(facts.base, std::move(fresh));
   kept_.push_back(facts.base);
   if (kept_.size() <= kMostKept) return;
-  if (const auto oldest = exported_.find(kept_.front()); oldest != exported_.end())
-    oldest->second.fd = UniqueFd();
+  exported_.at(kept_.front()).fd = UniqueFd();
   kept_.pop_front();
 }
 
