@@ -109,7 +109,7 @@ std::string paths_json(const Topology& topology) {
 
 Result<Topology> detect() {
   COMM_ASSIGN(const auto knobs, Knobs::load());
-  return Topology::detect(TopologyFile::from(*knobs));
+  return Topology::detect_with_nvlinks(TopologyFile::from(*knobs));
 }
 
 int run(int argc, char** argv) {

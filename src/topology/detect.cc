@@ -15,6 +15,7 @@
 #include "src/base/fork_mutex.h"
 #include "src/topology/affinity.h"
 #include "src/topology/hwloc_machine.h"
+#include "src/topology/nvml.h"
 #include "src/topology/topology_data.h"
 
 namespace libcomm {
@@ -29,6 +30,7 @@ struct Source {
   std::optional<std::string> text;     // of the topology file
   std::vector<std::string> variables;  // hwloc's own
   std::array<int64_t, 6> xml_file{};   // what tells a file that one of them names from a later one
+  bool with_nvml = false;
   bool operator==(const Source&) const = default;
 };
 
@@ -44,7 +46,7 @@ std::array<int64_t, 6> identity_of(const char* path) {
 }
 
 Source source_now(std::string label, std::optional<std::string> text) {
-  Source source{::getpid(), std::move(label), std::move(text), {}, {}};
+  Source source{::getpid(), std::move(label), std::move(text), {}, {}, false};
   for (char** variable = environ; variable != nullptr && *variable != nullptr; ++variable)
     if (std::string_view(*variable).starts_with("HWLOC_")) source.variables.push_back(*variable);
   source.xml_file = identity_of(std::getenv("HWLOC_XMLFILE"));
@@ -56,14 +58,15 @@ Source source_now(std::string label, std::optional<std::string> text) {
 // A class of statics because only friends of Topology see its data.
 class MachineMemory {
  public:
-  static Result<Topology> get(const TopologyFile& file) {
+  static Result<Topology> get(const TopologyFile& file, bool with_nvlinks) {
     COMM_ASSIGN(auto text, read_topology_file(file));
-    const Source source = source_now(text ? file.label : "", std::move(text));
+    Source source = source_now(text ? file.label : "", std::move(text));
     std::optional<Topology> machine = find(source);
     if (!machine) {
       COMM_ASSIGN(const TopologyDescription description, parse_topology_file(source.text, file));
       COMM_ASSIGN(machine, read(source, description, file));
     }
+    if (with_nvlinks) machine = add_nvml(std::move(source), *std::move(machine));
     return for_calling_thread(*std::move(machine));
   }
 
@@ -96,8 +99,33 @@ class MachineMemory {
     // Another thread may have been first.
     if (auto machine = find_locked(source)) return *std::move(machine);
     COMM_ASSIGN(const Topology machine, read_machine(description, file));
+    remember_locked(source, machine);
+    return machine;
+  }
+
+  static void remember_locked(const Source& source, const Topology& machine) {
     if (entries().size() == kMostMachines) entries().erase(entries().begin());
     entries().push_back({source, machine});
+  }
+
+  // What `source` describes with what NVML tells. Not under the lock: NVML may fork, which takes
+  // it.
+  static Topology add_nvml(Source source, Topology machine) {
+    std::vector<std::string> gpus;
+    for (const Device& device : machine.devices()) {
+      const Attachment& at = machine.data_->attachments[static_cast<size_t>(device.id)];
+      if (at.is_nvidia && !at.nvlinks_known) gpus.push_back(device.address);
+    }
+    if (!machine.is_this_machine() || gpus.empty()) return machine;
+    source.with_nvml = true;
+    if (auto known = find(source)) return *std::move(known);
+    auto linked = std::make_shared<Topology::Data>(*machine.data_);
+    add_nvlinks(read_nvlinks(gpus), linked->devices, &linked->attachments);
+    machine.data_ = std::move(linked);
+    const std::lock_guard lock(mutex_);
+    // Another thread may have been first.
+    if (auto known = find_locked(source)) return *std::move(known);
+    remember_locked(source, machine);
     return machine;
   }
 
@@ -128,6 +156,12 @@ class MachineMemory {
 
 ForkMutex MachineMemory::mutex_;
 
-Result<Topology> Topology::detect(const TopologyFile& file) { return MachineMemory::get(file); }
+Result<Topology> Topology::detect(const TopologyFile& file) {
+  return MachineMemory::get(file, false);
+}
+
+Result<Topology> Topology::detect_with_nvlinks(const TopologyFile& file) {
+  return MachineMemory::get(file, true);
+}
 
 }  // namespace libcomm

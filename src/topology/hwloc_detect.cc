@@ -18,6 +18,8 @@
 namespace libcomm {
 namespace {
 
+constexpr unsigned short kNvidia = 0x10de;  // as a vendor of PCI devices
+
 struct Destroy {
   void operator()(hwloc_topology_t topology) const { hwloc_topology_destroy(topology); }
 };
@@ -218,6 +220,7 @@ class TopologyBuilder {
       if (above->type == HWLOC_OBJ_PCI_DEVICE) {
         device.address = pci_address(above->attr->pcidev);
         device.gbytes_per_second = static_cast<double>(above->attr->pcidev.linkspeed);
+        at.is_nvidia = kind == DeviceKind::kGpu && above->attr->pcidev.vendor_id == kNvidia;
       } else if (is_bridge(above, HWLOC_OBJ_BRIDGE_PCI)) {
         at.pci_bridges.push_back(above->gp_index);
       } else if (is_bridge(above, HWLOC_OBJ_BRIDGE_HOST)) {

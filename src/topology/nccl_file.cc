@@ -181,7 +181,7 @@ class Reader {
 
   // As NCCL reads them. Without a class, what is no GPU that one can see is a switch: a virtual
   // machine hides those. Links to a CPU (0x068001) say nothing of other GPUs.
-  Status read_nvlinks(Node gpu, std::vector<NcclNvlink>* nvlinks) {
+  Status read_nvlinks(Node gpu, std::vector<Nvlinks>* nvlinks) {
     for (const Node child : gpu.children()) {
       if (std::string_view(child.name()) != "nvlink") {
         ignore(child, gpu);
@@ -190,7 +190,7 @@ class Reader {
       const std::string_view target = child.attribute("target").value();
       const std::string_view type = child.attribute("tclass").value();
       const std::string_view count = child.attribute("count").value();
-      NcclNvlink nvlink;
+      Nvlinks nvlink;
       uint32_t code = 0;
       if (!type.empty() && !parse_class(type, &code))
         return bad(child, "tclass=\"{}\": expected a PCI class such as 0x068000", type);
@@ -205,7 +205,7 @@ class Reader {
                              nvlink.links < 0 || nvlink.links > kMostNvlinks))
         return bad(child, "count=\"{}\": expected a number of links from 0 to {}", count,
                    kMostNvlinks);
-      if (nvlink.links > 0) nvlinks->push_back(std::move(nvlink));
+      nvlinks->push_back(std::move(nvlink));
     }
     return Status::ok();
   }

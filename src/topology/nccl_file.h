@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "src/base/status.h"
+#include "src/topology/nvlink.h"
 #include "src/topology/topology.h"
 
 namespace libcomm {
@@ -20,13 +21,6 @@ struct NcclNet {
   double gbytes_per_second = 0;  // 0: not said
 };
 
-// <gpu><nvlink target= count= tclass=/></gpu>
-struct NcclNvlink {
-  std::string gpu;         // the address of the GPU at the other end; empty: there is none
-  bool to_switch = false;  // to the NVSwitches, or may be, where there is no such GPU
-  int links = 1;
-};
-
 // <pci busid= class= link_speed= link_width=>
 struct NcclPci {
   std::string address;  // "0000:81:00.0", whatever the spelling in the file
@@ -34,7 +28,7 @@ struct NcclPci {
   DeviceKind kind = DeviceKind::kOther;  // of what is no bridge; kOther where nothing is said
   double gbytes_per_second = 0;          // 0: not said
   std::vector<NcclNet> nets;
-  std::vector<NcclNvlink> nvlinks;  // of a GPU
+  std::vector<Nvlinks> nvlinks;  // of a GPU; empty: nothing is said of them
   std::vector<NcclPci> children;
 };
 

@@ -53,6 +53,13 @@ int only_numa_node(const TreeNode& node, int* count) {
   return *count == 1 ? number : -1;
 }
 
+void take_nvlinks(const std::vector<NcclPci>& pcis, NvlinksOfGpus* nvlinks) {
+  for (const NcclPci& pci : pcis) {
+    take_nvlinks(pci.children, nvlinks);
+    if (!pci.nvlinks.empty()) nvlinks->emplace(pci.address, pci.nvlinks);
+  }
+}
+
 }  // namespace
 
 void NcclMerge::run() {
@@ -73,28 +80,9 @@ void NcclMerge::run() {
     auto& siblings = place.parent->children;
     siblings.insert(siblings.begin() + static_cast<ptrdiff_t>(place.position), std::move(bridge));
   }
-  std::map<std::string, int> gpus;  // by address
-  for (const Device& known : data_.devices)
-    if (known.kind == DeviceKind::kGpu) gpus.emplace(known.address, known.id);
-  for (const NcclCpu& cpu : file_.cpus) add_nvlinks(cpu.children, gpus);
-}
-
-void NcclMerge::add_nvlinks(const std::vector<NcclPci>& pcis,
-                            const std::map<std::string, int>& gpus) {
-  for (const NcclPci& pci : pcis) {
-    add_nvlinks(pci.children, gpus);
-    const auto self = gpus.find(pci.address);
-    if (self == gpus.end()) continue;
-    Attachment& at = data_.attachments[static_cast<size_t>(self->second)];
-    for (const NcclNvlink& nvlink : pci.nvlinks) {
-      const auto other = gpus.find(nvlink.gpu);
-      if (other == self) continue;
-      if (other != gpus.end())
-        at.nvlinks[other->second] += nvlink.links;
-      else if (nvlink.to_switch)
-        at.switch_links += nvlink.links;
-    }
-  }
+  NvlinksOfGpus nvlinks;
+  for (const NcclCpu& cpu : file_.cpus) take_nvlinks(cpu.children, &nvlinks);
+  add_nvlinks(nvlinks, data_.devices, &data_.attachments);
 }
 
 void NcclMerge::note_names(const std::vector<NcclPci>& pcis) {
@@ -276,7 +264,9 @@ void NcclMerge::attach(const TreeNode& node, Attachment at, const Place& place) 
     placed.package = place.package;
     at.in_file = true;
     at.at_known_node = place.is_known;
-    data_.attachments[static_cast<size_t>(node.device)] = at;
+    Attachment& found = data_.attachments[static_cast<size_t>(node.device)];
+    at.is_nvidia = found.is_nvidia;
+    found = at;
   }
   for (const TreeNode& child : node.children) attach(child, at, place);
 }

@@ -46,8 +46,6 @@ class NcclMerge {
   TreeNode new_device(DeviceKind kind, std::string name, const std::string& address, double speed);
   void set_speeds(const TreeNode& node, const NcclPci& pci);
 
-  void add_nvlinks(const std::vector<NcclPci>& pcis, const std::map<std::string, int>& gpus);
-
   Place place_of(int numa_node);
   void attach(const TreeNode& node, Attachment at, const Place& place);
 

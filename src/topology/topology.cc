@@ -106,6 +106,11 @@ bool Topology::is_placed_by_file(int device) const {
          data_->attachments[static_cast<size_t>(device)].at_known_node;
 }
 
+bool Topology::knows_nvlinks(int device) const {
+  return device >= 0 && static_cast<size_t>(device) < data_->devices.size() &&
+         data_->attachments[static_cast<size_t>(device)].nvlinks_known;
+}
+
 int Topology::find_device(DeviceKind kind, std::string_view name) const {
   for (const Device& device : data_->devices)
     if (device.kind == kind && device.name == name) return device.id;

@@ -1,7 +1,8 @@
 // Topology: the machine as a value. What is where, and how far apart.
 //
 // Made from hwloc (which also reads HWLOC_XMLFILE and HWLOC_SYNTHETIC, so that machines we do not
-// have can be planned for) and from the file that COMM_TOPO_FILE names, immutable afterwards.
+// have can be planned for), from the file that COMM_TOPO_FILE names and, for those who want it,
+// from NVML; immutable afterwards.
 #pragma once
 
 #include <cstdint>
@@ -70,6 +71,11 @@ class Topology {
   // file holds something else. A machine is read once per process: later calls of any thread share
   // it, unless the file or hwloc's variables have changed.
   static Result<Topology> detect(const TopologyFile& file);
+  // The same with the NVLinks that NVML tells of, where the machine is this one and has GPUs of
+  // NVIDIA. Those of a GPU for which a file in NCCL's format has some are the file's alone. NVML is
+  // asked once per process too; what it does not tell stays unknown. It may have to start the GPUs:
+  // for those that ask how far GPUs are apart.
+  static Result<Topology> detect_with_nvlinks(const TopologyFile& file);
 
   // Cores first, in order of package, NUMA node and position; then the others in PCI order. The ids
   // are the same in all processes of a host, whatever their cpusets.
@@ -81,6 +87,8 @@ class Topology {
   Topology without_file() const;
   // Whether such a file says at which of the machine's NUMA nodes the device is.
   bool is_placed_by_file(int device) const;
+  // Whether the NVLinks of a GPU are known, even that it has none.
+  bool knows_nvlinks(int device) const;
   // -1 when there is none of that name: virtual interfaces (lo, veth, bridges) are on no bus and no
   // devices.
   int find_device(DeviceKind kind, std::string_view name) const;

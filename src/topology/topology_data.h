@@ -23,8 +23,10 @@ struct Attachment {
   // nodes.
   bool in_file = false;
   bool at_known_node = false;
-  // NVLinks of a GPU, from such a file: to other devices by their ids, and to the NVSwitches, which
-  // join all GPUs that have links to them.
+  bool is_nvidia = false;  // a GPU that hwloc found, of that vendor
+  // NVLinks of a GPU, from such a file or NVML, if one of them tells: to other devices by their
+  // ids, and to the NVSwitches, which join all GPUs that have links to them.
+  bool nvlinks_known = false;
   std::map<int, int> nvlinks;
   int switch_links = 0;
 };

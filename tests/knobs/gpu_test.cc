@@ -99,6 +99,25 @@ TEST(P2P_LEVEL, NvlIsForGpusThatTheDriverOrTheFileSaysHaveNvlink) {
 #endif
 }
 
+TEST(P2P_LEVEL, NvlIsForGpusThatNvmlSaysHaveNvlink) {
+  ASSERT_TRUE(gpu::is_double());
+  Environment machine = {
+      {"COMM_P2P_LEVEL", "NVL"},
+      {"HWLOC_XMLFILE", COMM_SOURCE_DIR "/tests/topology/data/switches.xml"},
+      {"HWLOC_THISSYSTEM", "1"},
+      {"NVML_DOUBLE_GPUS",
+       "0000:03:00.0=0000:07:00.0*4; 0000:07:00.0=0000:03:00.0*4; 0000:81:00.0=off*4"}};
+  EXPECT_GT(kernels_of(1, machine), 0u);
+  EXPECT_EQ(kernels_of(2, machine), 0u);
+  const auto set = gpu::control<void(const char*, int)>("cuda_double_set");
+  set("atomics", 1);
+  EXPECT_EQ(kernels_of(2, machine), 0u) << "NVML tells, whatever the driver says";
+  machine.emplace_back("NVML_DOUBLE_FAIL", "nvmlInit_v2=9");
+  machine.emplace_back("HWLOC_OF_A_TEST", "another machine than the one that was read");
+  EXPECT_GT(kernels_of(2, machine), 0u) << "NVML does not tell";
+  set("atomics", 0);
+}
+
 TEST(TOPO_FILE, SaysHowFarApartGpusAre) {
   ASSERT_TRUE(gpu::is_double());
   // There the GPUs are below one host bridge, here they are nowhere.

@@ -132,6 +132,17 @@ TEST(CommTopo, ShowsATopologyFileOfNccl) {
             "directory\n");
 }
 
+TEST(CommTopo, ShowsTheNvlinksThatNvmlTellsOf) {
+  const std::string machine = "HWLOC_XMLFILE=" COMM_TEST_DATA
+                              "/flat_vm.xml HWLOC_THISSYSTEM=1 LD_LIBRARY_PATH=" NVML_DOUBLE_FOLDER
+                              " NVML_DOUBLE_GPUS='0000:00:05.0=switch*18; 0000:01:02.0=switch*18'";
+  const Outcome tree = run(machine, "");
+  EXPECT_EQ(tree.status, 0);
+  EXPECT_NE(tree.text.find("gpu 0000:00:05.0, 18 NVLinks\n"), std::string::npos) << tree.text;
+  const Outcome paths = run(machine, "--paths");
+  EXPECT_NE(paths.text.find("nvlink 1.18  450 "), std::string::npos) << paths.text;
+}
+
 TEST(CommTopo, FailsWhenItsOutputCannotBeWritten) {
   EXPECT_EQ(run("", "--json > /dev/full").status, 1);
 }

@@ -118,12 +118,16 @@ Status PeerMemory::check_distance(int ordinal, int peer, const Knobs& knobs) con
     return error(Code::kSystem, "the driver says that GPU {} cannot reach GPU {}", ordinal, other);
   const PathClass farthest = kFarthest[level];
   if (farthest == PathClass::kSystem) return Status::ok();
-  // What the driver says of the link counts before what a file may say of it.
-  if (farthest >= PathClass::kNvlink && has_nvlink(ordinal, other)) return Status::ok();
   PathClass path = PathClass::kSystem;
-  if (auto topology = Topology::detect(TopologyFile::from(knobs)))
-    path = topology->path(device_of(*topology, ordinal), device_of(*topology, other)).path;
-  if (static_cast<int>(path) <= static_cast<int>(farthest)) return Status::ok();
+  bool knows_nvlinks = false;
+  if (auto topology = Topology::detect_with_nvlinks(TopologyFile::from(knobs))) {
+    const int from = device_of(*topology, ordinal), to = device_of(*topology, other);
+    path = topology->path(from, to).path;
+    knows_nvlinks = topology->knows_nvlinks(from) && topology->knows_nvlinks(to);
+  }
+  if (farthest >= PathClass::kNvlink && !knows_nvlinks && has_nvlink(ordinal, other))
+    path = std::min(path, PathClass::kNvlink);
+  if (path <= farthest) return Status::ok();
   return error(Code::kSystem, "GPUs {} and {} are {} apart, which COMM_P2P_LEVEL does not allow",
                ordinal, other, name_of(path));
 }
