@@ -134,10 +134,18 @@ Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(
   COMM_ASSIGN(bool all, agreed(calls->prepare_trial()));
   for (const bool by_lines : {true, false}) {
     if (!all) break;
-    Status status = calls->try_out(memory, by_lines, has_failed);
+    static constexpr char kWrong[] = "its trial went wrong";
+    const Status begun = calls->begin_trial(memory, by_lines);
+    Result<bool> all_begun = agreed(Status(begun).context(kWrong));
+    Status ended;
+    // A kernel whose peers are missing would wait for them.
+    if (begun) ended = calls->end_trial(memory, by_lines, all_begun && *all_begun, has_failed);
     // Its kernel may begin later, and then reads what it was given.
     if (memory.is_stuck()) (void)new std::shared_ptr<DeviceCalls>(calls);
-    COMM_ASSIGN(all, agreed(std::move(status).context("its trial went wrong")));
+    COMM_ASSIGN(all, std::move(all_begun));
+    if (all) {
+      COMM_ASSIGN(all, agreed(std::move(ended).context(kWrong)));
+    }
   }
   if (!all) return std::shared_ptr<DeviceCalls>();
   log_info(Subsys::kInit,

@@ -93,11 +93,13 @@ class DeviceCalls {
   const DeviceNeeds& needs_of(const Algorithm& algorithm, const ScheduleRequest& request);
   // False: there is none. `for_its_piece`: of those that no work holds.
   bool forget_oldest(bool for_its_piece);
-  // Of agree(): do kernels get what others send? All ranks come to try_out().
+  // Of agree(): do kernels get what others send? What may fail at one rank alone comes in steps
+  // that all ranks agree on. end_trial() ends what begin_trial() has put on the GPU: at once, and
+  // whatever came, unless `all_begun`.
   Status prepare_trial();
-  Status try_out(cuda::PeerMemory& memory, bool by_lines, const std::function<bool()>& has_failed);
-  Status do_trial(cuda::PeerMemory& memory, bool by_lines, const std::function<bool()>& has_failed,
-                  Trial* trial);
+  Status begin_trial(cuda::PeerMemory& memory, bool by_lines);
+  Status end_trial(cuda::PeerMemory& memory, bool by_lines, bool all_begun,
+                   const std::function<bool()>& has_failed);
 
   const cuda::Driver& driver_;
   const cuda::CUcontext context_;

@@ -46,6 +46,16 @@ struct DeviceCalls::Trial {
   uint32_t* in() const { return reinterpret_cast<uint32_t*>(pinned.data()); }
   uint32_t* out() const { return in() + words; }
   DeviceWords* told() const { return reinterpret_cast<DeviceWords*>(out() + words); }
+  Operation operation() const {
+    Operation operation;
+    operation.collective = Collective::kAllToAll;
+    operation.type = DataType::kUint32;
+    operation.count = block;
+    operation.on_gpu = true;
+    operation.in = device.data();
+    operation.out = device.data() + words * sizeof(uint32_t);
+    return operation;
+  }
 };
 
 // What may fail at one rank alone: the others would wait for it.
@@ -69,25 +79,12 @@ Status DeviceCalls::prepare_trial() {
   return Status::ok();
 }
 
-Status DeviceCalls::try_out(cuda::PeerMemory& memory, bool by_lines,
-                            const std::function<bool()>& has_failed) {
+Status DeviceCalls::begin_trial(cuda::PeerMemory& memory, bool by_lines) {
   const cuda::ContextScope scope(driver_, context_);
   COMM_TRY(scope.status());
   const cuda::OutsideCapture outside(driver_);
-  return do_trial(memory, by_lines, has_failed, trial_.get())
-      .context(by_lines ? "by lines" : "by rings");
-}
-
-Status DeviceCalls::do_trial(cuda::PeerMemory& memory, bool by_lines,
-                             const std::function<bool()>& has_failed, Trial* trial) {
   const cuda::AreaShape& shape = areas_->shape();
-  Operation operation;
-  operation.collective = Collective::kAllToAll;
-  operation.type = DataType::kUint32;
-  operation.count = trial->block;
-  operation.on_gpu = true;
-  operation.in = trial->device.data();
-  operation.out = trial->device.data() + trial->words * sizeof(uint32_t);
+  const Operation operation = trial_->operation();
   ScheduleRequest request;
   request.collective = operation.collective;
   request.nranks = shape.nranks;
@@ -98,30 +95,42 @@ Status DeviceCalls::do_trial(cuda::PeerMemory& memory, bool by_lines,
                                      needs_of(algorithm, request), shape, by_lines));
   COMM_ASSIGN(const auto program, finish(std::move(made)));
 
-  for (size_t i = 0; i < trial->words; ++i)
-    trial->in()[i] = word_of(rank_, static_cast<int>(i / trial->block), i, by_lines);
-  std::memset(trial->out(), 0, trial->words * sizeof(uint32_t));
-  COMM_TRY(memory.copy(trial->device.data(), trial->in(), 2 * trial->words * sizeof(uint32_t)));
-  DeviceWords* words = trial->told();
-  COMM_TRY(
-      launch(*program, operation, by_lines ? 1 : 2, words, &words->abort, false, memory.stream()));
-  COMM_TRY(memory.copy(trial->out(), operation.out, trial->words * sizeof(uint32_t)));
-  const Deadline limit = Deadline::after(kLimit);
-  const Deadline end = Deadline::after(kLimit + kLimitOfEnding);
-  COMM_TRY(memory.finish([&] {
-    if (limit.passed() || has_failed()) std::atomic_ref<uint32_t>(words->abort).store(1);
+  const size_t words = trial_->words;
+  for (size_t i = 0; i < words; ++i)
+    trial_->in()[i] = word_of(rank_, static_cast<int>(i / trial_->block), i, by_lines);
+  std::memset(trial_->out(), 0, words * sizeof(uint32_t));
+  COMM_TRY(memory.copy(trial_->device.data(), trial_->in(), 2 * words * sizeof(uint32_t)));
+  DeviceWords* told = trial_->told();
+  return launch(*program, operation, by_lines ? 1 : 2, told, &told->abort, false, memory.stream())
+      .context(by_lines ? "by lines" : "by rings");
+}
+
+Status DeviceCalls::end_trial(cuda::PeerMemory& memory, bool by_lines, bool all_begun,
+                              const std::function<bool()>& has_failed) {
+  const cuda::ContextScope scope(driver_, context_);
+  COMM_TRY(scope.status());
+  const cuda::OutsideCapture outside(driver_);
+  const std::atomic_ref<uint32_t> abort(trial_->told()->abort);
+  const Seconds patience = all_begun ? kLimit : Seconds(0);
+  const Deadline limit = Deadline::after(patience);
+  const Deadline end = Deadline::after(patience + kLimitOfEnding);
+  const size_t words = trial_->words;
+  Status status = memory.copy(trial_->out(), trial_->operation().out, words * sizeof(uint32_t));
+  const Status finished = memory.finish([&] {
+    if (limit.passed() || has_failed()) abort.store(1);
     return end.passed();
-  }));
-  if (std::atomic_ref<uint32_t>(words->abort).load() != 0)
-    return error(Code::kSystem, "kernels of the ranks have waited for each other {}",
-                 has_failed() ? "until one failed" : fmt::format("for {} s", kLimit.count()));
-  for (size_t i = 0; i < trial->words; ++i) {
-    const int from = static_cast<int>(i / trial->block);
-    const size_t index = static_cast<size_t>(rank_) * trial->block + i % trial->block;
-    if (trial->out()[i] == word_of(from, rank_, index, by_lines)) continue;
-    return error(Code::kSystem, "what rank {} has sent did not come", from).with_peer(from);
+  });
+  if (status) status = finished;
+  if (status && abort.load() != 0)
+    status = error(Code::kSystem, "kernels of the ranks have waited for each other {}",
+                   has_failed() ? "until one failed" : fmt::format("for {} s", kLimit.count()));
+  for (size_t i = 0; i < words && status; ++i) {
+    const int from = static_cast<int>(i / trial_->block);
+    const size_t index = static_cast<size_t>(rank_) * trial_->block + i % trial_->block;
+    if (trial_->out()[i] != word_of(from, rank_, index, by_lines))
+      status = error(Code::kSystem, "what rank {} has sent did not come", from).with_peer(from);
   }
-  return Status::ok();
+  return std::move(status).context(by_lines ? "by lines" : "by rings");
 }
 
 DeviceCalls::DeviceCalls(const cuda::Driver& driver, const cuda::PeerMemory& memory, int rank)
