@@ -135,7 +135,7 @@ Status Tree::check_frame(const TreeEdge& edge, const FrameWire& got,
 }
 
 Status Tree::take(const TreeEdge& edge, const FrameWire& expected, Incoming* in) {
-  char piece[64 << 10];
+  char piece[8 << 10];
   // Never more than this frame: what follows belongs to the next exchange.
   const bool in_header = in->header < sizeof(FrameWire);
   const uint64_t wanted =

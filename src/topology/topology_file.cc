@@ -26,7 +26,7 @@ Result<std::string> read_text(const std::string& path) {
     return error(Code::kInvalidArgument, "it is {}, not a file",
                  S_ISDIR(about.st_mode) ? "a directory" : "a pipe or a device");
   std::string text;
-  char block[65536];
+  char block[8192];
   while (true) {
     const ssize_t got = ::read(fd.get(), block, sizeof block);
     if (got < 0 && errno == EINTR) continue;
