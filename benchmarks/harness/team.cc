@@ -84,17 +84,6 @@ void Team::register_buffers(Registration registration) {
   }
 }
 
-void Team::each(const char* call, int times, const std::function<commResult_t(Member&)>& fn) {
-  const int first = members_.front().rank;
-  const bool group = times > 1 || members_.size() > 1;
-  if (group) require(commGroupStart(), "commGroupStart", first, nullptr);
-  for (int i = 0; i < times; ++i) {
-    for (Member& member : members_) require(fn(member), call, member.rank, member.comm);
-  }
-  // The reason of a failure inside a group is the thread's.
-  if (group) require(commGroupEnd(), call, first, nullptr);
-}
-
 void Team::synchronize() {
   if (stream_ == nullptr) return;
   require(commHostStreamSynchronize(stream_), "commHostStreamSynchronize", members_.front().rank,

@@ -4,12 +4,12 @@
 
 #include <comm.h>
 
-#include <functional>
 #include <vector>
 
 #include "benchmarks/harness/buffer.h"
 #include "benchmarks/harness/options.h"
 #include "benchmarks/harness/report.h"
+#include "benchmarks/harness/world.h"
 
 namespace bench {
 
@@ -38,7 +38,8 @@ class Team {
   cudaStream_t stream() const { return stream_; }
 
   // Calls fn for every member `times` times, as one group if that makes several calls.
-  void each(const char* call, int times, const std::function<commResult_t(Member&)>& fn);
+  template <typename Fn>
+  void each(const char* call, int times, const Fn& fn);
   // Until what was queued on the stream is done.
   void synchronize();
   void barrier();
@@ -55,5 +56,17 @@ class Team {
   int nranks_;
   cudaStream_t stream_ = nullptr;
 };
+
+template <typename Fn>
+void Team::each(const char* call, int times, const Fn& fn) {
+  const int first = members_.front().rank;
+  const bool group = times > 1 || members_.size() > 1;
+  if (group) require(commGroupStart(), "commGroupStart", first, nullptr);
+  for (int i = 0; i < times; ++i) {
+    for (Member& member : members_) require(fn(member), call, member.rank, member.comm);
+  }
+  // The reason of a failure inside a group is the thread's.
+  if (group) require(commGroupEnd(), call, first, nullptr);
+}
 
 }  // namespace bench

@@ -79,16 +79,21 @@ bool quick(comm_t handle, const QuickKey& key, const void* in, void* out, cudaSt
   return true;
 }
 
-// A message on host memory that needs no words, alone or in a group of such: false otherwise.
-// `type` is the caller's, and becomes the message's.
-bool quick(comm_t handle, MessageCall message, int type, cudaStream_t stream,
-           commResult_t* result) {
+// A message on host memory that needs no words, alone or in a group of such: false otherwise. Of
+// src and dst, the one that `is_send` says is meant. `type` is the caller's.
+bool quick(comm_t handle, bool is_send, const void* src, void* dst, size_t count, int type,
+           int peer, cudaStream_t stream, commResult_t* result) {
   if (stream != nullptr) return false;
-  message.type = static_cast<DataType>(type);
   *result = commSuccess;
-  if (in_group()) return add_quick_message(handle, message, type);
+  if (in_group()) return add_quick_message(handle, is_send, src, dst, count, type, peer);
   const QuickUse use(handle);
-  if (!use || !handle->communicator->is_quick(message, type)) return false;
+  if (!use || !handle->communicator->is_quick(is_send ? src : dst, count, type, peer)) return false;
+  const MessageCall message{.peer = peer,
+                            .is_send = is_send,
+                            .type = static_cast<DataType>(type),
+                            .count = count,
+                            .src = src,
+                            .dst = dst};
   *result = guarded(handle, [&] { return handle->communicator->run_quick({&message, 1}); });
   return true;
 }
@@ -358,9 +363,8 @@ commResult_t commScatter(const void* sendbuff, void* recvbuff, size_t count,
 
 commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatype, int peer,
                       comm_t comm, cudaStream_t stream) {
-  const MessageCall message{.peer = peer, .is_send = true, .count = count, .src = sendbuff};
   commResult_t result;
-  if (quick(comm, message, datatype, stream, &result)) return result;
+  if (quick(comm, true, sendbuff, nullptr, count, datatype, peer, stream, &result)) return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     return fill_p2p(c, {sendbuff, nullptr, count, datatype}, peer, true, &o);
   });
@@ -368,9 +372,8 @@ commResult_t commSend(const void* sendbuff, size_t count, commDataType_t datatyp
 
 commResult_t commRecv(void* recvbuff, size_t count, commDataType_t datatype, int peer, comm_t comm,
                       cudaStream_t stream) {
-  const MessageCall message{.peer = peer, .is_send = false, .count = count, .dst = recvbuff};
   commResult_t result;
-  if (quick(comm, message, datatype, stream, &result)) return result;
+  if (quick(comm, false, nullptr, recvbuff, count, datatype, peer, stream, &result)) return result;
   return call(comm, stream, [&](Communicator& c, Operation& o) -> Status {
     return fill_p2p(c, {nullptr, recvbuff, count, datatype}, peer, false, &o);
   });

@@ -54,18 +54,18 @@ struct QuickGroup {
   std::optional<HandleUse> use;  // counted: the group may stay open while other threads make calls
   std::array<MessageCall, kMost> messages;
 
-  bool add(comm* to, const MessageCall& message, int type) {
-    if (!open || count == kMost) return false;
+  // Room for a message of this communicator; null when it does not go into such a group.
+  MessageCall* add(comm* to, const void* buffer, size_t elements, int type, int peer) {
+    if (!open || count == kMost) return nullptr;
     if (count > 0) {
-      if (to != handle || !to->communicator->is_quick(message, type)) return false;
+      if (to != handle || !to->communicator->is_quick(buffer, elements, type, peer)) return nullptr;
     } else {
       QuickUse first(to);
-      if (!first || !to->communicator->is_quick(message, type)) return false;
+      if (!first || !to->communicator->is_quick(buffer, elements, type, peer)) return nullptr;
       handle = to;
       use.emplace(std::move(first).keep());
     }
-    messages[count++] = message;
-    return true;
+    return &messages[count++];
   }
 };
 
@@ -305,8 +305,18 @@ void note_group_failure(const Status& status) {
 
 bool group_uses(const comm* handle) { return thread_group().work_of(handle) != nullptr; }
 
-bool add_quick_message(comm* handle, const MessageCall& message, int type) {
-  return t_group != nullptr && t_group->quick.add(handle, message, type);
+bool add_quick_message(comm* handle, bool is_send, const void* src, void* dst, size_t count,
+                       int type, int peer) {
+  if (t_group == nullptr) return false;
+  MessageCall* call = t_group->quick.add(handle, is_send ? src : dst, count, type, peer);
+  if (call == nullptr) return false;
+  *call = {.peer = peer,
+           .is_send = is_send,
+           .type = static_cast<DataType>(type),
+           .count = count,
+           .src = src,
+           .dst = dst};
+  return true;
 }
 
 Status add_to_group(comm* handle, Operation&& operation, Placement&& placement) {

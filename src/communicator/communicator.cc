@@ -211,15 +211,14 @@ int Communicator::quick_looks() const {
   return wait_policy_.share_cores ? kQuickLooksShared : kQuickLooks;
 }
 
-bool Communicator::is_quick(const MessageCall& call, int type) {
+bool Communicator::is_quick(const void* buffer, size_t count, int type, int peer) {
   constexpr size_t kMostCount = size_t{1} << 48;  // no size overflows
-  const void* buffer = call.is_send ? call.src : call.dst;
-  const bool is_right = static_cast<unsigned>(type) < kNumDataTypes && call.count <= kMostCount &&
-                        static_cast<unsigned>(call.peer) < static_cast<unsigned>(nranks_) &&
-                        call.peer != rank_ && (buffer != nullptr || call.count == 0);
+  const bool is_right = static_cast<unsigned>(type) < kNumDataTypes && count <= kMostCount &&
+                        static_cast<unsigned>(peer) < static_cast<unsigned>(nranks_) &&
+                        peer != rank_ && (buffer != nullptr || count == 0);
   if (!is_right || !runs_in_caller()) return false;
   // Buffers that are large enough for RDMA to register them are lent for the time of a group.
-  if (call.count * size_of(static_cast<DataType>(type)) >= lends_from_) return false;
+  if (count * size_of(static_cast<DataType>(type)) >= lends_from_) return false;
   const bool traced =
       log_wants(LogLevel::kTrace, Subsys::kP2p) || log_wants(LogLevel::kTrace, Subsys::kCall);
   return !traced && is_host_memory(buffer);
@@ -232,9 +231,8 @@ Status Communicator::run_quick(std::span<const MessageCall> calls) {
     P2pBatch& batch;
   } when_over{batch};
   if (shm_.board != nullptr) shm_.board->drop_freed_segments();
-  batch.start(calls);
   bool done = false;
-  if (Status status = batch.finish_within(quick_looks(), &done); !status)
+  if (Status status = batch.start_within(calls, quick_looks(), &done); !status)
     return fail(std::move(status));
   return done ? Status::ok() : drive(batch);
 }

@@ -111,9 +111,9 @@ class Communicator {
     return !failure_.failed() && !finalized_.load(std::memory_order_acquire) &&
            !has_engine_.load(std::memory_order_acquire);
   }
-  // Can this message be carried out by run_quick()? False when anything about it needs words.
-  // `type` is the caller's.
-  bool is_quick(const MessageCall& call, int type);
+  // Can a message of so many elements, to or from this peer, be carried out by run_quick()? False
+  // when anything about it needs words. `type` is the caller's.
+  bool is_quick(const void* buffer, size_t count, int type, int peer);
   // Carries out messages that is_quick() was asked about, while runs_in_caller(). As run().
   Status run_quick(std::span<const MessageCall> calls);
 

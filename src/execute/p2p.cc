@@ -1,7 +1,11 @@
 #include "src/execute/p2p.h"
 
 #include <algorithm>
+#include <array>
+#include <bit>
+#include <cstddef>
 #include <cstring>
+#include <limits>
 
 #include "src/base/log.h"
 #include "src/reduce/reduce.h"
@@ -9,15 +13,23 @@
 namespace libcomm {
 namespace {
 
+// Made of whole words: a processor waits for what it has just stored in parts and reads in one.
 Signature signature_of(const MessageCall& call, uint64_t number) {
-  Signature signature;
-  signature.op = number;
-  signature.count = call.count;
-  signature.collective = static_cast<uint8_t>(Collective::kSendRecv);
-  signature.type = static_cast<uint8_t>(call.type);
-  if (call.card_bytes > 0) signature.table_hash = kGpuMeeting;
-  return signature;
+  constexpr unsigned kCollectiveAt = 8 * offsetof(Signature, collective) % 64;
+  constexpr unsigned kTypeAt = 8 * offsetof(Signature, type) % 64;
+  const uint64_t last = std::numeric_limits<uint32_t>::max() |  // no root
+                        static_cast<uint64_t>(Collective::kSendRecv) << kCollectiveAt |
+                        static_cast<uint64_t>(call.type) << kTypeAt;
+  const uint64_t hash = call.card_bytes > 0 ? kGpuMeeting : 0;
+  return std::bit_cast<Signature>(std::array<uint64_t, 4>{number, call.count, hash, last});
 }
+
+size_t bytes_of(const MessageCall& call) {
+  return call.card_bytes > 0 ? call.card_bytes : call.count * size_of(call.type);
+}
+
+// A look at one channel, in the time of a look at a batch.
+constexpr int kLooksPerLook = 2;
 
 }  // namespace
 
@@ -92,7 +104,7 @@ void P2pBatch::add(const MessageCall& call) {
   added.signature = signature_of(call, call.is_send ? ++peer.sent : ++peer.received);
   added.src = static_cast<const std::byte*>(call.src);
   added.dst = static_cast<std::byte*>(call.dst);
-  added.bytes = call.card_bytes > 0 ? call.card_bytes : call.count * size_of(call.type);
+  added.bytes = bytes_of(call);
   if (log_wants(LogLevel::kTrace, Subsys::kP2p))
     log_trace(Subsys::kP2p, "rank {}: message {} {} rank {}: {}", rank_, added.signature.op,
               call.is_send ? "to" : "from", call.peer, describe(added.signature));
@@ -220,13 +232,77 @@ Status P2pBatch::advance(Progress* progress) {
   return Status::ok();
 }
 
-Status P2pBatch::finish_within(int looks, bool* done) {
-  Progress progress = Progress::kMoved;
+Status P2pBatch::start_within(std::span<const MessageCall> calls, int looks, bool* done) {
+  begin();
+  COMM_TRY(exchange(&calls, looks));
+  for (const MessageCall& call : calls) add(call);
+  end_adding();
+  Progress progress = flows_.empty() ? Progress::kDone : Progress::kMoved;
   while (progress != Progress::kDone && looks > 0) {
     COMM_TRY(advance(&progress));
     if (progress == Progress::kStuck) --looks;
   }
   *done = progress == Progress::kDone;
+  return Status::ok();
+}
+
+// The usual group, one message each way at most, through shared memory: what is small is over
+// without having been made part of a batch. Leaves in *calls what has not begun.
+Status P2pBatch::exchange(std::span<const MessageCall>* calls, int looks) {
+  const bool has_two = calls->size() == 2;
+  if (calls->size() > 2 || (has_two && calls->front().is_send == calls->back().is_send))
+    return Status::ok();
+  const size_t send = calls->front().is_send ? 0 : calls->size() - 1;
+  bool done = false;
+  if ((*calls)[send].is_send) {
+    COMM_TRY(send_at_once((*calls)[send], &done));
+    if (!done) return Status::ok();
+    *calls = has_two ? calls->subspan(1 - send, 1) : std::span<const MessageCall>();
+    if (!has_two) return Status::ok();
+  }
+  COMM_TRY(receive_within(calls->front(), looks, &done));
+  if (done) *calls = {};
+  return Status::ok();
+}
+
+// Gives the message to the channel, if it is one that takes it whole and now.
+Status P2pBatch::send_at_once(const MessageCall& call, bool* went) {
+  *went = false;
+  Peer& peer = peer_of(call.peer);
+  SendPort* const port = peer.send_port;
+  const size_t bytes = bytes_of(call);
+  if (port == nullptr || (~port->channel->capabilities() & (kMapped | kReferences)) != 0 ||
+      bytes > port->channel->post_bytes())
+    return Status::ok();
+  const Signature signature = signature_of(call, peer.sent + 1);
+  COMM_TRY(port->channel->post(signature, call.src, bytes, went));
+  if (!*went) return Status::ok();
+  ++peer.sent;
+  ++port->accepted;
+  COMM_TRY(port->channel->progress(&port->completed));
+  if (port->completed == port->accepted) return Status::ok();
+  // The peer reads it where it is.
+  const int index = static_cast<int>(messages_.size());
+  flows_.push_back({call.peer, true, index, index, kNone, port});
+  Message& posted = messages_.emplace_back();
+  posted.bytes = posted.done = bytes;
+  posted.finish_at = port->accepted;
+  return Status::ok();
+}
+
+// Looks for the message, if it is one that comes in one piece.
+Status P2pBatch::receive_within(const MessageCall& call, int looks, bool* got) {
+  *got = false;
+  Peer& peer = peer_of(call.peer);
+  if (peer.recv_port == nullptr) return Status::ok();
+  RecvChannel& channel = *peer.recv_port->channel;
+  const size_t bytes = bytes_of(call), segment = channel.receive_bytes();
+  if ((channel.capabilities() & kMapped) == 0 || bytes > segment) return Status::ok();
+  const Signature signature = signature_of(call, peer.received + 1);
+  channel.expect(signature, call.dst, bytes, segment);
+  for (looks *= kLooksPerLook; looks > 0 && !*got; --looks)
+    COMM_TRY(channel.receive_into(signature, call.dst, bytes, got));
+  if (*got) ++peer.received;
   return Status::ok();
 }
 

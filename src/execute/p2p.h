@@ -44,8 +44,9 @@ class P2pBatch final : public Execution {
   // The bytes of this receive, counted as start() got the calls, have all come.
   bool has_come(size_t index) const { return messages_[index].done == messages_[index].bytes; }
   Status advance(Progress* progress) override;
-  // Goes as far as it can, looking so many times in vain; *done when that was to the end.
-  Status finish_within(int looks, bool* done);
+  // The same, and goes as far as it can, looking for each message about so many times in vain;
+  // *done when that was to the end.
+  Status start_within(std::span<const MessageCall> calls, int looks, bool* done);
   // The group has failed, or will not be driven to its end: when this returns, peers neither read
   // nor write its buffers any more.
   void abandon();
@@ -84,6 +85,9 @@ class P2pBatch final : public Execution {
 
   Peer& peer_of(int rank) { return peers_[static_cast<size_t>(rank)]; }
   Message& message(int index) { return messages_[static_cast<size_t>(index)]; }
+  Status exchange(std::span<const MessageCall>* calls, int looks);
+  Status send_at_once(const MessageCall& call, bool* went);
+  Status receive_within(const MessageCall& call, int looks, bool* got);
   void begin();
   void add(const MessageCall& call);
   void end_adding();
