@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <numeric>
+#include <optional>
 
 namespace matrix {
 namespace {
@@ -409,40 +410,73 @@ unsigned char* Arena::region(Memory kind, int which, size_t bytes) {
   return region.data;
 }
 
-void perform(world::Rank& rank, Arena& arena, const Call& call) {
-  const Shape shape = shape_of(call, rank.rank, rank.nranks);
-  const size_t size = size_of(call.type);
-  const Operator op(rank, call);
-  const bool mixed = call.memory == Memory::kMixed;
-  const Memory out_memory = mixed ? Memory::kShared : call.memory;
-  const bool always_in_place = call.collective == Collective::kBcast;
-  const auto make = [&](unsigned char* in, unsigned char* out) {
-    const bool on_gpu = call.memory == Memory::kGpu;
-    if (on_gpu) arena.gpu->upload(call.stream);
-    check_result(rank, call,
-                 invoke(rank, call, op.value, on_gpu ? arena.gpu->on_gpu(in) : in,
-                        on_gpu ? arena.gpu->on_gpu(out) : out));
-    if (on_gpu) arena.gpu->download(call.stream);
-  };
-  if ((call.in_place && shape.can_be_in_place) || always_in_place) {
-    const Buffer buffer(arena, out_memory, 0, std::max(shape.in, shape.out), size);
-    fill(buffer.at(shape.in_offset), shape.in, call, rank.rank);
-    make(buffer.at(shape.in_offset), buffer.at(shape.out_offset));
-    check_pieces(rank, call, shape, buffer.at(shape.out_offset));
-    rank.expect(buffer.guards_are_whole(), call.to_string() + ": wrote outside the buffer");
-    return;
+struct Performance::State {
+  State(world::Rank& by, Arena& memory, const Call& what)
+      : rank(by),
+        arena(memory),
+        call(what),
+        shape(shape_of(what, by.rank, by.nranks)),
+        op(by, what) {
+    const size_t size = size_of(call.type);
+    const bool mixed = call.memory == Memory::kMixed;
+    const Memory out_memory = mixed ? Memory::kShared : call.memory;
+    const bool always_in_place = call.collective == Collective::kBcast;
+    in_place = (call.in_place && shape.can_be_in_place) || always_in_place;
+    if (in_place) {
+      out.emplace(arena, out_memory, 0, std::max(shape.in, shape.out), size);
+    } else {
+      in.emplace(arena, mixed ? Memory::kPlain : call.memory, 1, shape.in, size);
+      out.emplace(arena, out_memory, 0, shape.out, size);
+    }
+    send = in_place ? out->at(shape.in_offset) : in->data();
+    receive = in_place ? out->at(shape.out_offset) : out->data();
+    fill(send, shape.in, call, rank.rank);
   }
-  const Buffer in(arena, mixed ? Memory::kPlain : call.memory, 1, shape.in, size);
-  const Buffer out(arena, out_memory, 0, shape.out, size);
-  fill(in.data(), shape.in, call, rank.rank);
-  make(in.data(), out.data());
-  check_pieces(rank, call, shape, out.data());
-  rank.expect(out.guards_are_whole(), call.to_string() + ": wrote outside the receive buffer");
-  rank.expect(gaps_are_untouched(out, shape), call.to_string() + ": wrote between the blocks");
-  rank.expect(in.guards_are_whole(), call.to_string() + ": wrote outside the send buffer");
-  const Piece sent{0, shape.in, rank.rank, 0};
-  rank.expect(first_wrong(in.data(), sent, call, rank.nranks) == sent.count,
-              call.to_string() + ": changed the send buffer");
+
+  world::Rank& rank;
+  Arena& arena;
+  const Call call;
+  const Shape shape;
+  const Operator op;
+  bool in_place = false;
+  std::optional<Buffer> in, out;  // in place: out holds both
+  unsigned char* send = nullptr;
+  unsigned char* receive = nullptr;
+};
+
+Performance::Performance(world::Rank& rank, Arena& arena, const Call& call)
+    : state_(std::make_unique<State>(rank, arena, call)) {}
+Performance::Performance(Performance&&) noexcept = default;
+Performance::~Performance() = default;
+
+void Performance::make() {
+  State& s = *state_;
+  const bool on_gpu = s.call.memory == Memory::kGpu;
+  if (on_gpu) s.arena.gpu->upload(s.call.stream);
+  check_result(s.rank, s.call,
+               invoke(s.rank, s.call, s.op.value, on_gpu ? s.arena.gpu->on_gpu(s.send) : s.send,
+                      on_gpu ? s.arena.gpu->on_gpu(s.receive) : s.receive));
+  if (on_gpu) s.arena.gpu->download(s.call.stream);
+}
+
+void Performance::check() {
+  State& s = *state_;
+  check_pieces(s.rank, s.call, s.shape, s.receive);
+  s.rank.expect(s.out->guards_are_whole(), s.call.to_string() + ": wrote outside the " +
+                                               (s.in_place ? "" : "receive ") + "buffer");
+  if (s.in_place) return;
+  s.rank.expect(gaps_are_untouched(*s.out, s.shape),
+                s.call.to_string() + ": wrote between the blocks");
+  s.rank.expect(s.in->guards_are_whole(), s.call.to_string() + ": wrote outside the send buffer");
+  const Piece sent{0, s.shape.in, s.rank.rank, 0};
+  s.rank.expect(first_wrong(s.send, sent, s.call, s.rank.nranks) == sent.count,
+                s.call.to_string() + ": changed the send buffer");
+}
+
+void perform(world::Rank& rank, Arena& arena, const Call& call) {
+  Performance performance(rank, arena, call);
+  performance.make();
+  performance.check();
 }
 
 }  // namespace matrix

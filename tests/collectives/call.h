@@ -81,8 +81,27 @@ class Arena {
   Region plain_[2], shared_[2], gpu_[2];
 };
 
-// Makes the call on this rank and checks the result, the guards round the buffers and the send
-// buffer. Throws world::Failed when the library returns an error.
+// A call on this rank, step by step, so that it can be one of a group or of a stream. Of an arena
+// it has the memory for itself while it lives.
+class Performance {
+ public:
+  // Fills the buffers. `rank` and `arena` outlive this.
+  Performance(world::Rank& rank, Arena& arena, const Call& call);
+  Performance(Performance&& from) noexcept;
+  ~Performance();
+  // Throws world::Failed when the library returns an error.
+  void make();
+  // What was made is over: notes what is wrong with the result, the guards round the buffers or the
+  // send buffer.
+  void check();
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// All steps: makes the call on this rank and checks the result, the guards round the buffers and
+// the send buffer. Throws world::Failed when the library returns an error.
 void perform(world::Rank& rank, Arena& arena, const Call& call);
 
 }  // namespace matrix
