@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cstring>
 #include <set>
 #include <span>
 
@@ -164,8 +165,7 @@ bool DeviceCalls::goes_so(const Operation& operation) const {
       break;
   }
   const size_t bytes = bytes_of(operation, areas_->shape().nranks);
-  return operation.on_gpu && !operation.premultiply && bytes > 0 &&
-         (always_ || bytes <= kMostBytes);
+  return operation.on_gpu && bytes > 0 && (always_ || bytes <= kMostBytes);
 }
 
 Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::find(const Operation& operation) {
@@ -262,8 +262,8 @@ Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::finish(DevicePr
   return std::shared_ptr<const Program>(std::move(made));
 }
 
-Status DeviceCalls::launch(const Program& program, const Operation& operation, uint32_t number,
-                           DeviceWords* words, const uint32_t* abort, bool repeats,
+Status DeviceCalls::launch(const Program& program, const Operation& operation, const void* scalar,
+                           uint32_t number, DeviceWords* words, const uint32_t* abort, bool repeats,
                            cuda::CUstream stream) const {
   const DeviceProgram& what = program.program_;
   cuda::ExecuteArguments arguments;
@@ -271,6 +271,9 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, u
   arguments.op = operation.op;
   arguments.by_lines = what.by_lines;
   arguments.asks_first = repeats;
+  arguments.premultiplies = operation.premultiply;
+  arguments.scalar_at = scalar;
+  std::memcpy(&arguments.scalar, operation.scalar.data(), size_of(operation.type));
   arguments.divisor = operation.average ? areas_->shape().nranks : 1;
   arguments.rank = rank_;
   arguments.lanes = what.lanes;

@@ -63,9 +63,10 @@ class DeviceCalls {
   // reduce is not aligned.
   Result<std::shared_ptr<const Program>> find(const Operation& operation);
 
-  // Puts the kernel on the stream. It calls itself `number`. `repeats`: it is captured.
-  Status launch(const Program& program, const Operation& operation, uint32_t number,
-                DeviceWords* words, const uint32_t* abort, bool repeats,
+  // Puts the kernel on the stream. It calls itself `number`. `scalar`: where it finds that of the
+  // operation, in pinned memory; null: it is operation.scalar. `repeats`: it is captured.
+  Status launch(const Program& program, const Operation& operation, const void* scalar,
+                uint32_t number, DeviceWords* words, const uint32_t* abort, bool repeats,
                 cuda::CUstream stream) const;
 
   size_t device_bytes() const;

@@ -101,7 +101,8 @@ Status DeviceCalls::begin_trial(cuda::PeerMemory& memory, bool by_lines) {
   std::memset(trial_->out(), 0, words * sizeof(uint32_t));
   COMM_TRY(memory.copy(trial_->device.data(), trial_->in(), 2 * words * sizeof(uint32_t)));
   DeviceWords* told = trial_->told();
-  return launch(*program, operation, by_lines ? 1 : 2, told, &told->abort, false, memory.stream())
+  return launch(*program, operation, nullptr, by_lines ? 1 : 2, told, &told->abort, false,
+                memory.stream())
       .context(by_lines ? "by lines" : "by rings");
 }
 

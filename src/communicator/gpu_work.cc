@@ -407,9 +407,11 @@ Status GpuWork::end_stage(size_t index) {
 }
 
 Status GpuWork::execute(size_t index) {
-  const size_t call = stages_[index].direct;
+  const Stage& stage = stages_[index];
+  const size_t call = stage.direct;
+  const void* scalar = stage.scalars.empty() ? nullptr : stage.scalars.front().at;
   const auto* shared = reinterpret_cast<DeviceWords*>(queue_->pinned_.data() + kDeviceWordsAt);
-  return communicator_.device_calls_->launch(*programs_[call], operations_[call],
+  return communicator_.device_calls_->launch(*programs_[call], operations_[call], scalar,
                                              launch_numbers_[index], device_words_, &shared->abort,
                                              captured_, streams_.front());
 }

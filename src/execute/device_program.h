@@ -37,7 +37,8 @@ struct DeviceProgram {
   std::array<uint32_t, cuda::kMostExecuteLanes + 1> lane_begin{};
 
   // `needs`: of all ranks. What is chosen here (lines or not, the window) follows from arguments
-  // that the ranks agree on. The operation is not pre-multiplied, and no AllToAllV.
+  // that the ranks agree on. The operation is no AllToAllV. Of a pre-multiplied one, what
+  // reads Space::kIn multiplies: the kernel sees to that.
   // kInternal: the schedule does not fit into areas of that shape.
   // `may_use_lines`: where they fit.
   static Result<DeviceProgram> compile(const Schedule& schedule, const Operation& operation,

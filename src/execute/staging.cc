@@ -121,6 +121,7 @@ class Planner {
       const auto path = paths_.empty() ? StagingPlace::Path::kStaged : paths_[i];
       if (path == StagingPlace::Path::kExecutor) {
         add_direct(Stage::Kind::kExecute, i);
+        if (operation.gpu_scalar != nullptr) add_scalar(operation, 0);
         continue;
       }
       const bool direct = path != StagingPlace::Path::kStaged;

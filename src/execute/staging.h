@@ -21,7 +21,7 @@
 // the stages for it instead of kLeave.
 //
 // Where the executor of GPUs does a call (src/device/kernels/execute_step.h), it has one stage,
-// kExecute, which is a kernel.
+// kExecute, which is a kernel. A scalar on the GPU is all that it stages.
 //
 // Where ranks reach each other's GPU memory, messages of kLeastInPlace bytes and more are not
 // staged either: the receiver's kernel copies each out of the sender's memory. The stages of a
@@ -53,7 +53,7 @@ struct Stage {
   // On the slot's memory, or on the caller's where it is the host's. Of kMessages: those with
   // on_gpu are not staged; the first stage has them all.
   std::vector<Operation> operations;
-  // Where operations read their scalars, once `in` is done.
+  // Where operations read their scalars, once `in` is done; of kMeet and kExecute that of the call.
   struct Scalar {
     size_t operation;
     const void* at;

@@ -86,6 +86,8 @@ class Ranks {
     made.op = operation.op;
     made.by_lines = program.by_lines;
     made.divisor = operation.average ? shape_.nranks : 1;
+    made.premultiplies = operation.premultiply;
+    std::memcpy(&made.scalar, operation.scalar.data(), size_of(operation.type));
     made.rank = rank;
     made.lanes = program.lanes;
     made.window = program.window;
@@ -150,6 +152,10 @@ struct Case {
     memory.resize(n);
     for (size_t rank = 0; rank < n; ++rank) {
       Operation mine = with_tables(operation, static_cast<int>(rank), static_cast<int>(n));
+      if (mine.premultiply) {
+        const auto scalar = reference::random_elements(mine.type, 1, true, rank + 70);
+        std::memcpy(mine.scalar.data(), scalar.data(), scalar.size());
+      }
       const Reach reach = reach_of(mine, static_cast<int>(rank), static_cast<int>(n));
       const size_t element = size_of(operation.type);
       const size_t block = operation.count * element;
@@ -258,12 +264,17 @@ TEST_P(Algorithms, GiveTheBitsOfTheHost) {
   for (const ScheduleCase& item : schedule_cases(nranks)) {
     if (!is_for_gpus(item) || (kSanitized && ++turn % 4 != 0)) continue;
     const auto schedules = build_all(*item.algorithm, item.request);
-    for (const size_t count : {1, 61, 5003}) {
-      const bool in_place = count == 61 && has_form_in_place(item.request.collective);
-      const bool average = is_reducing(item.request.collective) && count != 1;
-      Case all(*group, schedules,
-               operation_of(schedules[0], count, DataType::kFloat32, ReduceOp::kSum, average),
-               in_place, count % 4);
+    const bool reduces = is_reducing(item.request.collective);
+    for (const size_t count : {1, 61, 62, 5003, 5004}) {
+      const bool premultiplied = count % 2 == 0;
+      if (premultiplied && !reduces) continue;
+      const bool in_place =
+          count / 2 < 32 && count > 1 && has_form_in_place(item.request.collective);
+      const bool average = reduces && count != 1 && !premultiplied;
+      Operation operation =
+          operation_of(schedules[0], count, DataType::kFloat32, ReduceOp::kSum, average);
+      operation.premultiply = premultiplied;
+      Case all(*group, schedules, operation, in_place, count % 4);
       (all.programs[0].by_lines ? lines : rings) = true;
       all.launch(*group);
       group->synchronise();
@@ -305,6 +316,30 @@ TEST_P(Types, AreCombinedByEveryOperatorAsOnTheHost) {
         }
       }
     }
+  }
+}
+
+TEST_P(Types, AreMultipliedFirstAsOnTheHost) {
+  const DataType type = GetParam();
+  auto group = ranks(3, 2);
+  for (const ScheduleCase& item : schedule_cases(3)) {
+    if (!is_reducing(item.request.collective) || !is_for_gpus(item) || item.request.lanes > 2 ||
+        item.request.root != 0)
+      continue;
+    const auto schedules = build_all(*item.algorithm, item.request);
+    for (const size_t bytes : {72, 24008}) {
+      for (const bool in_place : {false, true}) {
+        if (in_place && !has_form_in_place(item.request.collective)) continue;
+        Operation operation = operation_of(schedules[0], bytes / size_of(type), type);
+        operation.premultiply = true;
+        Case all(*group, schedules, operation, in_place, 1);
+        all.launch(*group);
+        group->synchronise();
+        all.check(
+            fmt::format("{} of {} bytes{}", to_string(item), bytes, in_place ? ", in place" : ""));
+      }
+    }
+    ASSERT_FALSE(HasFailure()) << to_string(item);
   }
 }
 

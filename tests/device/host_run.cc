@@ -8,6 +8,7 @@
 #include <tuple>
 
 #include "src/execute/layout.h"
+#include "src/execute/staging.h"
 #include "src/reduce/reduce.h"
 #include "src/schedule/fuse.h"
 
@@ -45,7 +46,14 @@ class RankRun {
         buffers_(buffers),
         layout_(schedule_, operation, 1),
         scratch_(layout_.scratch_bytes()),
-        next_(schedule_.lanes.size()) {}
+        next_(schedule_.lanes.size()) {
+    if (!operation.premultiply) return;
+    const size_t bytes = reach_of(operation, schedule_.rank, schedule_.nranks).in;
+    scaled_.resize(bytes);
+    scale_elements(scaled_.data(), buffers_.in, bytes / size_of(operation.type), operation.type,
+                   operation.scalar.data());
+    buffers_.in = scaled_.data();
+  }
 
   // One step, of any lane; false: nothing can be done.
   bool go_on(Messages* messages) {
@@ -133,9 +141,9 @@ class RankRun {
 
   const Schedule schedule_;
   const Operation& operation_;
-  const HostBuffers buffers_;
+  HostBuffers buffers_;
   const Layout layout_;
-  Bytes scratch_;
+  Bytes scratch_, scaled_;
   std::vector<size_t> next_;
 };
 

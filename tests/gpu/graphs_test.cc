@@ -11,6 +11,12 @@ using gpu::of;
 using gpu::sum;
 using world::Rank;
 
+// How many kernels of the executor have ended in this process; 0 where the driver does not say.
+uint64_t executions() {
+  if (!gpu::is_double()) return 0;
+  return gpu::control<uint64_t(const char*)>("cuda_double_launches")("libcomm_execute_float32");
+}
+
 TEST(Graph, DoesItsOperationsAtEachLaunch) {
   NEED_GPU();
   world::run({.nranks = 3, .environment = {{"COMM_GPU_STAGING", "1M"}}}, [](Rank& rank) {
@@ -81,27 +87,61 @@ TEST(Graph, OfOperationsThatGoDifferentWaysMayBeLaunchedAtOnceAgain) {
     gpu::use(0);
     const gpu::Stream stream = gpu::create_stream();
     {
-      Floats scaled(100), doubled(100);
-      commRedOp_t halves = commSum;
-      float half = 0.5f;
-      COMM_OK(rank, commRedOpCreatePreMulSum(&halves, &half, commFloat, commScalarHostImmediate,
-                                             rank.comm));
+      Floats doubled(100);
       const gpu::Graph graph(stream, [&] {
         COMM_OK(rank, commGroupStart());
-        COMM_OK(rank, commAllReduce(scaled.on_gpu(), scaled.on_gpu(), scaled.count(), commFloat,
-                                    halves, rank.comm, of(stream)));
+        COMM_OK(rank, commBarrier(rank.comm, of(stream)));
         COMM_OK(rank, sum(doubled, rank.comm, stream));
         COMM_OK(rank, commGroupEnd());
       });
-      scaled.set(1, stream);
       doubled.set(1, stream);
       for (int launch = 0; launch < 20; ++launch) graph.launch(stream);
-      scaled.take(stream);
       doubled.take(stream);
       gpu::synchronise(stream);
-      rank.expect(scaled.all(1), "a wrong sum of halves");
       rank.expect(doubled.all(1 << 20), "a wrong sum");
-      COMM_OK(rank, commRedOpDestroy(halves, rank.comm));
+    }
+    gpu::destroy(stream);
+  });
+}
+
+// A scalar of the host is taken in the call, one on the GPU at each launch.
+TEST(Graph, MultipliesByTheScalarThatIsThenOnTheGpu) {
+  NEED_GPU();
+  world::run({.nranks = 2}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    for (const size_t count : {100, 200000}) {
+      Floats by_host(count), by_gpu(count), scalar(1);
+      float three = 3;
+      commRedOp_t thrice = commSum, scaled = commSum;
+      COMM_OK(rank, commRedOpCreatePreMulSum(&thrice, &three, commFloat, commScalarHostImmediate,
+                                             rank.comm));
+      COMM_OK(rank, commRedOpCreatePreMulSum(&scaled, scalar.on_gpu(), commFloat, commScalarDevice,
+                                             rank.comm));
+      rank.meet();  // to allocate waits for what runs on the GPU
+      const gpu::Graph graph(stream, [&] {
+        COMM_OK(rank, commAllReduce(by_host.on_gpu(), by_host.on_gpu(), count, commFloat, thrice,
+                                    rank.comm, of(stream)));
+        COMM_OK(rank, commAllReduce(by_gpu.on_gpu(), by_gpu.on_gpu(), count, commFloat, scaled,
+                                    rank.comm, of(stream)));
+      });
+      COMM_OK(rank, commRedOpDestroy(thrice, rank.comm));
+      COMM_OK(rank, commRedOpDestroy(scaled, rank.comm));
+      const uint64_t before = executions();
+      for (int launch = 1; launch <= 4; ++launch) {
+        const auto value = static_cast<float>(launch);
+        by_host.set(1 + static_cast<float>(rank.rank), stream);
+        by_gpu.set(1, stream);
+        scalar.set(rank.rank == 0 ? value : 10 * value, stream);
+        graph.launch(stream);
+        by_host.take(stream);
+        by_gpu.take(stream);
+        gpu::synchronise(stream);
+        rank.expect(by_host.all(9), "a wrong sum by the host's scalar");
+        rank.expect(by_gpu.all(11 * value), "a wrong sum by the scalar on the GPU");
+      }
+      if (gpu::executor_is_forced() && gpu::is_double())
+        rank.expect(executions() - before >= 8, "not all sums were the executor's");
     }
     gpu::destroy(stream);
   });

@@ -74,15 +74,16 @@ TEST(Scalar, OnTheGpuIsReadInTheOrderOfTheStream) {
     world::run({.nranks = nranks}, [](Rank& rank) {
       gpu::use(0);
       const gpu::Stream stream = gpu::create_stream();
-      {
-        Floats data(100), scalar(1), later(1);
+      for (const size_t count : {100, 100000}) {
+        Floats data(count), scalar(1), later(1);
+        rank.meet();  // to allocate waits for what runs on the GPU
         later.set(7, stream);
         commRedOp_t op;
         COMM_OK(rank, commRedOpCreatePreMulSum(&op, scalar.on_gpu(), commFloat, commScalarDevice,
                                                rank.comm));
         scalar.set(5, stream);
         data.set(2, stream);
-        COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), 100, commFloat, op, rank.comm,
+        COMM_OK(rank, commAllReduce(data.on_gpu(), data.on_gpu(), count, commFloat, op, rank.comm,
                                     of(stream)));
         gpu::copy(scalar.on_gpu(), later.on_gpu(), sizeof(float), stream);
         data.take(stream);

@@ -123,13 +123,17 @@ struct ExecuteArguments {
   ReduceOp op = ReduceOp::kSum;
   bool by_lines = false;
   bool asks_first = false;  // a launch that finds *abort set touches nothing
-  int divisor = 1;          // of final steps
+  // What is read of `in` is multiplied by the scalar first, and rounded to `type`.
+  bool premultiplies = false;
+  int divisor = 1;  // of final steps
   int rank = 0;
   uint32_t lanes = 0;    // blocks
   uint32_t windows = 0;  // how many
   uint64_t window = 0;   // bytes of each chunk in one
   uint64_t call = 0;     // what all ranks do: others' messages are not taken
   AreaShape shape;
+  uint64_t scalar = 0;              // the bits of one element of `type`, in the low bytes
+  const void* scalar_at = nullptr;  // in pinned memory, where they are found instead
   const void* in = nullptr;
   void* out = nullptr;
   std::byte* areas[kMostExecuteRanks] = {};

@@ -27,6 +27,7 @@ struct LaneMemory {
   uint64_t sent[kMostExecuteRanks];
   uint64_t received[kMostExecuteRanks];
   uint64_t taken[kMostExecuteRanks];
+  uint64_t scalar;
   uint32_t stop;
 };
 
@@ -50,11 +51,13 @@ class LaneRun {
       memory_.stop = args_.asks_first && load_word(number(args_.abort)) != 0 ? 1 : 0;
       memory_.work.type = args_.type;
       memory_.work.op = args_.op;
-      memory_.work.scaled_source = kNoSource;
       if (lane_ == 0) store_word(number(args_.begun), args_.number);
     }
     team_.wait();
     if (memory_.stop != 0) return end_untouched();
+    if (first() && args_.premultiplies)
+      memory_.scalar =
+          args_.scalar_at != nullptr ? load<Bits>(number(args_.scalar_at)) : args_.scalar;
     look_up_positions();
     team_.wait();
     if (do_steps()) put_back_positions();
@@ -154,12 +157,13 @@ class LaneRun {
     ReduceArguments& work = memory_.work;
     work.count = bytes / sizeof(Bits);
     work.divisor = step.final != 0 ? args_.divisor : 1;
+    work.scaled_source = kNoSource;
     work.source_count = work.destination_count = 0;
     for (uint32_t i = 0; i < step.operands; ++i) {
       const ExecuteOperand& operand = args_.operands[step.operand + i];
-      add_source(address(operand.space, operand.offset, begin));
+      add_own_source(operand.space, operand.offset, begin);
     }
-    if (step.src_space != ExecuteSpace::kNone) add_source(address(step.src_space, step.src, begin));
+    if (step.src_space != ExecuteSpace::kNone) add_own_source(step.src_space, step.src, begin);
     if (step.dst_space != ExecuteSpace::kNone)
       add_destination(address(step.dst_space, step.dst, begin));
     const uint64_t length = kMessageHeader + (bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
@@ -183,6 +187,15 @@ class LaneRun {
     return true;
   }
 
+  // One source at most is of the input: nothing that is combined has a rank's part twice.
+  COMM_DEVICE_CODE void add_own_source(ExecuteSpace space, uint64_t offset, uint64_t begin) {
+    ReduceArguments& work = memory_.work;
+    if (args_.premultiplies && space == ExecuteSpace::kIn) {
+      work.scaled_source = work.source_count;
+      work.scalars[work.source_count] = memory_.scalar;
+    }
+    add_source(address(space, offset, begin));
+  }
   COMM_DEVICE_CODE void add_source(uintptr_t at) {
     memory_.work.sources[memory_.work.source_count++] = reinterpret_cast<const void*>(at);
   }
@@ -282,6 +295,7 @@ class LaneRun {
     const bool has_src = step.src_space != ExecuteSpace::kNone;
     uint64_t data = 0;
     if (has_src) data = load_data(address(step.src_space, step.src, 0) + offset, bytes);
+    if (args_.premultiplies && step.src_space == ExecuteSpace::kIn) data = scale_data(data);
     if (receives(step)) {
       uint64_t received = 0;
       if (!take_line(step.peer, memory_.received[step.peer] + i, &received)) return false;
@@ -335,21 +349,36 @@ class LaneRun {
       store<Bits>(to + i, static_cast<Bits>(data >> (8 * i)));
   }
 
+  // The elements of a line.
+  static constexpr int kEach = static_cast<int>(kLineData / sizeof(Bits));
+  static COMM_DEVICE_CODE Wide decode_in(uint64_t data, int i) {
+    return F::decode(static_cast<Bits>(data >> (8 * sizeof(Bits) * i)));
+  }
+  static COMM_DEVICE_CODE uint64_t encode_in(Wide value, int i) {
+    return static_cast<uint64_t>(F::encode(value)) << (8 * sizeof(Bits) * i);
+  }
+
   // This rank's part op what came, as in Reduction.
   COMM_DEVICE_CODE uint64_t combine_data(uint64_t own, uint64_t received, bool final) const {
-    constexpr int kEach = static_cast<int>(kLineData / sizeof(Bits));
     const Divider<F> divider(final ? args_.divisor : 1);
     Wide sum[kEach], next[kEach];
     COMM_UNROLL
     for (int i = 0; i < kEach; ++i) {
-      sum[i] = F::decode(static_cast<Bits>(own >> (8 * sizeof(Bits) * i)));
-      next[i] = F::decode(static_cast<Bits>(received >> (8 * sizeof(Bits) * i)));
+      sum[i] = decode_in(own, i);
+      next[i] = decode_in(received, i);
     }
     combine_all<F>(args_.op, sum, next);
     uint64_t data = 0;
     COMM_UNROLL
-    for (int i = 0; i < kEach; ++i)
-      data |= static_cast<uint64_t>(F::encode(divider.apply(sum[i]))) << (8 * sizeof(Bits) * i);
+    for (int i = 0; i < kEach; ++i) data |= encode_in(divider.apply(sum[i]), i);
+    return data;
+  }
+
+  COMM_DEVICE_CODE uint64_t scale_data(uint64_t own) const {
+    const Wide scalar = decode_in(memory_.scalar, 0);
+    uint64_t data = 0;
+    COMM_UNROLL
+    for (int i = 0; i < kEach; ++i) data |= encode_in(scale<F>(decode_in(own, i), scalar), i);
     return data;
   }
 

@@ -153,6 +153,12 @@ COMM_DEVICE_CODE void combine_all(ReduceOp op, typename F::Wide (&sum)[kCount],
   }
 }
 
+// The product, rounded to the type as if it had been stored.
+template <class F>
+COMM_DEVICE_CODE typename F::Wide scale(typename F::Wide wide, typename F::Wide scalar) {
+  return F::decode(F::encode(combine<F, ReduceOp::kProd>(wide, scalar)));
+}
+
 // The division of an average. A power of two divides by an exact multiplication: the same bits,
 // sooner.
 template <class F>

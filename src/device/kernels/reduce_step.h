@@ -99,7 +99,7 @@ class Reduction {
     if (scales(source)) {
       const Wide scalar = scalar_of(source);
       COMM_UNROLL
-      for (int i = 0; i < kLanes; ++i) next[i] = scale(next[i], scalar);
+      for (int i = 0; i < kLanes; ++i) next[i] = scale<F>(next[i], scalar);
     }
     if (source == 0) {
       COMM_UNROLL
@@ -122,10 +122,10 @@ class Reduction {
 
   COMM_DEVICE_CODE Bits combine_elements(Bits first, size_t at) const {
     Wide sum[1] = {F::decode(first)};
-    if (scales(0)) sum[0] = scale(sum[0], scalar_of(0));
+    if (scales(0)) sum[0] = scale<F>(sum[0], scalar_of(0));
     for (int s = 1; s < args_.source_count; ++s) {
       Wide next[1] = {F::decode(load<Bits>(number(args_.sources[s]) + at))};
-      if (scales(s)) next[0] = scale(next[0], scalar_of(s));
+      if (scales(s)) next[0] = scale<F>(next[0], scalar_of(s));
       combine_all<F>(args_.op, sum, next);
     }
     return F::encode(divider_.apply(sum[0]));
@@ -141,10 +141,6 @@ class Reduction {
   }
   COMM_DEVICE_CODE Wide scalar_of(int source) const {
     return F::decode(static_cast<Bits>(args_.scalars[source]));
-  }
-  // The product is rounded to the type, as if it had been stored.
-  static COMM_DEVICE_CODE Wide scale(Wide wide, Wide scalar) {
-    return F::decode(F::encode(combine<F, ReduceOp::kProd>(wide, scalar)));
   }
 
   const ReduceArguments& args_;

@@ -113,6 +113,8 @@ void run_execute(const void* given, unsigned grid, unsigned) {
   if (arguments.operand_count > 0)
     arguments.operands = static_cast<const ExecuteOperand*>(
         resolve(arguments.operands, arguments.operand_count * sizeof(ExecuteOperand)));
+  if (arguments.scalar_at != nullptr)
+    arguments.scalar_at = resolve(arguments.scalar_at, size_of(arguments.type));
   const Extents extents = extents_of(arguments);
   if (extents.in > 0) arguments.in = resolve(arguments.in, extents.in);
   if (extents.out > 0) arguments.out = resolve(arguments.out, extents.out);
