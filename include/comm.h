@@ -128,7 +128,7 @@ typedef struct commConfig_v22800 {
   int trafficClass;     /* network traffic class; accepted */
   const char* commName; /* name in logs and errors */
   int collnetEnable;    /* accepted, without effect */
-  int CTAPolicy;        /* GPU only */
+  int CTAPolicy;        /* GPU only; undefined: COMM_CTA_POLICY decides */
   int shrinkShare;      /* commShrink: share the parent's resources; accepted */
   int nvlsCTAs;         /* GPU only */
   int nChannelsPerNetPeer; /* sockets or queue pairs per network peer; accepted */

@@ -122,6 +122,21 @@ Value only_sockets(const char* text) {
   return same_word(trim(text), "socket") ? Value("1") : Value();
 }
 
+// One policy or several ("EFFICIENCY|ZERO"), of which libcomm knows only whether ZERO is one.
+Value cta_policy(const char* text) {
+  if (const auto value = number_of(text)) return std::to_string(*value);
+  std::string_view rest = text;
+  bool zero = false, known = true;
+  do {
+    const std::string_view policy = next_item(&rest, '|');
+    zero = zero || same_word(policy, "ZERO");
+    known = known && (same_word(policy, "ZERO") || same_word(policy, "EFFICIENCY") ||
+                      same_word(policy, "DEFAULT"));
+  } while (!rest.empty());
+  if (!known) return text;  // the knob says that it does not take it
+  return zero ? "ZERO" : "DEFAULT";
+}
+
 struct Row {
   const char* nccl;
   const char* comm;
@@ -175,6 +190,7 @@ constexpr Row kRows[] = {
     {"NCCL_CHECKS_DISABLE", "COMM_CHECKS_DISABLE", yes_or_no},
     {"NCCL_TOPO_FILE", "COMM_TOPO_FILE", as_it_is},
     {"NCCL_LAUNCH_MODE", "COMM_LAUNCH_MODE", as_it_is},
+    {"NCCL_CTA_POLICY", "COMM_CTA_POLICY", cta_policy},
     {"NCCL_MULTI_RANK_GPU_ENABLE", "COMM_MULTI_RANK_GPU", yes_or_no},
 };
 

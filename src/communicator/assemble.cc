@@ -97,6 +97,12 @@ int pick(int asked, int64_t knob) { return asked >= 0 ? asked : static_cast<int>
 
 }  // namespace
 
+bool Communicator::wants_no_kernels() const {
+  // The knob's choices are the words of the policies and, again, their numbers.
+  constexpr int kPolicies = 3, kZero = 2;
+  return options_.no_kernels.value_or(knobs_->get_choice(Knob::kCtaPolicy) % kPolicies == kZero);
+}
+
 Result<std::shared_ptr<Communicator>> Communicator::create(const Rendezvous& rendezvous, int rank,
                                                            int nranks, const CommOptions& options,
                                                            const std::atomic<bool>* cancel) {

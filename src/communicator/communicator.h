@@ -44,7 +44,7 @@ struct CommOptions {
   bool blocking = true;
   int min_lanes = -1;
   int max_lanes = -1;
-  bool no_kernels = false;  // COMM_CTA_POLICY_ZERO
+  std::optional<bool> no_kernels;  // COMM_CTA_POLICY_ZERO; empty: as COMM_CTA_POLICY says
   std::string net_name;
   std::string name;
 };
@@ -204,7 +204,7 @@ class Communicator {
   Status start_engine();
   Status run_on_engine(std::span<const Operation> operations);
   void end_gpu_queue();
-  bool wants_no_kernels() const { return options_.no_kernels; }
+  bool wants_no_kernels() const;
   Result<uint64_t> share_window(void* base, size_t size);
   bool look_for_host_memory(const void* address);
   static size_t host_place(const void* address) {

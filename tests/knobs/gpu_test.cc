@@ -66,6 +66,58 @@ uint64_t kernels_of(int second_gpu, const Environment& settings,
   return launches(kernel) - before;
 }
 
+// How many kernels an all-gather of two ranks launched, whose buffers lie in windows; `config`: the
+// policy of the communicator's configuration.
+uint64_t kernels_of_windows(const Environment& settings, int config = COMM_CONFIG_UNDEF_INT) {
+  const auto launches = gpu::control<uint64_t(const char*)>("cuda_double_launches");
+  const uint64_t before = launches("libcomm_late_copy");
+  const auto use = [](int) { gpu::use(0); };
+  world::run({.nranks = 2, .environment = settings, .begin = use}, [config](Rank& rank) {
+    commConfig_t options = COMM_CONFIG_INITIALIZER;
+    options.CTAPolicy = config;
+    comm_t comm = nullptr;
+    COMM_OK(rank, commSplit(rank.comm, 0, rank.rank, &comm, &options));
+    const gpu::Stream stream = gpu::create_stream();
+    constexpr size_t kCount = 1000, kBytes = 1 << 20;
+    void* data = nullptr;
+    commWindow_t window = nullptr;
+    COMM_OK(rank, commMemAlloc(&data, kBytes));
+    COMM_OK(rank, commWindowRegister(comm, data, kBytes, &window, COMM_WIN_COLL_SYMMETRIC));
+    auto* const in = static_cast<float*>(data);
+    float* const out = in + kCount;
+    const std::vector<float> mine(kCount, static_cast<float>(rank.rank + 1));
+    gpu::copy(in, mine.data(), kCount * sizeof(float), stream);
+    COMM_OK(rank, commAllGather(in, out, kCount, commFloat, comm, gpu::of(stream)));
+    std::vector<float> all(2 * kCount);
+    gpu::copy(all.data(), out, all.size() * sizeof(float), stream);
+    gpu::synchronise(stream);
+    for (size_t i = 0; i < all.size(); ++i)
+      if (all[i] != (i < kCount ? 1.0F : 2.0F)) return rank.expect(false, "a wrong element");
+    COMM_OK(rank, commWindowDeregister(comm, window));
+    COMM_OK(rank, commMemFree(data));
+    gpu::destroy(stream);
+    COMM_OK(rank, commDestroy(comm));
+  });
+  return launches("libcomm_late_copy") - before;
+}
+
+TEST(CTA_POLICY, ZeroMovesBytesOfWindowsWithoutKernels) {
+  ASSERT_TRUE(gpu::is_double());
+  EXPECT_GT(kernels_of_windows({}), 0u);
+  for (const char* some : {"DEFAULT", "0", "EFFICIENCY", "1"})
+    EXPECT_GT(kernels_of_windows({{"COMM_CTA_POLICY", some}}), 0u) << some;
+  for (const char* none : {"ZERO", "2", "zero"})
+    EXPECT_EQ(kernels_of_windows({{"COMM_CTA_POLICY", none}}), 0u) << none;
+}
+
+TEST(CTA_POLICY, IsForCommunicatorsWhoseConfigurationNamesNone) {
+  ASSERT_TRUE(gpu::is_double());
+  const Environment zero = {{"COMM_CTA_POLICY", "ZERO"}};
+  EXPECT_GT(kernels_of_windows(zero, COMM_CTA_POLICY_DEFAULT), 0u);
+  EXPECT_GT(kernels_of_windows(zero, COMM_CTA_POLICY_EFFICIENCY), 0u);
+  EXPECT_EQ(kernels_of_windows({}, COMM_CTA_POLICY_ZERO), 0u);
+}
+
 TEST(P2P_DISABLE, KeepsRanksFromEachOthersGpuMemory) {
   ASSERT_TRUE(gpu::is_double());
   EXPECT_GT(kernels_of(0, {{"COMM_P2P_DISABLE", "0"}}), 0u);

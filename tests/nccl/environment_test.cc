@@ -103,6 +103,10 @@ INSTANTIATE_TEST_SUITE_P(
         Row{"NCCL_CHECKS_DISABLE", "1", "COMM_CHECKS_DISABLE=1"},
         Row{"NCCL_TOPO_FILE", "/etc/topology.xml", "COMM_TOPO_FILE=/etc/topology.xml"},
         Row{"NCCL_LAUNCH_MODE", "PARALLEL", "COMM_LAUNCH_MODE=PARALLEL"},
+        Row{"NCCL_CTA_POLICY", "zero", "COMM_CTA_POLICY=ZERO"},
+        Row{"NCCL_CTA_POLICY", "2", "COMM_CTA_POLICY=2"},
+        Row{"NCCL_CTA_POLICY", "EFFICIENCY|ZERO", "COMM_CTA_POLICY=ZERO"},
+        Row{"NCCL_CTA_POLICY", "EFFICIENCY|DEFAULT", "COMM_CTA_POLICY=DEFAULT"},
         Row{"NCCL_MULTI_RANK_GPU_ENABLE", "0", "COMM_MULTI_RANK_GPU=0"}),
     [](const auto& one) { return std::to_string(one.index) + "_" + one.param.nccl; });
 

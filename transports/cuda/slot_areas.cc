@@ -100,7 +100,7 @@ Result<std::unique_ptr<SlotAreas>> SlotAreas::agree(Bootstrap& bootstrap, const 
   static constexpr char kWithout[] = "rank {}: no executor on GPUs: {}";
   std::vector<Offer> offers(ranks.size());
   Status status = wanted ? areas->prepare(driver, memory, &offers[static_cast<size_t>(rank)])
-                         : error(Code::kInvalidUsage, "config.CTAPolicy wants no kernels");
+                         : error(Code::kInvalidUsage, "the CTA policy wants no kernels");
   if (!status) log_info(Subsys::kInit, kWithout, rank, status.to_string());
   COMM_TRY(bootstrap.all_gather(offers.data(), sizeof(Offer)));
   for (const Offer& offer : offers)
