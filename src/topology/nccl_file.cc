@@ -146,7 +146,8 @@ class Reader {
         COMM_TRY(read_nets(child, &pci->nets));
       } else if (name == "gpu") {
         has_gpu = true;
-        COMM_TRY(read_nvlinks(child, &pci->nvlinks));
+        pci->nvlinks.link_gbs = nvlink_gbs_of(sm_of(child));
+        COMM_TRY(read_nvlinks(child, &pci->nvlinks.links));
       } else {
         ignore(child, node);
       }
@@ -177,6 +178,14 @@ class Reader {
       return bad(node, "busid=\"{}\" is that of line {} too: a device is in one place", text,
                  first->second);
     return Status::ok();
+  }
+
+  // The compute capability, from which NCCL has the bandwidth of links too. 0: not said.
+  static int sm_of(Node gpu) {
+    const std::string_view text = gpu.attribute("sm").value();
+    int sm = 0;
+    const auto [end, err] = std::from_chars(text.data(), text.data() + text.size(), sm);
+    return err == std::errc() && end == text.data() + text.size() ? sm : 0;
   }
 
   // As NCCL reads them. Without a class, what is no GPU that one can see is a switch: a virtual

@@ -2,7 +2,7 @@
 // hang below which NUMA node, and behind which bridges.
 //
 // What NCCL's own reader does with the file is its documentation; elements and attributes that say
-// nothing about places (sm, rank, gdr, guid, c2c, ...) are not kept.
+// nothing about places (rank, gdr, guid, c2c, ...) are not kept.
 #pragma once
 
 #include <string>
@@ -28,7 +28,7 @@ struct NcclPci {
   DeviceKind kind = DeviceKind::kOther;  // of what is no bridge; kOther where nothing is said
   double gbytes_per_second = 0;          // 0: not said
   std::vector<NcclNet> nets;
-  std::vector<Nvlinks> nvlinks;  // of a GPU; empty: nothing is said of them
+  GpuNvlinks nvlinks;  // of a GPU; no links: nothing is said of them
   std::vector<NcclPci> children;
 };
 

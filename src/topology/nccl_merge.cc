@@ -56,7 +56,7 @@ int only_numa_node(const TreeNode& node, int* count) {
 void take_nvlinks(const std::vector<NcclPci>& pcis, NvlinksOfGpus* nvlinks) {
   for (const NcclPci& pci : pcis) {
     take_nvlinks(pci.children, nvlinks);
-    if (!pci.nvlinks.empty()) nvlinks->emplace(pci.address, pci.nvlinks);
+    if (!pci.nvlinks.links.empty()) nvlinks->emplace(pci.address, pci.nvlinks);
   }
 }
 

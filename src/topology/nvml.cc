@@ -52,6 +52,8 @@ class Nvml {
     // Drivers of 2020 (450) lack it.
     if (!nvml->find("nvmlDeviceGetNvLinkRemoteDeviceType", &nvml->remote_type_))
       nvml->remote_type_ = nullptr;
+    if (!nvml->find("nvmlDeviceGetCudaComputeCapability", &nvml->capability_))
+      nvml->capability_ = nullptr;
     COMM_TRY(nvml->check(nvml->init_(), "nvmlInit_v2"));
     nvml->is_initialised_ = true;
     return nvml;
@@ -62,10 +64,10 @@ class Nvml {
   Nvml(const Nvml&) = delete;
   Nvml& operator=(const Nvml&) = delete;
 
-  Result<std::vector<Nvlinks>> links_of(const std::string& gpu) const {
+  Result<GpuNvlinks> links_of(const std::string& gpu) const {
     Handle handle = nullptr;
     COMM_TRY(check(handle_(gpu.c_str(), &handle), "nvmlDeviceGetHandleByPciBusId_v2"));
-    std::vector<Nvlinks> active;
+    GpuNvlinks active;
     bool has_links = false;
     for (unsigned link = 0; link < kMostLinks; ++link) {
       int state = 0;
@@ -75,10 +77,11 @@ class Nvml {
       has_links = true;
       if (state != kEnabled) continue;
       COMM_ASSIGN(Nvlinks end, end_of(handle, link));
-      active.push_back(std::move(end));
+      active.links.push_back(std::move(end));
     }
     // So it is with GPUs without NVLink, and with virtual ones, which may have it.
     if (!has_links) return error(Code::kSystem, "nvmlDeviceGetNvLinkState: no link is supported");
+    active.link_gbs = link_gbs(handle);
     return active;
   }
 
@@ -103,6 +106,15 @@ class Nvml {
     return error(Code::kSystem, "{}: {} ({})", call, text != nullptr ? text : "no text", result);
   }
 
+  // Of each link, by what the GPU is; 0: not known. Not by nvmlDeviceGetNvLinkVersion: it gives a
+  // number of nvmlNvlinkVersion_t (A100: 5, for 3.1), H100s are said to give that of 5.0, and a
+  // version does not tell how wide the links of a GPU are.
+  double link_gbs(Handle handle) const {
+    int major = 0, minor = 0;
+    if (capability_ == nullptr || capability_(handle, &major, &minor) != kSuccess) return 0;
+    return nvlink_gbs_of(10 * major + minor);
+  }
+
   // Where an active link leads.
   Result<Nvlinks> end_of(Handle handle, unsigned link) const {
     unsigned type = kUnknown;
@@ -125,7 +137,9 @@ class Nvml {
   int (*handle_)(const char* address, Handle* handle) = nullptr;
   int (*link_state_)(Handle handle, unsigned link, int* state) = nullptr;
   int (*remote_pci_)(Handle handle, unsigned link, PciInfo* pci) = nullptr;
-  int (*remote_type_)(Handle handle, unsigned link, unsigned* type) = nullptr;  // may be null
+  // These may be null.
+  int (*remote_type_)(Handle handle, unsigned link, unsigned* type) = nullptr;
+  int (*capability_)(Handle handle, int* major, int* minor) = nullptr;
 };
 
 }  // namespace

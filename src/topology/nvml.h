@@ -1,4 +1,5 @@
-// NVML, the library of NVIDIA's driver that tells of its GPUs: which NVLinks work, and where to.
+// NVML, the library of NVIDIA's driver that tells of its GPUs: which NVLinks work, where to,
+// and how fast they are.
 //
 // It is opened at run time, by declarations of our own, and closed again when it has told. Its
 // calls are those of NVIDIA's "NVML API Reference Guide". No machine with NVML has run this yet:

@@ -11,7 +11,8 @@
 //  - A core's latency is that of handing over one cache line, twice (flag there, data back).
 //  - Between processors, DMA crosses their links (UPI, xGMI, Infinity Fabric): about 20 GB/s for
 //  one flow.
-//  - NVLink goes past the processors: 25 GB/s of each link (generations 2 to 4; the fifth has 50).
+//  - NVLink goes past the processors: 25 GB/s of each link (generations 2 to 4), where nobody says
+//  of which generation it is (nvlink.h).
 //  - Each device end adds the trip over PCIe: about half a microsecond.
 // docs/topology.md holds the table for readers.
 #pragma once

@@ -102,6 +102,7 @@ class TreeText {
     int nvlinks = at.switch_links;
     for (const auto& [to, links] : at.nvlinks) nvlinks += links;
     if (nvlinks > 0) line += ", " + plural(nvlinks, "NVLink");
+    if (nvlinks > 0 && at.nvlink_gbs > 0) line += fmt::format(" of {:.4g} GB/s", at.nvlink_gbs);
     return line;
   }
 
@@ -126,6 +127,8 @@ std::string json_device(const Device& d, const Attachment& at) {
       links.push_back(fmt::format(R"({{"gpu": {}, "links": {}}})", to, count));
     out += fmt::format(R"(, "nvlinks": [{}])", fmt::join(links, ", "));
   }
+  if (at.nvlink_gbs > 0 && (at.switch_links > 0 || !at.nvlinks.empty()))
+    out += fmt::format(R"(, "nvlink_gbytes_per_second": {:.6g})", at.nvlink_gbs);
   return out += '}';
 }
 

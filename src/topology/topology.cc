@@ -27,6 +27,13 @@ int nvlinks_between(const Device& a, const Attachment& at_a, const Device& b,
   return std::max({to(at_a, b.id), to(at_b, a.id), std::min(at_a.switch_links, at_b.switch_links)});
 }
 
+// Of each link between two GPUs: what the slower end, if both are known, can do.
+double link_gbs_between(const Attachment& a, const Attachment& b, double of_unknown) {
+  if (a.nvlink_gbs > 0 && b.nvlink_gbs > 0) return std::min(a.nvlink_gbs, b.nvlink_gbs);
+  const double known = std::max(a.nvlink_gbs, b.nvlink_gbs);
+  return known > 0 ? known : of_unknown;
+}
+
 PathClass classify(const Device& a, const Attachment& at_a, const Device& b,
                    const Attachment& at_b) {
   if (a.id == b.id || (!a.address.empty() && a.address == b.address)) return PathClass::kSelf;
@@ -89,9 +96,11 @@ Path Topology::path(int device_a, int device_b) const {
   const auto b = static_cast<size_t>(device_b);
   const PathClass path = class_between(*data_, a, b);
   Path result = priced(path, devices[a], devices[b]);
-  if (path == PathClass::kNvlink)
-    result.gbytes_per_second *=
-        nvlinks_between(devices[a], data_->attachments[a], devices[b], data_->attachments[b]);
+  if (path == PathClass::kNvlink) {
+    const Attachment &at_a = data_->attachments[a], &at_b = data_->attachments[b];
+    result.gbytes_per_second = nvlinks_between(devices[a], at_a, devices[b], at_b) *
+                               link_gbs_between(at_a, at_b, result.gbytes_per_second);
+  }
   return result;
 }
 

@@ -27,6 +27,7 @@ struct Attachment {
   // NVLinks of a GPU, from such a file or NVML, if one of them tells: to other devices by their
   // ids, and to the NVSwitches, which join all GPUs that have links to them.
   bool nvlinks_known = false;
+  double nvlink_gbs = 0;  // of each link in one direction; 0: not known
   std::map<int, int> nvlinks;
   int switch_links = 0;
 };

@@ -279,8 +279,8 @@ TEST(NcclFile, MayHoldWhatOthersRead) {
       "<system version=\"1\">text<news/><cpu numaid=\"0\"><gpu/><pci busid=\"0:5.0\">\r\n"
       "<gpu sm=\"90\"><nvlink target=\"fffffff:ff:ff.0\" count=\"18\" tclass=\"0x068000\"/>"
       "<c2c bw=\"1\"/></gpu><pcilink/></pci></cpu></system><!-- end -->\n");
-  EXPECT_THAT(file.tree(),
-              HasSubstr("    host bridge of NUMA node 0\n      gpu 0000:00:05.0, 18 NVLinks\n"));
+  EXPECT_THAT(file.tree(), HasSubstr("    host bridge of NUMA node 0\n"
+                                     "      gpu 0000:00:05.0, 18 NVLinks of 25 GB/s\n"));
 }
 
 TEST(NcclFile, ExpandsNoEntitiesOfItsOwn) {

@@ -93,15 +93,16 @@ TEST(NcclPaths, AreThoseOfHwlocWithoutTheFile) {
 
 // ---- NVLink -------------------------------------------------------------------------------------
 
-// GPUs 0000:01:00.0, 0000:02:00.0, ..., in pairs at two NUMA nodes, with these NVLinks.
-Topology linked(const std::vector<std::string>& nvlinks) {
+// GPUs 0000:01:00.0, 0000:02:00.0, ..., in pairs at two NUMA nodes, with these NVLinks
+// and compute capabilities ("80" where there are fewer of them).
+Topology linked(const std::vector<std::string>& nvlinks, const std::vector<std::string>& sm = {}) {
   std::string text = "<system version=\"1\">";
   for (size_t i = 0; i < nvlinks.size(); ++i) {
     if (i % 2 == 0) text += fmt::format("<cpu numaid=\"{}\">", i / 2);
     text += fmt::format(
         "<pci busid=\"0000:{:02x}:00.0\" class=\"0x030200\" link_speed=\"16.0 GT/s PCIe\" "
-        "link_width=\"16\"><gpu dev=\"{}\" sm=\"80\" rank=\"{}\" gdr=\"1\">{}</gpu></pci>",
-        i + 1, i, i, nvlinks[i]);
+        "link_width=\"16\"><gpu dev=\"{}\" sm=\"{}\" rank=\"{}\" gdr=\"1\">{}</gpu></pci>",
+        i + 1, i, i < sm.size() ? sm[i] : "80", i, nvlinks[i]);
     if (i % 2 == 1 || i + 1 == nvlinks.size()) text += "</cpu>";
   }
   const auto topology = Written(text + "</system>").read();
@@ -153,11 +154,23 @@ TEST(Nvlink, JoinsGpusThatHaveLinksToEachOther) {
 TEST(Nvlink, IsShown) {
   const Topology t = linked({"<nvlink target=\"0000:02:00.0\" count=\"1\" tclass=\"0x030200\"/>",
                              std::string(kToSwitches) + "<nvlink target=\"0000:01:00.0\"/>"});
-  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:01:00.0, 31.51 GB/s, 1 NVLink\n"));
-  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:02:00.0, 31.51 GB/s, 7 NVLinks\n"));
-  EXPECT_THAT(t.to_json(), HasSubstr(R"("nvlinks": [{"gpu": 5, "links": 1}]})"));
+  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:01:00.0, 31.51 GB/s, 1 NVLink of 25 GB/s\n"));
+  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:02:00.0, 31.51 GB/s, 7 NVLinks of 25 GB/s\n"));
+  EXPECT_THAT(t.to_json(), HasSubstr(R"("nvlinks": [{"gpu": 5, "links": 1}], )"));
   EXPECT_THAT(t.to_json(),
-              HasSubstr(R"(, "nvswitch_links": 6, "nvlinks": [{"gpu": 4, "links": 1}]})"));
+              HasSubstr(R"(, "nvswitch_links": 6, "nvlinks": [{"gpu": 4, "links": 1}], )"
+                        R"("nvlink_gbytes_per_second": 25})"));
+}
+
+TEST(Nvlink, IsAsFastAsTheComputeCapabilitySays) {
+  const Topology t = linked({kToSwitches, kToSwitches, kToSwitches, kToSwitches, kToSwitches},
+                            {"100", "103", "90", "sm", ""});
+  EXPECT_DOUBLE_EQ(path(t, 1, 2).gbytes_per_second, 6 * 50);
+  EXPECT_DOUBLE_EQ(path(t, 1, 3).gbytes_per_second, 6 * 25) << "the slower end";
+  EXPECT_DOUBLE_EQ(path(t, 4, 2).gbytes_per_second, 6 * 50) << "the end that is known";
+  EXPECT_DOUBLE_EQ(path(t, 4, 5).gbytes_per_second, 6 * 25) << "neither is known";
+  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:02:00.0, 31.51 GB/s, 6 NVLinks of 50 GB/s\n"));
+  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:05:00.0, 31.51 GB/s, 6 NVLinks\n"));
 }
 
 TEST(Nvlink, ThatGoesElsewhereJoinsNothing) {

@@ -27,7 +27,7 @@ class WithNvml : public testing::Test {
   void TearDown() override {
     configure_log(LogLevel::kWarn, 0, "");
     for (const char* name : {"HWLOC_XMLFILE", "HWLOC_THISSYSTEM", "HWLOC_OF_A_TEST",
-                             "NVML_DOUBLE_GPUS", "NVML_DOUBLE_FAIL"})
+                             "NVML_DOUBLE_GPUS", "NVML_DOUBLE_SM", "NVML_DOUBLE_FAIL"})
       unsetenv(name);
     unload();
   }
@@ -61,11 +61,13 @@ class WithNvml : public testing::Test {
   static int gpu(const Topology& t, const char* name) {
     return t.find_device(DeviceKind::kGpu, name);
   }
-  // How many NVLinks the path has; 0: it is none of NVLink.
-  static double links(const Topology& t, const char* a, const char* b) {
+  // Of the path by NVLink; 0: it is none of NVLink.
+  static double gbs(const Topology& t, const char* a, const char* b) {
     const Path path = t.path(gpu(t, a), gpu(t, b));
-    return path.path == PathClass::kNvlink ? path.gbytes_per_second / 25 : 0;
+    return path.path == PathClass::kNvlink ? path.gbytes_per_second : 0;
   }
+  // How many NVLinks the path has, of GPUs whose compute capability is not known.
+  static double links(const Topology& t, const char* a, const char* b) { return gbs(t, a, b) / 25; }
   static std::string known(const Topology& t) {
     std::string which;
     for (const char* name : {kA, kB, kC, kD}) which += t.knows_nvlinks(gpu(t, name)) ? "1" : "0";

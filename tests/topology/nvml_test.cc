@@ -5,6 +5,7 @@
 #include <barrier>
 #include <thread>
 
+#include "src/topology/nvlink.h"
 #include "tests/topology/nvml_double.h"
 
 namespace libcomm {
@@ -40,6 +41,34 @@ TEST_F(Nvml, JoinsAllGpusThatHaveLinksToNvswitches) {
   EXPECT_EQ(known(t), "1111");
   EXPECT_THAT(t.to_json(), HasSubstr(R"("nvswitch_links": 12)"));
   EXPECT_EQ(log(), "");
+}
+
+TEST_F(Nvml, TellsHowFastTheLinksAreByWhatTheGpuIs) {
+  load();
+  const std::string gpus =
+      "0000:00:05.0=0000:00:06.0*2 switch; 0000:00:06.0=0000:00:05.0*2 switch;"
+      "0000:01:01.0=switch; 0000:01:02.0=switch";
+  setenv("NVML_DOUBLE_SM", "100 100 90", 1);
+  const Topology t = linked(gpus);
+  EXPECT_EQ(gbs(t, kA, kB), 2 * 50);
+  EXPECT_EQ(gbs(t, kC, kA), 25) << "the slower end";
+  EXPECT_EQ(gbs(t, kA, kD), 50) << "the end that is known";
+  EXPECT_EQ(gbs(t, kC, kD), 25);
+  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:00:05.0, 3 NVLinks of 50 GB/s\n"));
+  EXPECT_THAT(t.to_tree(), HasSubstr("gpu 0000:01:02.0, 1 NVLink\n"));
+  EXPECT_THAT(t.to_json(), HasSubstr(R"("links": 2}], "nvlink_gbytes_per_second": 50)"));
+  setenv("HWLOC_OF_A_TEST", "a machine whose NVML does not tell what its GPUs are", 1);
+  setenv("NVML_DOUBLE_FAIL", "nvmlDeviceGetCudaComputeCapability=3", 1);
+  EXPECT_EQ(gbs(linked(gpus), kA, kB), 2 * 25) << "the generation is not known";
+  EXPECT_EQ(log(), "");
+}
+
+TEST(NvlinkGeneration, FollowsFromTheComputeCapability) {
+  for (const auto& [sm, gbs] :
+       {std::pair(0, 0.0), std::pair(-1, 0.0), std::pair(52, 0.0), std::pair(60, 20.0),
+        std::pair(70, 25.0), std::pair(75, 25.0), std::pair(80, 25.0), std::pair(86, 14.0625),
+        std::pair(90, 25.0), std::pair(100, 50.0), std::pair(103, 50.0), std::pair(120, 50.0)})
+    EXPECT_EQ(nvlink_gbs_of(sm), gbs) << sm;
 }
 
 TEST_F(Nvml, LinksThatAreNotActiveJoinNothing) {

@@ -1,13 +1,14 @@
 // A double of NVML for tests on machines without a GPU: the calls that src/topology/nvml.cc makes,
-// with NVML's own ABI. Two variables say what it tells; both are read at every call.
+// with NVML's own ABI. Three variables say what it tells; they are read at every call.
 //
 // NVML_DOUBLE_GPUS: its GPUs and where their links lead, in the order of the links:
 //   "0000:03:00.0=0000:81:00.0*4 off*2; 0000:81:00.0=switch*18; 0000:c1:00.0="
 //   ADDRESS  a GPU     switch  an NVSwitch     cpu  a processor of IBM
 //   hidden   something that a virtual machine does not show, of no known type
 //   off      nowhere: the link is not active
-// A GPU without links supports none. NVML_DOUBLE_FAIL: calls that fail, and how:
-//   "nvmlInit_v2=9 nvmlDeviceGetNvLinkState=15"
+// A GPU without links supports none. NVML_DOUBLE_SM: the compute capability of each in that order,
+// "90 100"; of GPUs beyond, and where it is 0, the double does not tell it. NVML_DOUBLE_FAIL: calls
+// that fail, and how: "nvmlInit_v2=9 nvmlDeviceGetNvLinkState=15"
 //
 // What is wrong use of NVML ends the process: calls before nvmlInit_v2 or after the last
 // nvmlShutdown, a handle that is none, and unloading the library while it is initialised.
@@ -143,6 +144,21 @@ NVML_CALL int nvmlDeviceGetNvLinkState(const char* handle, unsigned link, int* s
   const int fault = begin(__func__, handle, link, &end);
   if (fault == kSuccess) *state = end == "off" ? 0 : 1;
   return fault;
+}
+
+NVML_CALL int nvmlDeviceGetCudaComputeCapability(const char* handle, int* major, int* minor) {
+  if (g_users == 0) die(__func__, "before nvmlInit_v2");
+  const std::vector<Gpu> all = gpus();
+  if (handle < g_handles || handle >= g_handles + all.size()) die(__func__, "not a handle");
+  if (const int fault = fault_of(__func__); fault != kSuccess) return fault;
+  std::istringstream text(variable("NVML_DOUBLE_SM"));
+  int sm = 0;
+  for (auto gpu = handle - g_handles; gpu >= 0; --gpu)
+    if (!(text >> sm)) sm = 0;
+  if (sm == 0) return kNotSupported;
+  *major = sm / 10;
+  *minor = sm % 10;
+  return kSuccess;
 }
 
 // nvmlPciInfo_t
