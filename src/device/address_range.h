@@ -14,6 +14,12 @@ namespace libcomm::cuda {
 // Whether the GPU has chunks that can be given to other processes as file descriptors.
 bool has_shareable_chunks(const Driver& driver, CUdevice device);
 
+// Whether chunks of the GPU can have fabric handles beside descriptors: those are 64 bytes with
+// which whoever may use the same IMEX channel imports them, on other hosts of the NVLink fabric
+// too. So it is where all GPUs here say so and a chunk could be made, exported and imported again,
+// which is tried once per process and GPU. Any thread, outside captures.
+bool has_fabric_handles(const Driver& driver, CUdevice device);
+
 class AddressRange {
  public:
   AddressRange() = default;
@@ -28,8 +34,9 @@ class AddressRange {
   // The driver may wait for all that the GPU does with what is mapped.
   ~AddressRange();
 
-  // A new chunk of this GPU that other processes can reach by a descriptor, of at least `bytes`,
-  // for these GPUs to read and write. What the driver answered to what did not work.
+  // A new chunk of this GPU that other processes can reach by a descriptor, and by a fabric handle
+  // where has_fabric_handles(), of at least `bytes`, for these GPUs to read and write. What the
+  // driver answered to what did not work.
   static CUresult allocate(const Driver& driver, CUdevice device, size_t bytes, bool gpu_direct,
                            std::span<const CUdevice> gpus, AddressRange* made);
   // Addresses without memory; `bytes` is a multiple of the granularity of chunks. kUnhandledCuda.

@@ -45,6 +45,9 @@ struct CUmemAllocationProp {
   unsigned short usage;
   unsigned char reserved[4];
 };
+struct CUmemFabricHandle {
+  unsigned char data[64];
+};
 struct CUmemAccessDesc {
   CUmemLocation location;
   int flags;
@@ -55,8 +58,9 @@ inline constexpr CUresult kSuccess = 0, kInvalidValue = 1, kOutOfMemory = 2, kNo
                           kDeinitialized = 4, kNoDevice = 100, kInvalidContext = 201,
                           kPeerAlreadyEnabled = 704, kPeerUnsupported = 217, kInvalidHandle = 400,
                           kNotReady = 600, kIllegalAddress = 700, kContextIsDestroyed = 709,
-                          kLaunchFailed = 719, kNotSupported = 801, kCaptureUnsupported = 900,
-                          kCaptureInvalidated = 901, kCaptureIsolation = 905;
+                          kLaunchFailed = 719, kNotPermitted = 800, kNotSupported = 801,
+                          kCaptureUnsupported = 900, kCaptureInvalidated = 901,
+                          kCaptureIsolation = 905;
 // CUpointer_attribute
 inline constexpr int kAttributeContext = 1, kAttributeMemoryType = 2, kAttributeSyncMemops = 6,
                      kAttributeBufferId = 7, kAttributeIsManaged = 8, kAttributeOrdinal = 9,
@@ -66,13 +70,13 @@ inline constexpr int kAttributeContext = 1, kAttributeMemoryType = 2, kAttribute
 inline constexpr unsigned kTypeHost = 1, kTypeDevice = 2;
 // CUdevice_attribute
 inline constexpr int kMultiprocessors = 16, kVirtualMemory = 102, kDescriptorHandles = 103,
-                     kGpuDirectOfVirtualMemory = 110, kWritesOrdering = 118;
+                     kGpuDirectOfVirtualMemory = 110, kWritesOrdering = 118, kFabricHandles = 128;
 // CUdevice_P2PAttribute
 inline constexpr int kP2pNativeAtomics = 3;
 // CUmemLocationType, CUmemAllocationType, CUmemAllocationHandleType,
 // CUmemAllocationGranularity_flags, CUmemAccess_flags
-inline constexpr int kOnDevice = 1, kPinnedChunk = 1, kDescriptorHandle = 1, kLeastGranularity = 0,
-                     kReadWrite = 3;
+inline constexpr int kOnDevice = 1, kPinnedChunk = 1, kDescriptorHandle = 1, kFabricHandle = 8,
+                     kLeastGranularity = 0, kReadWrite = 3;
 // cuMemHostAlloc, cuMemHostRegister
 inline constexpr unsigned kPortable = 1, kDeviceMap = 2;
 // CUstreamWaitValue_flags

@@ -6,6 +6,7 @@
 
 #include <thread>
 
+#include "tests/doubles/child.h"
 #include "tests/doubles/cuda_double_test/program.h"
 
 namespace libcomm::cuda::test {
@@ -84,6 +85,60 @@ TEST_F(Allocations, AreChunksThatCanBeExportedAndThatOtherGpusReach) {
   }
   expect_freed(memory, true);
   EXPECT_EQ(cuda_double_count("chunk_bytes"), 0u);
+}
+
+// What the trial finds out is remembered: each case has a process of its own.
+TEST_F(Allocations, HaveFabricHandlesWhereATrialOfThemWorks) {
+  struct Case {
+    int fabric;
+    const char* failing;  // once, in the trial
+    uint64_t types;
+  };
+  struct Seen {
+    uint64_t types[2], imports[2], left;
+  };
+  constexpr uint64_t kBoth = kDescriptorHandle | kFabricHandle;
+  for (const Case& each :
+       {Case{1, "", kBoth}, Case{0, "", kDescriptorHandle}, Case{2, "", kDescriptorHandle},
+        Case{3, "", kDescriptorHandle}, Case{1, "cuMemExportToShareableHandle", kDescriptorHandle},
+        Case{1, "cuMemImportFromShareableHandle", kDescriptorHandle}}) {
+    const libcomm::test::Child child([&](int socket) {
+      Program::SetUp();
+      cuda_double_set("fabric", each.fabric);
+      if (each.failing[0] != 0) cuda_double_fail(each.failing, 1, kNotPermitted);
+      Seen seen{};
+      for (const int i : {0, 1}) {
+        void* const memory = allocated(d, kBytes);
+        CUDA_OK(d.pointer_get(&seen.types[i], kAttributeHandleTypes, number_of(memory)));
+        seen.imports[i] = cuda_double_count("fabric_imports");
+        expect_freed(memory, true);
+      }
+      seen.left = cuda_double_count("chunk_bytes");
+      libcomm::test::give(socket, seen);
+    });
+    const auto seen = libcomm::test::take<Seen>(child.socket());
+    const std::string what = std::to_string(each.fabric) + " " + each.failing;
+    EXPECT_EQ(seen.types[0], each.types) << what;
+    EXPECT_EQ(seen.types[1], each.types) << what;
+    EXPECT_EQ(seen.imports[0], each.types == kBoth ? 1u : 0u) << what;
+    EXPECT_EQ(seen.imports[1], seen.imports[0]) << what << ": tried again";
+    EXPECT_EQ(seen.left, 0u) << what;
+  }
+}
+
+// Such as of a GPU whose memory is full but for less than what the fabric's chunks take.
+TEST_F(Allocations, HaveDescriptorsAloneWhereOthersCannotBeHad) {
+  const libcomm::test::Child child([&](int socket) {
+    Program::SetUp();
+    cuda_double_set("fabric", 1);
+    expect_freed(allocated(d, kBytes), true);
+    cuda_double_fail("cuMemCreate", 1, kOutOfMemory);
+    void* const memory = allocated(d, kBytes);
+    uint64_t types = 0;
+    CUDA_OK(d.pointer_get(&types, kAttributeHandleTypes, number_of(memory)));
+    libcomm::test::give(socket, types);
+  });
+  EXPECT_EQ(libcomm::test::take<uint64_t>(child.socket()), uint64_t{kDescriptorHandle});
 }
 
 // A driver that says it has chunks, and then has none (as in some containers).

@@ -1,5 +1,5 @@
-// GPU memory of chunks (cuMemCreate's) that other processes reach by file descriptors:
-// commMemAlloc's, and that of programs.
+// GPU memory of chunks (cuMemCreate's) that other processes reach by file descriptors, or by fabric
+// handles: commMemAlloc's, and that of programs.
 #include "tests/gpu/chunks.h"
 
 #include <gtest/gtest.h>
@@ -147,6 +147,136 @@ TEST(MemAlloc, CanBeSentInPlace) {
       COMM_OK(rank, commMemFree(memory));
     });
   });
+}
+
+// How many chunks came by fabric handles so far; what this process tried alone is none.
+uint64_t by_fabric() {
+  const uint64_t imports = count("fabric_imports");
+  return imports > 0 ? imports - 1 : 0;
+}
+
+// `settings`: of the double, at this rank; -1: at all.
+struct Setting {
+  int rank;
+  const char* what;
+  int value;
+};
+World with_fabric(int nranks, std::vector<Setting> settings) {
+  World world = on_gpu(1, nranks);
+  settings.insert(settings.begin(), {-1, "fabric", 1});
+  world.begin = [settings, begin = world.begin](int rank) {
+    for (const auto& [of, what, value] : settings)
+      if (of < 0 || of == rank)
+        gpu::control<void(const char*, int)>("cuda_double_set")(what, value);
+    begin(rank);
+  };
+  return world;
+}
+
+// What commMemAlloc gives, and a chunk of the program that has no fabric handle.
+void check_chunks(Rank& rank, bool ours_in_place, bool programs_in_place) {
+  with_stream([&](gpu::Stream stream) {
+    void* memory = nullptr;
+    COMM_OK(rank, commMemAlloc(&memory, 4000000));
+    check_way(rank, Seen(memory, 1000000), stream, ours_in_place, "the whole");
+    check_way(rank, Seen(static_cast<float*>(memory) + 1000, 500), stream, ours_in_place, "a part");
+    {
+      Chunks chunks(rank.rank % 2, 1);
+      chunks.map(0);
+      check_way(rank, Seen(chunks.data(), 100000), stream, programs_in_place, "a program's chunk");
+    }
+    rank.meet();
+    COMM_OK(rank, commMemFree(memory));
+  });
+}
+void check_nothing_left(Rank& rank) {
+  COMM_OK(rank, commDestroy(std::exchange(rank.comm, nullptr)));
+  rank.expect(count("chunk_bytes") == 0, "memory is left");
+}
+
+TEST(FabricHandles, AreThereForThoseWhoGetNoDescriptors) {
+  NEED_DOUBLE();
+  world::run(with_fabric(3, {}), [](Rank& rank) {
+    const uint64_t trial = by_fabric();
+    rank.expect(trial == 2, "the trial imported " + std::to_string(trial));
+    check_chunks(rank, true, true);
+    rank.expect(by_fabric() == trial, "descriptors were there");
+    check_nothing_left(rank);
+  });
+}
+
+TEST(FabricHandles, ThatAreRefusedLeaveDescriptors) {
+  NEED_DOUBLE();
+  for (const int rank_that_is_refused : {-1, 1})
+    for (const int how : {2, 3})
+      world::run(with_fabric(3, {{rank_that_is_refused, "fabric", how}}), [](Rank& rank) {
+        check_chunks(rank, true, true);
+        check_nothing_left(rank);
+      });
+}
+
+// As between processes that may not use the same IMEX channel.
+TEST(FabricHandles, AreNotUsedWhereTheTrialImportsNone) {
+  NEED_DOUBLE();
+  World world = with_fabric(3, {});
+  world.begin = [begin = world.begin](int rank) {
+    begin(rank);
+    // Before it come those of its own trial and of two descriptors.
+    if (rank == 1)
+      gpu::control<void(const char*, int, int)>("cuda_double_fail")(
+          "cuMemImportFromShareableHandle", 4, 800);
+  };
+  world::run(world, [](Rank& rank) {
+    check_chunks(rank, true, true);
+    rank.meet();
+    if (rank.rank == 1) gpu::control<void(const char*, int)>("cuda_double_set")("descriptors", 0);
+    check_chunks(rank, false, false);
+    check_nothing_left(rank);
+  });
+}
+
+// Such as between containers.
+TEST(FabricHandles, AreUsedWhereTheTrialGetsNoDescriptors) {
+  NEED_DOUBLE();
+  for (const int rank_without : {-1, 1})
+    world::run(with_fabric(3, {{rank_without, "descriptors", 0}}), [](Rank& rank) {
+      const uint64_t trial = by_fabric();
+      check_chunks(rank, true, false);
+      rank.expect(by_fabric() == trial + 2, "one of each other rank");
+      check_nothing_left(rank);
+    });
+}
+
+TEST(FabricHandles, AreNotUsedWhereSomeRankCannot) {
+  NEED_DOUBLE();
+  world::run(with_fabric(3, {{0, "descriptors", 0}, {2, "fabric", 3}}), [](Rank& rank) {
+    check_chunks(rank, false, false);
+    check_nothing_left(rank);
+  });
+}
+
+// As at a limit of descriptors, here of the ranks that export and of those that import.
+TEST(FabricHandles, AreUsedWhenThereAreNoMoreDescriptors) {
+  NEED_DOUBLE();
+  for (const int rank_without : {0, 1, -1})
+    world::run(with_fabric(2, {}), [&](Rank& rank) {
+      const auto set = gpu::control<void(const char*, int)>("cuda_double_set");
+      check_chunks(rank, true, true);
+      rank.meet();
+      if (rank_without < 0 || rank_without == rank.rank) set("descriptors", 0);
+      rank.meet();
+      with_stream([&](gpu::Stream stream) {
+        void* memory[3] = {};
+        for (void*& each : memory) {
+          COMM_OK(rank, commMemAlloc(&each, 4000000));
+          check_way(rank, Seen(each, 1000000), stream, true, "without descriptors");
+        }
+        rank.meet();
+        for (void* each : memory) COMM_OK(rank, commMemFree(each));
+      });
+      set("descriptors", 1);
+      check_nothing_left(rank);
+    });
 }
 
 // As of expandable segments: buffers span chunks, chunks are added, and others take their places.

@@ -54,9 +54,18 @@ bool ChunkExports::export_chunk(CUdeviceptr address, Exported* exported) const {
       driver_.chunk_retain(&handle, pointer_of(address)) != kSuccess)
     return false;
   exported->handle = std::make_shared<const ChunkHandle>(driver_, handle);
-  auto fd = descriptor_of(*exported->handle);
-  if (!fd) return false;
-  exported->fd = *std::move(fd);
+  if (ways_.descriptors) {
+    if (auto fd = descriptor_of(*exported->handle)) {
+      exported->fd = *std::move(fd);
+      exported->has_descriptors = true;
+    }
+  }
+  uint64_t types = 0;
+  if (ways_.fabric && driver_.pointer_get(&types, kAttributeHandleTypes, address) == kSuccess &&
+      (types & kFabricHandle) != 0 &&
+      driver_.chunk_export(&exported->fabric, handle, kFabricHandle, 0) != kSuccess)
+    exported->fabric = {};
+  if (!exported->has_descriptors && !is_set(exported->fabric)) return false;
   exported->facts = {base, bytes, g_last_id.fetch_add(1, std::memory_order_relaxed) + 1};
   return true;
 }
@@ -78,28 +87,38 @@ bool ChunkExports::describe(CUdeviceptr address, size_t bytes, ExportedMemory* m
     return false;
   forget_one_that_is_gone();
   std::vector<ChunkFacts> chunks;
+  bool all_have_descriptors = true;
+  CUmemFabricHandle fabric{};  // of the last one
   for (CUdeviceptr at = address; at < address + bytes;) {
     auto known = exported_.upper_bound(at);
     if (known != exported_.begin()) --known;
     const bool is_known = known != exported_.end() && known->first <= at &&
                           at - known->first < known->second.facts.bytes &&
                           is_current(known->second);
-    if (is_known) {
-      chunks.push_back(known->second.facts);
-    } else {
-      Exported fresh;
-      if (!export_chunk(at, &fresh)) return false;
+    Exported fresh;
+    if (!is_known && !export_chunk(at, &fresh)) return false;
+    const Exported& chunk = is_known ? known->second : fresh;
+    chunks.push_back(chunk.facts);
+    all_have_descriptors = all_have_descriptors && chunk.has_descriptors;
+    fabric = chunk.fabric;
+    if (!is_known) {
       *is_new = true;
-      chunks.push_back(fresh.facts);
       add(std::move(fresh));
     }
     at = chunks.back().base + chunks.back().bytes;
   }
+  ChunkSpan span{address + bytes, stamp_of(chunks)};
+  for (const ChunkFacts& each : chunks) span.newest = std::max(span.newest, each.id);
+  if (chunks.size() == 1 && is_set(fabric)) {
+    memory->fabric = fabric;
+    span.chunk_base = chunks[0].base;
+    span.chunk_bytes = chunks[0].bytes;
+  } else if (!all_have_descriptors) {
+    return false;
+  }
   memory->base = start;
   memory->bytes = size;
   memory->id = kOfChunks;
-  ChunkSpan span{address + bytes, stamp_of(chunks)};
-  for (const ChunkFacts& each : chunks) span.newest = std::max(span.newest, each.id);
   std::memcpy(memory->handle.reserved, &span, sizeof span);
   return true;
 }

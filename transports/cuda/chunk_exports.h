@@ -1,7 +1,9 @@
 // ChunkExports: GPU memory of chunks (cuMemCreate's), which have no CUDA IPC handles, for other
 // processes of the host. Each chunk is exported as a file descriptor
 // (cuMemExportToShareableHandle), which those fetch from a thread of this process through an
-// abstract Unix socket (pass_fd.h).
+// abstract Unix socket (pass_fd.h). Where the memory is all in one chunk that may have a fabric
+// handle (CU_MEM_HANDLE_TYPE_FABRIC), that goes with what is told of it, for those who get no
+// descriptor.
 #pragma once
 
 #include <cstdint>
@@ -40,6 +42,9 @@ class ChunkExports {
   // *is_new: some were not told of before. For one thread at a time.
   bool describe(CUdeviceptr address, size_t bytes, ExportedMemory* memory, bool* is_new);
 
+  // What describe() offers from now on; both at first. Before other threads use it.
+  void use(ChunkWays ways) { ways_ = ways; }
+
   // Nobody is to fetch the chunk at `address` any more. For the same thread.
   void forget(CUdeviceptr address);
 
@@ -53,6 +58,8 @@ class ChunkExports {
     ChunkFacts facts;
     std::shared_ptr<const ChunkHandle> handle;
     UniqueFd fd;  // invalid: not kept
+    bool has_descriptors = false;
+    CUmemFabricHandle fabric{};  // all zero: none
   };
   explicit ChunkExports(const Driver& driver) : driver_(driver) {}
   bool is_current(const Exported& exported) const;
@@ -63,6 +70,7 @@ class ChunkExports {
   Result<PassedFd> give(uint64_t address);
 
   const Driver& driver_;
+  ChunkWays ways_;
   std::mutex mutex_;                       // the server's thread reads
   std::map<uint64_t, Exported> exported_;  // by base
   std::deque<uint64_t> kept_;              // bases of those with a descriptor, oldest first

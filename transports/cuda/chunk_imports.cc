@@ -5,6 +5,7 @@
 #include <iterator>
 
 #include "src/base/clock.h"
+#include "src/base/log.h"
 #include "src/device/memory.h"
 
 namespace libcomm::cuda {
@@ -65,7 +66,7 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
     };
     bool filled = true;
     if (!is_whole()) {
-      COMM_ASSIGN(filled, fill(&mirror, memory, span.end, given_up));
+      COMM_ASSIGN(filled, fill(&mirror, memory, span, given_up));
     }
     if (filled && is_whole()) {
       if (keep != nullptr) *keep = mirror.range;
@@ -78,43 +79,56 @@ Result<std::byte*> ChunkImports::find(const ExportedMemory& memory,
   return error(Code::kSystem, "GPU memory of another rank changed while an operation used it");
 }
 
-// False: another chunk is where a new one must be.
-Result<bool> ChunkImports::fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end,
-                                const std::function<bool()>& given_up) const {
+Result<bool> ChunkImports::fill(Mirror* mirror, const ExportedMemory& memory, const ChunkSpan& span,
+                                const std::function<bool()>& given_up) {
+  const bool has_fabric = ways_.fabric && is_set(memory.fabric);
+  if (ways_.descriptors && !(has_fabric && descriptors_failed_)) {
+    auto filled = fill_by_descriptors(mirror, memory, span.end, given_up);
+    if (filled || !has_fabric) return filled;
+    log_info(Subsys::kP2p, "GPU memory of another rank comes by fabric handles from now on: {}",
+             filled.status().to_string());
+    descriptors_failed_ = true;  // not again: it may have taken long
+  }
+  if (!has_fabric) return error(Code::kSystem, "GPU memory of another rank has no fabric handle");
+  const ChunkFacts facts{span.chunk_base, span.chunk_bytes, span.newest};
+  CUmemFabricHandle fabric = memory.fabric;
+  return add(mirror, memory, memory.address, facts, &fabric, kFabricHandle);
+}
+
+Result<bool> ChunkImports::fill_by_descriptors(Mirror* mirror, const ExportedMemory& memory,
+                                               uint64_t end,
+                                               const std::function<bool()>& given_up) const {
   for (uint64_t at = memory.address; at < end;) {
     COMM_ASSIGN(const PassedFd passed, fetch_fd(FdWay::kAbstractSocket, nonce_, proof_, at,
                                                 Deadline::after(kFetchPatience), given_up));
     const ChunkFacts facts{passed.facts[0], passed.facts[1], passed.facts[2]};
-    const bool is_there = facts.base <= at && at - facts.base < facts.bytes &&
-                          facts.base >= memory.base && facts.bytes <= memory.bytes &&
-                          facts.base - memory.base <= memory.bytes - facts.bytes;
-    if (!is_there) return error(Code::kSystem, "another rank has not told of its GPU memory");
-    const auto old =
-        std::find_if(mirror->chunks.begin(), mirror->chunks.end(), [&](const auto& each) {
-          return each.first < facts.base + facts.bytes &&
-                 facts.base < each.first + each.second.bytes;
-        });
-    if (old == mirror->chunks.end()) {
-      COMM_TRY(map(mirror, memory, facts, passed.fd));
-    } else if (old->second.id != facts.id) {
-      return false;
-    }
+    void* const descriptor = reinterpret_cast<void*>(static_cast<intptr_t>(passed.fd.get()));
+    COMM_ASSIGN(const bool added, add(mirror, memory, at, facts, descriptor, kDescriptorHandle));
+    if (!added) return false;
     at = facts.base + facts.bytes;
   }
   return true;
 }
 
-Status ChunkImports::map(Mirror* mirror, const ExportedMemory& memory, const ChunkFacts& facts,
-                         const UniqueFd& fd) const {
+Result<bool> ChunkImports::add(Mirror* mirror, const ExportedMemory& memory, uint64_t address,
+                               const ChunkFacts& facts, void* shared, int type) const {
+  const bool is_there = facts.base <= address && address - facts.base < facts.bytes &&
+                        facts.base >= memory.base && facts.bytes <= memory.bytes &&
+                        facts.base - memory.base <= memory.bytes - facts.bytes;
+  if (!is_there) return error(Code::kSystem, "another rank has not told of its GPU memory");
+  const auto old =
+      std::find_if(mirror->chunks.begin(), mirror->chunks.end(), [&](const auto& each) {
+        return each.first < facts.base + facts.bytes && facts.base < each.first + each.second.bytes;
+      });
+  if (old != mirror->chunks.end()) return old->second.id == facts.id;
   CUmemHandle handle = 0;
-  void* const descriptor = reinterpret_cast<void*>(static_cast<intptr_t>(fd.get()));
-  COMM_TRY(driver_.check(driver_.chunk_import(&handle, descriptor, kDescriptorHandle),
+  COMM_TRY(driver_.check(driver_.chunk_import(&handle, shared, type),
                          "cannot map GPU memory of another rank "
                          "(cuMemImportFromShareableHandle)"));
   const ChunkHandle chunk(driver_, handle);
   COMM_TRY(mirror->range->map(facts.base - memory.base, facts.bytes, handle, {&gpu_, 1}));
   mirror->chunks[facts.base] = facts;
-  return Status::ok();
+  return true;
 }
 
 }  // namespace libcomm::cuda

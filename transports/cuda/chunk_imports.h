@@ -1,6 +1,9 @@
 // ChunkImports: GPU memory of chunks (cuMemCreate's) of another process, mapped into this one. All
 // that lies in one range of addresses there lies in one range here, each chunk at the same offset,
 // so that buffers may span chunks and no chunk is mapped twice.
+//
+// A chunk is imported by a descriptor, which its process passes; where that fails, by its fabric
+// handle, if the ranks have agreed that these work.
 #pragma once
 
 #include <cstdint>
@@ -26,6 +29,8 @@ class ChunkImports {
   // it is wanted.
   Result<std::byte*> find(const ExportedMemory& memory, const std::function<bool()>& given_up,
                           std::shared_ptr<const void>* keep = nullptr);
+  // How it is to be got from now on; both at first.
+  void use(ChunkWays ways) { ways_ = ways; }
   // Lets go of all that is mapped.
   void clear() { mirrors_.clear(); }
 
@@ -34,15 +39,21 @@ class ChunkImports {
     std::shared_ptr<AddressRange> range;    // left to end_when_idle() when nobody needs it
     std::map<uint64_t, ChunkFacts> chunks;  // by base there
   };
-  Result<bool> fill(Mirror* mirror, const ExportedMemory& memory, uint64_t end,
-                    const std::function<bool()>& given_up) const;
-  Status map(Mirror* mirror, const ExportedMemory& memory, const ChunkFacts& facts,
-             const UniqueFd& fd) const;
+  // What is missing in the mirror. False: another chunk is where a new one must be.
+  Result<bool> fill(Mirror* mirror, const ExportedMemory& memory, const ChunkSpan& span,
+                    const std::function<bool()>& given_up);
+  Result<bool> fill_by_descriptors(Mirror* mirror, const ExportedMemory& memory, uint64_t end,
+                                   const std::function<bool()>& given_up) const;
+  // One chunk, which has the address. `shared` is what the driver imports, of that type.
+  Result<bool> add(Mirror* mirror, const ExportedMemory& memory, uint64_t address,
+                   const ChunkFacts& facts, void* shared, int type) const;
 
   const Driver& driver_;
   const CUdevice gpu_;
   const Nonce nonce_;
   const Proof proof_;
+  ChunkWays ways_;
+  bool descriptors_failed_ = false;     // where a fabric handle did not
   std::map<uint64_t, Mirror> mirrors_;  // by base there
 };
 

@@ -2,10 +2,10 @@
 //
 // Ranks that are threads use each other's addresses. Ranks that are processes map each other's
 // allocations by CUDA IPC (CUDA Driver API, "cuIpcOpenMemHandle"), or, where these are chunks of
-// virtual memory, by file descriptors (chunk_exports.h). They may share one GPU, or have
-// GPUs that reach each other (cuDeviceCanAccessPeer), which some machines promise and do not keep:
-// with an IOMMU or ACS in the way, bytes get lost. So the ranks prove it to each other before they
-// use it, with kernels that read and write each other's memory.
+// virtual memory, by file descriptors or fabric handles (chunk_exports.h). They may share one GPU,
+// or have GPUs that reach each other (cuDeviceCanAccessPeer), which some machines promise and do
+// not keep: with an IOMMU or ACS in the way, bytes get lost. So the ranks prove it to each other
+// before they use it, with kernels that read and write each other's memory.
 #pragma once
 
 #include <array>
@@ -102,7 +102,8 @@ class PeerMemory {
   struct Offer;
   Status prepare(const Bootstrap& bootstrap, const Knobs& knobs, Offer* mine);
   void offer_chunks(const Bootstrap& bootstrap, Offer* mine);
-  Status prove_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers);
+  Status prove_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers, ChunkWays way);
+  void use_chunks(ChunkWays ways);
   void end_trial_chunk();
   Status check_distance(int ordinal, int peer, const Knobs& knobs) const;
   Result<int> ordinal_of(const GpuUuid& gpu) const;
@@ -141,7 +142,7 @@ class PeerMemory {
   std::mutex describing_, importing_;
   // By peer, then by base there.
   std::vector<std::map<uint64_t, std::shared_ptr<const MappedMemory>>> imported_;
-  // Null where some rank cannot pass, or get, descriptors.
+  // Null where some rank cannot pass, or get, chunks.
   std::unique_ptr<ChunkExports> chunk_exports_;
   std::map<int, ChunkImports> chunk_imports_;  // by peer
 

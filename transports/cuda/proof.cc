@@ -20,6 +20,8 @@ namespace {
 
 constexpr size_t kLine = 256;
 constexpr char kChunksStaged[] = "rank {}: memory of cuMemCreate goes through host memory: {}";
+constexpr char kByFabric[] = "rank {}: memory of cuMemCreate comes by fabric handles alone: {}";
+constexpr char kNotByFabric[] = "rank {}: fabric handles of other ranks' GPU memory are no use: {}";
 
 // No two pairs of ranks have the same, and none is all zero.
 void write_pattern(std::byte* line, int from, int to) {
@@ -211,9 +213,12 @@ void PeerMemory::offer_chunks(const Bootstrap& bootstrap, Offer* mine) {
     log_info(Subsys::kInit, kChunksStaged, rank_, status.to_string());
 }
 
-// Whether this rank reads what lies in the chunks of all other processes, which they map for it.
-Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers) {
+// Whether this rank reads what lies in the chunks of all other processes, which it gets in this
+// way.
+Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offer> offers,
+                                ChunkWays way) {
   if (chunk_exports_ == nullptr) return error(Code::kSystem, "this rank passes none");
+  if (stuck_) return error(Code::kSystem, "the GPU does not do what it is given");
   const ContextScope scope(driver_, context_);
   COMM_TRY(scope.status());
   const OutsideCapture outside(driver_);
@@ -221,10 +226,14 @@ Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offe
     const Offer& offer = offers[static_cast<size_t>(peer)];
     if (is_thread(peer)) continue;
     if (offer.nonce == Nonce{}) return error(Code::kSystem, "rank {} passes none", peer);
+    if (!way.descriptors && !is_set(offer.chunk.fabric))
+      return error(Code::kSystem, "rank {} has no fabric handles", peer);
     const Proof proof = proof_of(bootstrap, offer.nonce, rank_);
     // A member at once: a GPU that is stuck may still use what it maps.
     ChunkImports& imports =
         chunk_imports_.try_emplace(peer, driver_, ordinal_, offer.nonce, proof).first->second;
+    imports.use(way);
+    imports.clear();  // what came in another way
     auto theirs = imports.find(offer.chunk, nullptr);
     if (!theirs) return std::move(theirs).status().context(fmt::format("rank {}", peer));
     std::memset(pinned_.data(), 0, kLine);
@@ -235,6 +244,18 @@ Status PeerMemory::prove_chunks(const Bootstrap& bootstrap, std::span<const Offe
     imports.clear();
   }
   return Status::ok();
+}
+
+// What all ranks have agreed on.
+void PeerMemory::use_chunks(ChunkWays ways) {
+  if (one_process_) return;
+  if (!ways.descriptors && !ways.fabric) {
+    chunk_exports_.reset();
+    chunk_imports_.clear();
+    return;
+  }
+  chunk_exports_->use(ways);
+  for (auto& [peer, imports] : chunk_imports_) imports.use(ways);
 }
 
 // To unmap it may wait for the program's streams.
@@ -320,10 +341,18 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
 
   // All go on together, also those that know already that it will not do.
   status = memory->exchange_patterns(offers);
-  Status chunks = status;
-  if (chunks && !memory->one_process_) chunks = memory->prove_chunks(bootstrap, offers);
-  if (status && !chunks) log_info(Subsys::kInit, kChunksStaged, rank, chunks.to_string());
-  constexpr uint32_t kReaches = 1, kGetsChunks = 2;
+  Status descriptors = status, fabric = status;
+  if (status && !memory->one_process_) {
+    descriptors = memory->prove_chunks(bootstrap, offers, {.descriptors = true, .fabric = false});
+    fabric = memory->prove_chunks(bootstrap, offers, {.descriptors = false, .fabric = true});
+    if (!descriptors && fabric)
+      log_info(Subsys::kInit, kByFabric, rank, descriptors.to_string());
+    else if (!descriptors)
+      log_info(Subsys::kInit, kChunksStaged, rank, descriptors.to_string());
+    if (!fabric && is_set(mine.chunk.fabric))
+      log_info(Subsys::kInit, kNotByFabric, rank, fabric.to_string());
+  }
+  constexpr uint32_t kReaches = 1, kGetsDescriptors = 2, kGetsFabric = 4;
   std::vector<uint32_t> able(n);
   COMM_TRY(bootstrap.barrier());
   if (!status) {
@@ -332,16 +361,16 @@ Result<std::unique_ptr<PeerMemory>> PeerMemory::agree(Bootstrap& bootstrap, cons
     status = memory->check_patterns();
     if (!status) log_warn(kStaged, rank, status.to_string());
   }
-  able[static_cast<size_t>(rank)] = (status ? kReaches : 0) | (chunks ? kGetsChunks : 0);
+  able[static_cast<size_t>(rank)] =
+      (status ? kReaches : 0) | (descriptors ? kGetsDescriptors : 0) | (fabric ? kGetsFabric : 0);
   COMM_TRY(bootstrap.all_gather(able.data(), sizeof(uint32_t)));
   if (!memory->stuck_) memory->end_trial_chunk();
   for (const uint32_t each : able)
     if ((each & kReaches) == 0) return std::unique_ptr<PeerMemory>();
-  if (std::any_of(able.begin(), able.end(),
-                  [](uint32_t each) { return (each & kGetsChunks) == 0; })) {
-    memory->chunk_exports_.reset();
-    memory->chunk_imports_.clear();
-  }
+  const auto all = [&](uint32_t what) {
+    return std::all_of(able.begin(), able.end(), [&](uint32_t each) { return (each & what) != 0; });
+  };
+  memory->use_chunks({all(kGetsDescriptors), all(kGetsFabric)});
   // What the proof took is kept until the end: to free it now would wait for the program's streams.
   log_info(Subsys::kInit, "rank {}: the ranks use each other's GPU memory in place", rank);
   return memory;

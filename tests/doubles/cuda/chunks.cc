@@ -1,8 +1,9 @@
 // cuMemCreate, cuMemAddress*, cuMemMap and their kin: memory apart from its addresses, and its
-// descriptors.
+// descriptors and fabric handles.
 //
 // A chunk is a memfd whose name says which GPU has it. A descriptor of it is one of the memfd, that
-// must not be opened again through /proc: NVIDIA's driver's cannot be.
+// must not be opened again through /proc: NVIDIA's driver's cannot be. A fabric handle names the
+// descriptor of the process that has the chunk.
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -22,10 +23,55 @@ constexpr size_t kGranularity = 2 << 20;
 constexpr const char kNameFormat[] = "cuda-double-chunk-%d";
 
 bool is_valid(const State& state, const CUmemAllocationProp& wanted) {
-  return wanted.type == kPinnedChunk &&
-         (wanted.handle_types == 0 || wanted.handle_types == kDescriptorHandle) &&
+  const int known = kDescriptorHandle | (state.settings.fabric != 0 ? kFabricHandle : 0);
+  return wanted.type == kPinnedChunk && (wanted.handle_types & ~known) == 0 &&
          wanted.location.type == kOnDevice && wanted.location.id >= 0 &&
          wanted.location.id < state.settings.devices && wanted.windows_only == nullptr;
+}
+
+// Values of the setting "fabric".
+constexpr int kCreateNotPermitted = 2, kImportNotPermitted = 3;
+
+constexpr uint64_t kMagic = 0x6369726261666475;
+struct FabricHandle {
+  uint64_t magic, inode;
+  int32_t pid, fd;
+};
+static_assert(sizeof(FabricHandle) <= sizeof(CUmemFabricHandle));
+
+// The GPU of the chunk that the descriptor is of; -1: of none.
+int gpu_of(int fd) {
+  char target[128] = "";
+  const std::string own = "/proc/self/fd/" + std::to_string(fd);
+  int ordinal = -1;
+  if (::readlink(own.c_str(), target, sizeof target - 1) < 0 ||
+      std::sscanf(target, (std::string("/memfd:") + kNameFormat).c_str(), &ordinal) != 1)
+    return -1;
+  return ordinal;
+}
+
+// A descriptor of its own; -1: the handle is of no chunk, or of one that is gone.
+int open_fabric(const void* handle) {
+  FabricHandle exported;
+  std::memcpy(&exported, handle, sizeof exported);
+  if (exported.magic != kMagic) return -1;
+  const std::string path =
+      "/proc/" + std::to_string(exported.pid) + "/fd/" + std::to_string(exported.fd);
+  const int fd = ::open(path.c_str(), O_RDWR | O_CLOEXEC);
+  struct stat about;
+  if (fd >= 0 && ::fstat(fd, &about) == 0 && about.st_ino == exported.inode && gpu_of(fd) >= 0)
+    return fd;
+  if (fd >= 0) ::close(fd);
+  return -1;
+}
+
+CUresult export_fabric(const Chunk& chunk, void* out) {
+  struct stat about;
+  if (::fstat(chunk.fd, &about) != 0) return kOutOfMemory;
+  const FabricHandle handle{kMagic, about.st_ino, ::getpid(), chunk.fd};
+  std::memset(out, 0, sizeof(CUmemFabricHandle));
+  std::memcpy(out, &handle, sizeof handle);
+  return kSuccess;
 }
 
 // For the calls that a GPU without virtual memory refuses.
@@ -112,6 +158,8 @@ CUresult cuMemCreate(CUmemHandle* out, size_t bytes, const CUmemAllocationProp* 
     if (out == nullptr || bytes == 0 || bytes % kGranularity != 0 || wanted == nullptr ||
         !is_valid(state, *wanted) || flags != 0)
       return kInvalidValue;
+    if ((wanted->handle_types & kFabricHandle) != 0 && state.settings.fabric == kCreateNotPermitted)
+      return kNotPermitted;
     if (!has_room(state, wanted->location.id, bytes)) return kOutOfMemory;
     auto made = std::make_shared<Chunk>();
     char name[64];
@@ -120,7 +168,7 @@ CUresult cuMemCreate(CUmemHandle* out, size_t bytes, const CUmemAllocationProp* 
     if (made->fd < 0 || ::ftruncate(made->fd, static_cast<off_t>(bytes)) != 0) return kOutOfMemory;
     made->bytes = bytes;
     made->ordinal = wanted->location.id;
-    made->exportable = wanted->handle_types != 0;
+    made->handle_types = wanted->handle_types;
     add_handle(state, made, out);
     return kSuccess;
   });
@@ -149,9 +197,11 @@ CUresult cuMemExportToShareableHandle(void* out, CUmemHandle handle, int type,
                                       unsigned long long flags) {
   return managing(__func__, [&](State& state, Lock&) -> CUresult {
     const std::shared_ptr<Chunk> chunk = chunk_of(state, handle);
-    if (out == nullptr || chunk == nullptr || type != kDescriptorHandle || flags != 0 ||
-        !chunk->exportable)
+    if (out == nullptr || chunk == nullptr || flags != 0 ||
+        (type != kDescriptorHandle && type != kFabricHandle) || (chunk->handle_types & type) == 0)
       return kInvalidValue;
+    if (type == kFabricHandle) return export_fabric(*chunk, out);
+    if (!state.settings.descriptors) return kNotSupported;
     const int fd = ::fcntl(chunk->fd, F_DUPFD_CLOEXEC, 0);
     if (fd < 0) return kOutOfMemory;
     *static_cast<int*>(out) = fd;
@@ -159,23 +209,28 @@ CUresult cuMemExportToShareableHandle(void* out, CUmemHandle handle, int type,
   });
 }
 
-CUresult cuMemImportFromShareableHandle(CUmemHandle* out, void* descriptor, int type) {
+CUresult cuMemImportFromShareableHandle(CUmemHandle* out, void* shared, int type) {
   return managing(__func__, [&](State& state, Lock&) -> CUresult {
-    const int fd = static_cast<int>(reinterpret_cast<intptr_t>(descriptor));
-    char target[128] = "";
-    const std::string own = "/proc/self/fd/" + std::to_string(fd);
-    struct stat size;
-    int ordinal = -1;
-    if (out == nullptr || type != kDescriptorHandle ||
-        ::readlink(own.c_str(), target, sizeof target - 1) < 0 || ::fstat(fd, &size) != 0 ||
-        std::sscanf(target, (std::string("/memfd:") + kNameFormat).c_str(), &ordinal) != 1 ||
-        ordinal >= state.settings.devices)
-      return kInvalidValue;
+    int fd = -1;
+    if (type == kFabricHandle && state.settings.fabric != 0) {
+      if (state.settings.fabric == kImportNotPermitted) return kNotPermitted;
+      fd = shared != nullptr ? open_fabric(shared) : -1;
+      if (fd < 0) return kInvalidValue;
+      ++state.fabric_imports;
+    } else {
+      const int given = static_cast<int>(reinterpret_cast<intptr_t>(shared));
+      if (type != kDescriptorHandle || gpu_of(given) < 0) return kInvalidValue;
+      if (!state.settings.descriptors) return kNotSupported;
+      fd = ::fcntl(given, F_DUPFD_CLOEXEC, 0);
+      if (fd < 0) return kOutOfMemory;
+    }
     auto made = std::make_shared<Chunk>();
-    made->fd = ::fcntl(fd, F_DUPFD_CLOEXEC, 0);
-    if (made->fd < 0) return kOutOfMemory;
+    made->fd = fd;
+    struct stat size;
+    if (out == nullptr || ::fstat(fd, &size) != 0 || gpu_of(fd) >= state.settings.devices)
+      return kInvalidValue;
     made->bytes = static_cast<size_t>(size.st_size);
-    made->ordinal = ordinal;
+    made->ordinal = gpu_of(fd);
     add_handle(state, made, out);
     return kSuccess;
   });

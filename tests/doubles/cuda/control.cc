@@ -38,6 +38,8 @@ bool put(State& state, const std::string& name, int value) {
   Settings& settings = state.settings;
   if (name == "dmabuf") return settings.dmabuf = value != 0, true;
   if (name == "chunks") return settings.chunks = value != 0, true;
+  if (name == "descriptors") return settings.descriptors = value != 0, true;
+  if (name == "fabric") return settings.fabric = value, true;
   if (name == "atomics") return settings.atomics = value != 0, true;
   if (name == "ordering") return settings.ordering = value, true;
   if (name == "initialised") return state.initialised = value != 0, true;
@@ -67,6 +69,7 @@ uint64_t count(const State& state, const std::string& name) {
   if (name == "device_bytes")
     return bytes_of(state, [](Kind kind) { return kind == Kind::kDevice; });
   if (name == "chunk_bytes") return chunk_bytes(state, -1);
+  if (name == "fabric_imports") return state.fabric_imports;
   if (name == "managed_bytes")
     return bytes_of(state, [](Kind kind) { return kind == Kind::kManaged; });
   if (name == "pinned_bytes")

@@ -45,6 +45,10 @@ uint64_t cuda_double_launches(const char* kernel);
 //             that waits holds back those behind it in its queue; 0 at first: one for each stream.
 // "dmabuf": 1 as at first, 0: cuMemGetHandleForAddressRange is not supported.
 // "chunks": 1 as at first, 0: cuMemCreate and its descriptors are not supported.
+// "descriptors": 1 as at first, 0: what cuMemCreate makes is exported and imported by none.
+// "fabric": fabric handles of what cuMemCreate makes. 0 as at first, or what the environment's
+//           CUDA_DOUBLE_FABRIC says: there are none. 1: there are. 2 and 3: the GPUs say so, but,
+//           as without an IMEX channel, cuMemCreate (2) or the import (3) is not permitted.
 // "ordering": CU_DEVICE_ATTRIBUTE_GPU_DIRECT_RDMA_WRITES_ORDERING, 0 at first.
 void cuda_double_set(const char* what, int value);
 // Whether GPU `from` can reach the memory of GPU `to`: 1 for all at first.
@@ -65,7 +69,8 @@ void cuda_double_resume(void* stream);
 // memory); those of them with pageable host memory also as "pageable"; each with "_bytes" appended:
 // their bytes. "device_bytes", "chunk_bytes" (cuMemCreate's, also of other processes),
 // "managed_bytes", "pinned_bytes" (registered memory included), "streams", "events", "modules",
-// "graphs" (executable ones included), "user_objects", "ipc_open".
+// "graphs" (executable ones included), "user_objects", "ipc_open". "fabric_imports": those made so
+// far.
 uint64_t cuda_double_count(const char* what);
 // How often that function was called, such as "cuMemcpy".
 uint64_t cuda_double_calls(const char* call);

@@ -77,6 +77,9 @@ CUresult cuDeviceGetAttribute(int* out, int attribute, CUdevice device) {
       case kGpuDirectOfVirtualMemory:
         *out = state.settings.chunks ? 1 : 0;
         return kSuccess;
+      case kFabricHandles:
+        *out = state.settings.chunks && state.settings.fabric != 0 ? 1 : 0;
+        return kSuccess;
       case kWritesOrdering:
         *out = state.settings.ordering;
         return kSuccess;

@@ -32,7 +32,7 @@ struct Chunk {
   int fd = -1;
   size_t bytes = 0;
   int ordinal = 0;
-  bool exportable = false;
+  int handle_types = 0;
 };
 
 // Addresses of cuMemAddressReserve, and where what is mapped there is touched.

@@ -191,7 +191,7 @@ CUresult cuPointerGetAttribute(void* out, int attribute, CUdeviceptr pointer) {
       }
       case kAttributeHandleTypes:
         *static_cast<uint64_t*>(out) =
-            found->chunk != nullptr && found->chunk->exportable ? kDescriptorHandle : 0;
+            found->chunk != nullptr ? static_cast<uint64_t>(found->chunk->handle_types) : 0;
         return kSuccess;
       default:
         return kInvalidValue;

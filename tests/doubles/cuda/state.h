@@ -7,6 +7,7 @@
 #include <array>
 #include <atomic>
 #include <condition_variable>
+#include <cstdlib>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -27,8 +28,10 @@ namespace libcomm::cuda::doubled {
 struct Settings {
   Settings() {
     for (auto& row : peers) row.fill(true);
+    if (const char* value = std::getenv("CUDA_DOUBLE_FABRIC")) fabric = std::atoi(value);
   }
-  bool dmabuf = true, chunks = true;
+  bool dmabuf = true, chunks = true, descriptors = true;
+  int fabric = 0;
   bool atomics = false;  // over the links between GPUs, as NVLink has them
   int ordering = 0, version = 13000, devices = 3, multiprocessors = 4;
   int slow_us = 0;      // before each operation
@@ -62,6 +65,7 @@ struct State {
   Memory memory;
   std::map<CUmemHandle, std::shared_ptr<Chunk>> chunks;  // that have a handle
   CUmemHandle chunks_made = 0;
+  uint64_t fabric_imports = 0;  // so far
   std::map<void*, StreamRef> streams;
   std::map<void*, EventRef> events;
   std::map<void*, std::shared_ptr<Module>> modules;

@@ -108,6 +108,12 @@ static_assert(ours::kGpuDirectOfVirtualMemory ==
 static_assert(ours::kOnDevice == CU_MEM_LOCATION_TYPE_DEVICE);
 static_assert(ours::kPinnedChunk == CU_MEM_ALLOCATION_TYPE_PINNED);
 static_assert(ours::kDescriptorHandle == CU_MEM_HANDLE_TYPE_POSIX_FILE_DESCRIPTOR);
+static_assert(ours::kNotPermitted == CUDA_ERROR_NOT_PERMITTED);
+#if CUDA_VERSION >= 12030
+static_assert(ours::kFabricHandle == CU_MEM_HANDLE_TYPE_FABRIC);
+static_assert(ours::kFabricHandles == CU_DEVICE_ATTRIBUTE_HANDLE_TYPE_FABRIC_SUPPORTED);
+static_assert(sizeof(ours::CUmemFabricHandle) == sizeof(CUmemFabricHandle));
+#endif
 static_assert(ours::kLeastGranularity == CU_MEM_ALLOC_GRANULARITY_MINIMUM);
 static_assert(ours::kReadWrite == CU_MEM_ACCESS_FLAGS_PROT_READWRITE);
 static_assert(sizeof(ours::CUmemAllocationProp) == sizeof(CUmemAllocationProp));

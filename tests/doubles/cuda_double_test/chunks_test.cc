@@ -159,6 +159,53 @@ TEST_F(Virtual, DescriptorsAreOfTheSameMemoryWhereTheyMayBe) {
   for (const CUmemHandle each : {memory, own, imported}) CUDA_OK(d.chunk_release(each));
 }
 
+TEST_F(Virtual, FabricHandlesAreOfTheSameMemoryWhereThereAreAny) {
+  int has = 1;
+  CUDA_OK(d.device_attribute(&has, kFabricHandles, 0));
+  EXPECT_EQ(has, 0);
+  CUmemAllocationProp both = wanted(1);
+  both.handle_types = kDescriptorHandle | kFabricHandle;
+  CUmemHandle memory = 0, imported = 0;
+  CUDA_GIVES(d.chunk_create(&memory, kChunk, &both, 0), kInvalidValue) << "of no known type";
+  cuda_double_set("fabric", 1);
+  CUDA_OK(d.device_attribute(&has, kFabricHandles, 1));
+  EXPECT_EQ(has, 1);
+  CUDA_OK(d.chunk_create(&memory, kChunk, &both, 0));
+  const CUmemHandle own = chunk();
+  CUmemFabricHandle fabric{};
+  CUDA_GIVES(d.chunk_import(&imported, &fabric, kFabricHandle), kInvalidValue);
+  CUDA_GIVES(d.chunk_export(&fabric, own, kFabricHandle, 0), kInvalidValue) << "not asked for";
+  CUDA_OK(d.chunk_export(&fabric, memory, kFabricHandle, 0));
+  cuda_double_set("fabric", 3);
+  CUDA_GIVES(d.chunk_import(&imported, &fabric, kFabricHandle), kNotPermitted);
+  cuda_double_set("fabric", 1);
+  cuda_double_set("descriptors", 0);
+  int fd = -1;
+  CUDA_GIVES(d.chunk_export(&fd, memory, kDescriptorHandle, 0), kNotSupported);
+  const uint64_t imports = cuda_double_count("fabric_imports");
+  CUDA_OK(d.chunk_import(&imported, &fabric, kFabricHandle));
+  EXPECT_EQ(cuda_double_count("fabric_imports"), imports + 1);
+  const CUdeviceptr here = addresses(2);
+  CUDA_OK(d.chunk_map(here, kChunk, 0, memory, 0));
+  CUDA_OK(d.chunk_map(here + kChunk, kChunk, 0, imported, 0));
+  CUDA_OK(allow(here, 0, 2 * kChunk));
+  uint64_t kinds = 0;
+  CUDA_OK(d.pointer_get(&kinds, kAttributeHandleTypes, here));
+  EXPECT_EQ(kinds, uint64_t{kDescriptorHandle | kFabricHandle});
+  const std::byte six{6};
+  cuda_double_write(pointer_of(here + 1000), &six, 1);
+  std::byte seen{};
+  cuda_double_read(&seen, pointer_of(here + kChunk + 1000), 1);
+  EXPECT_EQ(seen, six);
+  CUDA_OK(d.chunk_unmap(here, 2 * kChunk));
+  CUDA_OK(d.address_free(here, 2 * kChunk));
+  for (const CUmemHandle each : {memory, own, imported}) CUDA_OK(d.chunk_release(each));
+  CUDA_GIVES(d.chunk_import(&imported, &fabric, kFabricHandle), kInvalidValue) << "it is gone";
+  cuda_double_set("fabric", 2);
+  CUDA_GIVES(d.chunk_create(&memory, kChunk, &both, 0), kNotPermitted);
+  CUDA_OK(d.chunk_release(chunk()));
+}
+
 TEST_F(Virtual, IsNotThereWhereItIsNotSupported) {
   cuda_double_set("chunks", 0);
   int has = 1;
