@@ -97,7 +97,20 @@ bool DeviceCalls::Key::operator==(const Key& other) const {
   return !tables || *tables == *other.tables;
 }
 
-size_t DeviceCalls::KeyHash::operator()(const Key& key) const { return hash_of(key.signature); }
+size_t DeviceCalls::KeyHash::operator()(const Key& key) const {
+  uint64_t hash = hash_of(key.signature);
+  if (!key.tables) return hash;
+  for (const BlockTable* table : {&key.tables->in, &key.tables->out}) {
+    for (const size_t count : table->counts) hash = mix(hash, count);
+    for (const size_t displ : table->displs) hash = mix(hash, displ);
+  }
+  return hash;
+}
+
+size_t DeviceCalls::most_block_bytes() const {
+  return always_ ? DeviceProgram::kNoLimit
+                 : kMostBytes / static_cast<size_t>(areas_->shape().nranks);
+}
 
 Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(
     Bootstrap& bootstrap, const cuda::Driver& driver, cuda::PeerMemory& memory,
@@ -158,9 +171,10 @@ Result<std::shared_ptr<DeviceCalls>> DeviceCalls::agree(
 bool DeviceCalls::goes_so(const Operation& operation) const {
   switch (operation.collective) {
     case Collective::kSendRecv:
-    case Collective::kAllToAllV:
     case Collective::kBarrier:
       return false;
+    case Collective::kAllToAllV:  // of which a rank knows its own blocks only
+      return operation.on_gpu;
     default:
       break;
   }
@@ -210,7 +224,9 @@ const DeviceNeeds& DeviceCalls::needs_of(const Algorithm& algorithm,
 
 Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(const Operation& operation) {
   const cuda::AreaShape& shape = areas_->shape();
-  const size_t block = largest_block(operation) * size_of(operation.type);
+  // What all ranks know of it.
+  const bool known = operation.collective != Collective::kAllToAllV;
+  const size_t block = known ? largest_block(operation) * size_of(operation.type) : 0;
   ScheduleRequest request;
   request.collective = operation.collective;
   request.nranks = shape.nranks;
@@ -229,7 +245,8 @@ Result<std::shared_ptr<const DeviceCalls::Program>> DeviceCalls::make(const Oper
   // The same at all ranks, since `needs` is.
   if (with_threads_ && program_bytes(needs.steps, needs.operands) > memory_->piece_bytes())
     return refuse("its program is too long where ranks are threads");
-  auto program = DeviceProgram::compile(algorithm->build(request, rank_), operation, needs, shape);
+  auto program = DeviceProgram::compile(algorithm->build(request, rank_), operation, needs, shape,
+                                        true, known ? DeviceProgram::kNoLimit : most_block_bytes());
   if (!program) return refuse(program.status().to_string());
   log_info(Subsys::kTuning, "{} of {} x {}: {} (on GPUs), {} lanes, {} windows of {} bytes, by {}",
            name_of(operation.collective), operation.count, name_of(operation.type), algorithm->name,
@@ -279,6 +296,8 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, c
   arguments.lanes = what.lanes;
   arguments.windows = what.windows;
   arguments.window = what.window;
+  arguments.announces = what.announces;
+  arguments.most_bytes = what.most_bytes;
   arguments.call = hash_of(signature_of(operation, 0));
   arguments.shape = areas_->shape();
   arguments.in = operation.in;
@@ -294,6 +313,7 @@ Status DeviceCalls::launch(const Program& program, const Operation& operation, c
   arguments.ended = &words->ended;
   arguments.abort = abort;
   arguments.awaits = words->awaits.data();
+  arguments.mismatch = &words->mismatch;
   return kernels_->execute(arguments, stream);
 }
 

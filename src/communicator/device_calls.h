@@ -48,6 +48,9 @@ class DeviceCalls {
 
   // How large a call may be where the executor is chosen by the library.
   static constexpr size_t kMostBytes = size_t{256} << 10;
+  // Of an AllToAllV, whose size no rank knows, the blocks of more bytes are messages instead: both
+  // ends of a block know how large it is.
+  size_t most_block_bytes() const;
 
   // Collective. `memory` is what `ranks` have agreed on. Null where COMM_GPU_EXECUTOR, the GPUs of
   // the ranks or the memory do not allow it, some rank does not want it, or a trial of it went

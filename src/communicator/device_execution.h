@@ -21,11 +21,12 @@ struct DeviceWords {
   uint32_t ended = 0;  // and ended
   uint32_t abort = 0;  // set by the host, for good
   std::array<uint32_t, cuda::kMostExecuteLanes> awaits{};  // cuda::await_word() of each lane
+  cuda::ExecuteMismatch mismatch;                          // after which the kernel waits for abort
 };
 
 class DeviceExecution final : public Execution {
  public:
-  // `check` asks now and then whether the GPU still works.
+  // `check` asks now and then whether the GPU still works, and whether the ranks do the same.
   DeviceExecution(DeviceWords* words, uint32_t number, std::function<Status()> check)
       : words_(*words), number_(number), check_(std::move(check)) {}
   bool has_begun() const { return is_reached(words_.begun); }

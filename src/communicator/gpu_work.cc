@@ -196,6 +196,7 @@ Status GpuWork::choose_executor(std::span<const Operation> operations) {
         "list, or set COMM_GPU_EXECUTOR=NEVER on all ranks",
         queue_->gpu_.ordinal));
   programs_ = std::move(programs);
+  place_.most_executed = calls->most_block_bytes();
   return Status::ok();
 }
 

@@ -203,6 +203,11 @@ Status GpuWork::run_messages(size_t index) {
 
 DeviceExecution GpuWork::execution(size_t index) {
   const auto check = [this]() -> Status {
+    const ExecuteMismatch& found = device_words_->mismatch;
+    if (const uint32_t peer =
+            std::atomic_ref(device_words_->mismatch.peer).load(std::memory_order_acquire))
+      return mismatch(place_.rank, communicator_.current_, found.expected,
+                      static_cast<int>(peer) - 1, communicator_.current_, found.sent);
     const Driver& driver = queue_->driver_;
     const ContextScope scope(driver, queue_->gpu_.context);
     COMM_TRY(scope.status());

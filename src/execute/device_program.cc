@@ -76,12 +76,15 @@ class ScratchChunks {
 class Compiler {
  public:
   Compiler(const Schedule& schedule, const Operation& operation, const DeviceNeeds& needs,
-           const cuda::AreaShape& shape, bool may_use_lines)
+           const cuda::AreaShape& shape, bool may_use_lines, uint64_t most_bytes)
       : schedule_(schedule),
         layout_(schedule, operation, 1),
         needs_(needs),
         shape_(shape),
-        may_use_lines_(may_use_lines) {}
+        may_use_lines_(may_use_lines && operation.collective != Collective::kAllToAllV) {
+    program_.announces = operation.collective == Collective::kAllToAllV;
+    program_.most_bytes = most_bytes;
+  }
 
   Result<DeviceProgram> make() {
     if (schedule_.lanes.size() > static_cast<size_t>(shape_.lanes))
@@ -99,11 +102,15 @@ class Compiler {
   }
 
  private:
+  // Of those that are moved.
   size_t largest_chunk() const {
     size_t largest = 0;
-    for (const Space space : {Space::kIn, Space::kOut})
-      for (int chunk = 0; chunk < schedule_.chunks_in(space); ++chunk)
-        largest = std::max(largest, layout_.locate(space, chunk, 1, 0).bytes);
+    for (const Space space : {Space::kIn, Space::kOut}) {
+      for (int chunk = 0; chunk < schedule_.chunks_in(space); ++chunk) {
+        const size_t bytes = layout_.locate(space, chunk, 1, 0).bytes;
+        if (bytes <= program_.most_bytes) largest = std::max(largest, bytes);
+      }
+    }
     return largest;
   }
 
@@ -128,6 +135,7 @@ class Compiler {
                    schedule_.algorithm, needs_.messages, shape_.ring_bytes);
     program_.window = window;
     program_.windows = static_cast<uint32_t>(divide_up(chunk, window));
+    if (program_.announces) program_.windows = std::max<uint32_t>(program_.windows, 1);
     return Status::ok();
   }
 
@@ -189,7 +197,8 @@ class Compiler {
         program_.operands.push_back({offset, space});
       }
     }
-    if (made.bytes > 0) program_.steps.push_back(made);
+    const bool tells = program_.announces && made.peer >= 0;
+    if (made.bytes > 0 || tells) program_.steps.push_back(made);
   }
 
   const Schedule& schedule_;
@@ -236,8 +245,8 @@ void DeviceNeeds::take_larger(const DeviceNeeds& other) {
 
 Result<DeviceProgram> DeviceProgram::compile(const Schedule& schedule, const Operation& operation,
                                              const DeviceNeeds& needs, const cuda::AreaShape& shape,
-                                             bool may_use_lines) {
-  return Compiler(schedule, operation, needs, shape, may_use_lines).make();
+                                             bool may_use_lines, uint64_t most_bytes) {
+  return Compiler(schedule, operation, needs, shape, may_use_lines, most_bytes).make();
 }
 
 // An eighth for lines, another for scratch memory.

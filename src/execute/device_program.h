@@ -28,22 +28,28 @@ struct DeviceNeeds {
 };
 
 struct DeviceProgram {
+  static constexpr uint64_t kNoLimit = UINT64_MAX;
+
   bool by_lines = false;
   uint64_t window = 0;
   uint32_t windows = 0;
+  bool announces = false;  // as cuda::ExecuteArguments', and the next
+  uint64_t most_bytes = kNoLimit;
   uint32_t lanes = 1;
   std::vector<cuda::ExecuteStep> steps;
   std::vector<cuda::ExecuteOperand> operands;
   std::array<uint32_t, cuda::kMostExecuteLanes + 1> lane_begin{};
 
   // `needs`: of all ranks. What is chosen here (lines or not, the window) follows from arguments
-  // that the ranks agree on. The operation is no AllToAllV. Of a pre-multiplied one, what
-  // reads Space::kIn multiplies: the kernel sees to that.
+  // that the ranks agree on: so in an AllToAllV, of which each rank knows its own sizes only,
+  // there are never lines. Of a pre-multiplied sum, what reads Space::kIn multiplies: the kernel
+  // sees to that.
   // kInternal: the schedule does not fit into areas of that shape.
-  // `may_use_lines`: where they fit.
+  // `may_use_lines`: where they fit. Chunks of more than `most_bytes` are for others to move; the
+  // number of windows may differ between ranks of which one has larger ones than the other.
   static Result<DeviceProgram> compile(const Schedule& schedule, const Operation& operation,
                                        const DeviceNeeds& needs, const cuda::AreaShape& shape,
-                                       bool may_use_lines = true);
+                                       bool may_use_lines = true, uint64_t most_bytes = kNoLimit);
 };
 
 // Areas for so many ranks and lanes, of about so many bytes each.

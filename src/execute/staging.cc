@@ -110,15 +110,16 @@ class Planner {
         slot_bytes_(place.slot_bytes),
         takes_gpu_memory_(place.takes_gpu_memory),
         paths_(place.paths),
+        most_executed_(place.most_executed),
         in_place_(place.messages_in_place) {}
 
   std::vector<Stage> plan(std::span<const Operation> operations) {
     for (size_t i = 0; i < operations.size(); ++i) {
       const Operation& operation = operations[i];
+      const auto path = path_of(i);
       if (operation.collective == Collective::kSendRecv ||
-          operation.collective == Collective::kAllToAllV)
+          (operation.collective == Collective::kAllToAllV && path != StagingPlace::Path::kExecutor))
         continue;
-      const auto path = paths_.empty() ? StagingPlace::Path::kStaged : paths_[i];
       if (path == StagingPlace::Path::kExecutor) {
         add_direct(Stage::Kind::kExecute, i);
         if (operation.gpu_scalar != nullptr) add_scalar(operation, 0);
@@ -140,6 +141,9 @@ class Planner {
   }
 
  private:
+  StagingPlace::Path path_of(size_t index) const {
+    return paths_.empty() ? StagingPlace::Path::kStaged : paths_[index];
+  }
   std::byte* slot() const { return slots_[(stages_.size() - 1) % 2]; }
   Stage& next_stage() {
     closed_ = false;
@@ -443,15 +447,19 @@ class Planner {
       at->messages.push_back(message);
     };
     // Collectives first, as everywhere in a group: the order of the calls may differ between ranks.
-    for (const Operation& operation : operations) {
+    for (size_t i = 0; i < operations.size(); ++i) {
+      const Operation& operation = operations[i];
       if (operation.collective != Collective::kAllToAllV) continue;
+      const bool executed = path_of(i) == StagingPlace::Path::kExecutor;
       for (const bool is_send : {true, false}) {
         const Blocks blocks = is_send ? of_table(operation.in, operation.in_table())
                                       : of_table(operation.out, operation.out_table());
-        for (size_t peer = 0; peer < blocks.counts.size(); ++peer)
+        for (size_t peer = 0; peer < blocks.counts.size(); ++peer) {
+          if (executed && blocks.counts[peer] * size_of(operation.type) <= most_executed_) continue;
           add(static_cast<int>(peer), is_send,
               {&operation, blocks.base + blocks.displs[peer] * size_of(operation.type),
                blocks.counts[peer]});
+        }
       }
     }
     for (const Operation& operation : operations) {
@@ -469,6 +477,7 @@ class Planner {
   const size_t slot_bytes_;
   const std::span<const char> takes_gpu_memory_;
   const std::span<const StagingPlace::Path> paths_;
+  const size_t most_executed_;
   const bool in_place_;
   std::vector<Stage> stages_;
   bool closed_ = false;  // nothing may join the last stage

@@ -21,7 +21,8 @@
 // the stages for it instead of kLeave.
 //
 // Where the executor of GPUs does a call (src/device/kernels/execute_step.h), it has one stage,
-// kExecute, which is a kernel. A scalar on the GPU is all that it stages.
+// kExecute, which is a kernel. A scalar on the GPU is all that it stages. Of an AllToAllV it does
+// the blocks of `most_executed` bytes or fewer; the others are messages.
 //
 // Where ranks reach each other's GPU memory, messages of kLeastInPlace bytes and more are not
 // staged either: the receiver's kernel copies each out of the sender's memory. The stages of a
@@ -32,6 +33,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <span>
 #include <vector>
 
@@ -85,6 +87,7 @@ struct StagingPlace {
   // By call; empty: all are staged.
   enum class Path { kStaged, kPeers, kOwnStages, kExecutor };
   std::span<const Path> paths;
+  size_t most_executed = SIZE_MAX;
   bool messages_in_place = false;  // all ranks reach each other's GPU memory
 };
 std::vector<Stage> plan_stages(std::span<const Operation> operations, const StagingPlace& place);

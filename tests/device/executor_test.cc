@@ -33,6 +33,7 @@ constexpr bool kSanitized = false;
 struct Words {
   uint32_t begun = 0, ended = 0, abort = 0;
   uint32_t awaits[kMostExecuteLanes] = {};
+  ExecuteMismatch mismatch;
 };
 
 // The ranks of one group: threads of this process that share GPU 0, each with a stream.
@@ -92,6 +93,8 @@ class Ranks {
     made.lanes = program.lanes;
     made.window = program.window;
     made.windows = program.windows;
+    made.announces = program.announces;
+    made.most_bytes = program.most_bytes;
     made.call = 4711;
     made.shape = shape_;
     made.in = operation.in;
@@ -111,6 +114,7 @@ class Ranks {
     made.ended = &words.ended;
     made.abort = &words.abort;
     made.awaits = words.awaits;
+    made.mismatch = &words.mismatch;
     return made;
   }
   void launch(const ExecuteArguments& arguments) {
@@ -186,6 +190,25 @@ struct Case {
   // Counts that differ between the ranks, of which some are zero.
   static Operation with_tables(Operation operation, int rank, int nranks) {
     if (!has_size_table(operation.collective)) return operation;
+    if (operation.collective == Collective::kAllToAllV) {
+      // From `a` to `b`; nothing from some, to some, and to oneself.
+      const auto count = [&](int a, int b) {
+        return nranks > 2 && (a + 2 * b) % 4 == 1
+                   ? 0
+                   : operation.count / static_cast<size_t>(a + 2 * b + 1) + 1;
+      };
+      BlockTables tables;
+      for (int r = 0; r < nranks; ++r) {
+        tables.in.counts.push_back(count(rank, r));
+        tables.out.counts.push_back(count(r, rank));
+        for (BlockTable* table : {&tables.in, &tables.out})
+          table->displs.push_back(
+              r == 0 ? 2 : table->displs.back() + 5 + table->counts[static_cast<size_t>(r - 1)]);
+      }
+      operation.tables = std::make_shared<BlockTables>(std::move(tables));
+      operation.count = 0;
+      return operation;
+    }
     BlockTable all, own;
     size_t at = 2;
     for (int r = 0; r < nranks; ++r) {
@@ -243,8 +266,7 @@ class Executor : public Program {
 };
 
 bool is_for_gpus(const ScheduleCase& item) {
-  return item.request.collective != Collective::kAllToAllV &&
-         item.request.collective != Collective::kBarrier && item.request.lanes <= 4;
+  return item.request.collective != Collective::kBarrier && item.request.lanes <= 4;
 }
 
 bool has_form_in_place(Collective collective) {
@@ -473,6 +495,109 @@ TEST_F(Executor, TakesNoMessagesOfAnotherCall) {
     std::vector<std::byte> got(all.memory[0].size());
     cuda_double_read(got.data(), all.device[0], got.size());
     EXPECT_EQ(got, all.memory[0]) << "a rank took what came";
+  }
+}
+
+// An all-to-all-v, of which a rank knows only its own sizes.
+std::vector<Schedule> exchange_by(const char* name, int nranks) {
+  for (const ScheduleCase& item : schedule_cases(nranks, name))
+    if (item.request.collective == Collective::kAllToAllV)
+      return build_all(*item.algorithm, item.request);
+  return {};
+}
+
+// Each rank has another number of windows, one has nothing but announcements.
+TEST_F(Executor, MovesBlocksOfAllSizesInOneExchange) {
+  for (const char* name : {"oneshot", "pairwise"}) {
+    for (const int nranks : {2, 3, 6}) {
+      auto group = ranks(nranks, 1, 32 << 10);
+      const auto schedules = exchange_by(name, nranks);
+      for (const size_t count : {50, 70001, 1, 70000, 3000}) {
+        Case all(*group, schedules, operation_of(schedules[0], count, DataType::kInt8), false, 3);
+        for (size_t rank = 1; rank < all.programs.size(); ++rank) {
+          EXPECT_EQ(all.programs[rank].window, all.programs[0].window);
+          EXPECT_FALSE(all.programs[rank].by_lines);
+        }
+        all.launch(*group);
+        group->synchronise();
+        all.check(fmt::format("{} of {} ranks", name, nranks));
+      }
+    }
+  }
+}
+
+// They are announced: what else the call moves comes all the same.
+TEST_F(Executor, LeavesLargeBlocksToOthers) {
+  auto group = ranks(3, 1, 32 << 10);
+  const auto schedules = exchange_by("oneshot", 3);
+  Case all(*group, schedules, operation_of(schedules[0], 30000, DataType::kUint8), false, 0);
+  constexpr size_t kMost = 9000;
+  DeviceNeeds needs;
+  for (const Schedule& schedule : schedules) needs.take_larger(DeviceNeeds::of(schedule));
+  const std::vector<std::vector<std::byte>> before = all.memory;
+  for (size_t rank = 0; rank < 3; ++rank) {
+    auto program = DeviceProgram::compile(schedules[rank], all.operations[rank], needs,
+                                          group->shape(), true, kMost);
+    ASSERT_TRUE(program);
+    all.programs[rank] = *program;
+  }
+  all.launch(*group);
+  group->synchronise();
+  run_on_host(all.schedules, all.operations, all.buffers);
+  size_t left = 0;
+  for (size_t rank = 0; rank < 3; ++rank) {
+    std::vector<std::byte> expected = all.memory[rank];
+    const BlockTable& out = all.operations[rank].out_table();
+    const auto at = all.buffers[rank].out - all.memory[rank].data();
+    for (size_t block = 0; block < 3; ++block) {
+      if (out.counts[block] <= kMost) continue;
+      ++left;
+      const auto begin = at + static_cast<ptrdiff_t>(out.displs[block]);
+      std::copy_n(before[rank].begin() + begin, out.counts[block], expected.begin() + begin);
+    }
+    std::vector<std::byte> got(expected.size());
+    cuda_double_read(got.data(), all.device[rank], got.size());
+    EXPECT_EQ(got, expected) << "rank " << rank;
+  }
+  EXPECT_GT(left, 1u);
+}
+
+// Also where the sender begins anew in the ring, and whether more comes or less. The host is told,
+// and ends it.
+TEST_F(Executor, TellsOfAMessageOfAnotherSize) {
+  const auto schedules = exchange_by("oneshot", 2);
+  for (const auto& [more, rounds] : {std::pair{1, 12}, {1, 13}, {3000, 12}, {3000, 13}}) {
+    auto group = ranks(2, 1, 32 << 10);
+    for (int round = 0; round < rounds; ++round) {
+      Case all(*group, schedules, operation_of(schedules[0], 3000, DataType::kUint8), false, 0);
+      all.launch(*group);
+      group->synchronise();
+      all.check("an exchange");
+    }
+    Case sent(*group, schedules, operation_of(schedules[0], 3000, DataType::kUint8), false, 0);
+    Case expected(
+        *group, schedules,
+        operation_of(schedules[0], 3000 + 5 * static_cast<size_t>(more), DataType::kUint8), false,
+        0);
+    group->launch(group->arguments(0, sent.programs[0], sent.on_gpu[0]));
+    group->launch(group->arguments(1, expected.programs[1], expected.on_gpu[1]));
+    for (const int rank : {0, 1}) {
+      const int peer = 1 - rank;
+      ExecuteMismatch& told = group->words(rank).mismatch;
+      const uint64_t from = sent.operations[0].in_table().counts[1];
+      const uint64_t to = expected.operations[1].out_table().counts[0];
+      const uint64_t back = expected.operations[1].in_table().counts[0];
+      const uint64_t here = sent.operations[0].out_table().counts[1];
+      EXPECT_NE(from, to);
+      EXPECT_NE(back, here);
+      while (__atomic_load_n(&told.peer, __ATOMIC_ACQUIRE) == 0) std::this_thread::yield();
+      EXPECT_EQ(told.peer, static_cast<uint32_t>(peer + 1));
+      EXPECT_EQ(told.sent, rank == 1 ? from : back);
+      EXPECT_EQ(told.expected, rank == 1 ? to : here);
+      CUDA_GIVES(d.stream_query(group->stream(rank)), kNotReady);
+    }
+    for (const int rank : {0, 1}) __atomic_store_n(&group->words(rank).abort, 1u, __ATOMIC_RELEASE);
+    group->synchronise();
   }
 }
 

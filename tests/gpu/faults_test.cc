@@ -188,6 +188,41 @@ TEST(Mismatch, OfACallFromWhichOneRankHasGoneOnNamesBothCalls) {
   });
 }
 
+// One rank expects other sizes than the other sends, none or some among them.
+TEST(Mismatch, OfTheBlocksOfAnAllToAllVIsAnError) {
+  NEED_GPU();
+  struct Sizes {
+    size_t sent, expected;
+  };
+  for (const Sizes sizes : {Sizes{100, 101}, {0, 5}, {5, 0}, {100000, 5}, {5, 100000}}) {
+    world::run({.nranks = 2}, [&](Rank& rank) {
+      gpu::use(0);
+      const gpu::Stream stream = gpu::create_stream();
+      {
+        Floats in(100000), out(100000);
+        in.set(1, stream);
+        const auto peer = static_cast<size_t>(1 - rank.rank);
+        std::vector<size_t> send(2, 0), receive(2, 0);
+        const std::vector<size_t> displs(2, 0);
+        send[peer] = sizes.sent;
+        receive[peer] = rank.rank == 1 ? sizes.expected : sizes.sent;
+        rank.meet();  // to allocate waits for what runs on the GPU
+        (void)commAlltoAllv(in.on_gpu(), send.data(), displs.data(), out.on_gpu(), receive.data(),
+                            displs.data(), commFloat, rank.comm, of(stream));
+        end_after_failure(rank, in, stream);
+        const std::string text = commGetLastError(rank.comm);
+        if (gpu::executor_is_forced())
+          rank.expect(text.find("alltoallv") != std::string::npos &&
+                          text.find(std::to_string(4 * sizes.sent)) != std::string::npos &&
+                          text.find(std::to_string(4 * sizes.expected)) != std::string::npos,
+                      "the blocks are not named: " + text);
+        COMM_OK(rank, commAbort(std::exchange(rank.comm, nullptr)));
+      }
+      gpu::destroy(stream);
+    });
+  }
+}
+
 // Not only where the host would meet: the kernels of the executor meet nobody on the host.
 TEST(Mismatch, OfGpuMemoryWithHostMemoryIsNoticed) {
   NEED_GPU();

@@ -147,6 +147,50 @@ TEST(Graph, MultipliesByTheScalarThatIsThenOnTheGpu) {
   });
 }
 
+// Also where one rank sends nothing, and where some blocks are large.
+TEST(Graph, MovesTheBlocksOfAnAllToAllV) {
+  NEED_GPU();
+  world::run({.nranks = 3}, [](Rank& rank) {
+    gpu::use(0);
+    const gpu::Stream stream = gpu::create_stream();
+    {
+      Floats small(100), large(100000), got_small(100), got_large(100000);
+      // To the next rank, but from the last.
+      const bool sends = rank.rank<2, receives = rank.rank> 0;
+      const std::vector<size_t> displs(3, 0);
+      const auto exchange = [&](Floats& in, Floats& out) {
+        std::vector<size_t> send(3, 0), receive(3, 0);
+        if (sends) send[static_cast<size_t>(rank.rank + 1)] = in.count();
+        if (receives) receive[static_cast<size_t>(rank.rank - 1)] = out.count();
+        COMM_OK(rank,
+                commAlltoAllv(in.on_gpu(), send.data(), displs.data(), out.on_gpu(), receive.data(),
+                              displs.data(), commFloat, rank.comm, of(stream)));
+      };
+      rank.meet();  // to allocate waits for what runs on the GPU
+      const gpu::Graph graph(stream, [&] {
+        exchange(small, got_small);
+        exchange(large, got_large);
+      });
+      for (int launch = 1; launch <= 5; ++launch) {
+        small.set(static_cast<float>(10 * launch + rank.rank), stream);
+        large.set(static_cast<float>(20 * launch + rank.rank), stream);
+        got_small.set(-1, stream);
+        got_large.set(-1, stream);
+        graph.launch(stream);
+        got_small.take(stream);
+        got_large.take(stream);
+        gpu::synchronise(stream);
+        const auto from = static_cast<float>(rank.rank - 1);
+        rank.expect(got_small.all(receives ? static_cast<float>(10 * launch) + from : -1),
+                    "a wrong small block");
+        rank.expect(got_large.all(receives ? static_cast<float>(20 * launch) + from : -1),
+                    "a wrong large block");
+      }
+    }
+    gpu::destroy(stream);
+  });
+}
+
 TEST(Graph, ThatIsNeverLaunchedLeavesNothing) {
   NEED_GPU();
   world::run({.nranks = 2}, [](Rank& rank) {

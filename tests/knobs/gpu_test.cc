@@ -218,6 +218,59 @@ TEST(GPU_EXECUTOR, LetsKernelsWaitForEachOther) {
   EXPECT_EQ(kernels_of(1, {{"COMM_GPU_EXECUTOR", "NEVER"}}, kernel, 1000), 0u);
 }
 
+// Elements that `from` sends to `to`: few, none, or so many that the block is a message.
+size_t elements_of(int from, int to) {
+  const size_t sizes[] = {1000, 0, 100000, 30000};
+  return sizes[(from + 2 * to) % 4];
+}
+
+TEST(GPU_EXECUTOR, TakesTheSmallBlocksOfAnAllToAllV) {
+  ASSERT_TRUE(gpu::is_double());
+  for (const std::string choice : {"AUTO", "ALWAYS", "NEVER"}) {
+    const Environment settings = {{"COMM_GPU_EXECUTOR", choice}};
+    const uint64_t wanted = choice == "NEVER" ? 0 : 1;
+    const bool by_messages = choice != "ALWAYS";
+    const auto use = [](int rank) { gpu::use(rank); };
+    const world::World processes{
+        .nranks = 3, .kind = world::Kind::kProcesses, .environment = settings, .begin = use};
+    world::run(processes, [=](Rank& rank) {
+      const auto launches = gpu::control<uint64_t(const char*)>("cuda_double_launches");
+      const gpu::Stream stream = gpu::create_stream();
+      std::vector<size_t> send, receive, send_at{0}, receive_at{0};
+      std::vector<float> given, expected;
+      for (int peer = 0; peer < 3; ++peer) {
+        send.push_back(elements_of(rank.rank, peer));
+        receive.push_back(elements_of(peer, rank.rank));
+        given.insert(given.end(), send.back(), static_cast<float>(10 * rank.rank + peer));
+        expected.insert(expected.end(), receive.back(), static_cast<float>(10 * peer + rank.rank));
+        send_at.push_back(given.size());
+        receive_at.push_back(expected.size());
+      }
+      {
+        gpu::Floats in(given.size()), out(expected.size());
+        gpu::copy(in.on_gpu(), given.data(), given.size() * sizeof(float), stream);
+        for (int round = 0; round < 3; ++round) {
+          out.set(-1, stream);
+          const uint64_t before = launches("libcomm_execute_float32");
+          const uint64_t copies = launches("libcomm_late_copy");
+          COMM_OK(rank, commAlltoAllv(in.on_gpu(), send.data(), send_at.data(), out.on_gpu(),
+                                      receive.data(), receive_at.data(), commFloat, rank.comm,
+                                      gpu::of(stream)));
+          std::vector<float> got(expected.size());
+          gpu::copy(got.data(), out.on_gpu(), got.size() * sizeof(float), stream);
+          gpu::synchronise(stream);
+          rank.expect(got == expected, "wrong blocks");
+          rank.expect(launches("libcomm_execute_float32") - before == wanted, "other kernels");
+          // The large block of the last rank is its own.
+          rank.expect((launches("libcomm_late_copy") > copies) == (by_messages && rank.rank < 2),
+                      "other messages");
+        }
+      }
+      gpu::destroy(stream);
+    });
+  }
+}
+
 // A driver that does not run the kernels of the trial: the ranks go another way together.
 TEST(GPU_EXECUTOR, IsTriedWhenACommunicatorIsMade) {
   ASSERT_TRUE(gpu::is_double());

@@ -9,9 +9,14 @@
 //   lines  for small operations: 16 bytes, twice 4 bytes of data and 4 of flag. A flag that is
 //          right says that the data beside it has come: one way, no fence.
 //   ring   for others: messages, each a header and its bytes, one after the other. The sender moves
-//          the head when the bytes are there, the receiver the tail when it has taken them.
+//          the head when the bytes are there, the receiver the tail when it has taken them. The
+//          header is the call and the bytes of the whole chunk: a message of another call, or of
+//          another size than its receiver knows, is never taken.
 // Positions count all lines and bytes ever sent on a connection. They are in the area too, so that
 // a launch can be repeated by a graph.
+//
+// Of an all-to-all-v a rank knows its own sizes only, so each rank tells each of the others how
+// many bytes its chunk has (`announces`), by the header of a message which may have no bytes.
 //
 // A window is so small that everything which one lane sends to one peer in it fits in half of a
 // connection. So a step waits only for bytes to come, or for what the peer has still to take of
@@ -109,6 +114,14 @@ COMM_DEVICE_CODE uint64_t area_bytes(const AreaShape& shape) {
   return scratch_at(shape) + shape.scratch_bytes;
 }
 
+// In pinned memory: a message whose chunk has not the bytes that its receiver knows of. `peer` is
+// written last: the sender plus one, 0: there was none.
+struct ExecuteMismatch {
+  uint64_t sent = 0;
+  uint64_t expected = 0;
+  uint32_t peer = 0;
+};
+
 // What a lane that has waited for a while says, again and again: for which peer (-1: none any
 // more), and how often it has said something. Who sees it change twice knows that the lane has
 // looked in between.
@@ -130,7 +143,11 @@ struct ExecuteArguments {
   uint32_t lanes = 0;    // blocks
   uint32_t windows = 0;  // how many
   uint64_t window = 0;   // bytes of each chunk in one
-  uint64_t call = 0;     // what all ranks do: others' messages are not taken
+  // Chunks of other sizes are not moved: those of no bytes, and of more than so many. Of
+  // `announces` their messages have the header only; otherwise there are none.
+  bool announces = false;
+  uint64_t most_bytes = UINT64_MAX;
+  uint64_t call = 0;  // what all ranks do: others' messages are not taken
   AreaShape shape;
   uint64_t scalar = 0;              // the bits of one element of `type`, in the low bytes
   const void* scalar_at = nullptr;  // in pinned memory, where they are found instead
@@ -148,6 +165,7 @@ struct ExecuteArguments {
   uint32_t* ended = nullptr;
   const uint32_t* abort = nullptr;
   uint32_t* awaits = nullptr;  // by lane: what await_word() makes
+  ExecuteMismatch* mismatch = nullptr;
 };
 static_assert(sizeof(ExecuteArguments) <= kMaxArgumentBytes);
 

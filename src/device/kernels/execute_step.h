@@ -131,8 +131,10 @@ class LaneRun {
 
   // The bytes from `begin` on of its chunk. False: the launch gives up.
   COMM_DEVICE_CODE bool do_step(const ExecuteStep& step, uint64_t begin) {
-    if (begin >= step.bytes) return true;
-    const uint64_t left = step.bytes - begin;
+    const uint64_t moved = step.bytes <= args_.most_bytes ? step.bytes : 0;
+    const bool announced = args_.announces && begin == 0 && (receives(step) || receiver(step) >= 0);
+    if (begin >= moved && !announced) return true;
+    const uint64_t left = moved - begin;
     const uint64_t bytes = left < args_.window ? left : args_.window;
     if (args_.by_lines && (receives(step) || step.kind == ExecuteKind::kSend))
       return do_by_lines(step, bytes);
@@ -169,18 +171,19 @@ class LaneRun {
     const uint64_t length = kMessageHeader + (bytes + kPackBytes - 1) / kPackBytes * kPackBytes;
     if (receives(step)) {
       uint64_t& position = memory_.received[step.peer];
-      position = place_of(position, length);
+      position = place_of(position);
       const uintptr_t message = ring_here(step.peer) + position % shape_.ring_bytes;
-      if (!await_message(step.peer, position + length, message)) return false;
+      if (!await_message(step, position, length, message)) return false;
       position += length;
       add_source(message + kMessageHeader);
     }
     if (const int to = receiver(step); to >= 0) {
       uint64_t& position = memory_.sent[to];
-      position = place_of(position, length);
+      position = place_of(position);
       if (!await_room(to, position + length, shape_.ring_bytes, kRingTailAt)) return false;
       const uintptr_t message = ring_there(to) + position % shape_.ring_bytes;
       store<uint64_t>(message, args_.call);
+      store<uint64_t>(message + sizeof(uint64_t), step.bytes);
       position += length;
       add_destination(message + kMessageHeader);
     }
@@ -209,20 +212,35 @@ class LaneRun {
   COMM_DEVICE_CODE uintptr_t ring_there(int peer) const {
     return area(peer) + ring_at(shape_, connection_of(shape_, peer, args_.rank, lane_));
   }
-  // A message does not go round the end: it begins anew there.
-  COMM_DEVICE_CODE uint64_t place_of(uint64_t position, uint64_t length) const {
+  // A message does not go round the end: it begins anew where the longest one would. So who expects
+  // another length finds its header all the same.
+  COMM_DEVICE_CODE uint64_t place_of(uint64_t position) const {
     const uint64_t at = position % shape_.ring_bytes;
-    return at + length <= shape_.ring_bytes ? position : position + shape_.ring_bytes - at;
+    const uint64_t longest = kMessageHeader + args_.window;
+    return at + longest <= shape_.ring_bytes ? position : position + shape_.ring_bytes - at;
   }
 
-  // Until the peer has sent as far as `end`. A message of another call never comes: the host finds
-  // out why.
-  COMM_DEVICE_CODE bool await_message(int peer, uint64_t end, uintptr_t message) {
-    const uintptr_t head = counters_here(peer) + kHeadAt;
-    return await(peer, [&] {
-      return static_cast<int64_t>(load_acquire(head) - end) >= 0 &&
-             load<uint64_t>(message) == args_.call;
+  // Until the message of the step has come. One of another call never comes, the host finds out
+  // why; and nor does one of another size, of which the host is told.
+  COMM_DEVICE_CODE bool await_message(const ExecuteStep& step, uint64_t position, uint64_t length,
+                                      uintptr_t message) {
+    const uintptr_t head = counters_here(step.peer) + kHeadAt;
+    bool reported = false;
+    return await(step.peer, [&] {
+      const uint64_t come = load_acquire(head) - position;
+      if (static_cast<int64_t>(come - kMessageHeader) < 0) return false;
+      if (load<uint64_t>(message) != args_.call) return false;
+      const uint64_t sent = load<uint64_t>(message + sizeof(uint64_t));
+      if (sent == step.bytes) return static_cast<int64_t>(come - length) >= 0;
+      if (!reported) report(step.peer, sent, step.bytes);
+      reported = true;
+      return false;
     });
+  }
+  COMM_DEVICE_CODE void report(int peer, uint64_t sent, uint64_t expected) const {
+    store<uint64_t>(number(&args_.mismatch->sent), sent);
+    store<uint64_t>(number(&args_.mismatch->expected), expected);
+    store_word(number(&args_.mismatch->peer), static_cast<uint32_t>(peer + 1));
   }
   // Until the connection has room as far as `end`.
   COMM_DEVICE_CODE bool await_room(int peer, uint64_t end, uint64_t size, uint64_t tail_at) {

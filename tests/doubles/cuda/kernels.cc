@@ -77,6 +77,7 @@ struct Extents {
 Extents extents_of(const ExecuteArguments& arguments) {
   Extents extents;
   const auto touch = [&](ExecuteSpace space, uint64_t offset, uint64_t bytes) {
+    if (bytes == 0 || bytes > arguments.most_bytes) return;
     if (space == ExecuteSpace::kIn) extents.in = std::max(extents.in, offset + bytes);
     if (space == ExecuteSpace::kOut) extents.out = std::max(extents.out, offset + bytes);
   };
@@ -108,11 +109,14 @@ void run_execute(const void* given, unsigned grid, unsigned) {
     return;
   }
   const uint32_t steps = arguments.lane_begin[arguments.lanes];
-  arguments.steps =
-      static_cast<const ExecuteStep*>(resolve(arguments.steps, steps * sizeof(ExecuteStep)));
+  if (steps > 0)
+    arguments.steps =
+        static_cast<const ExecuteStep*>(resolve(arguments.steps, steps * sizeof(ExecuteStep)));
   if (arguments.operand_count > 0)
     arguments.operands = static_cast<const ExecuteOperand*>(
         resolve(arguments.operands, arguments.operand_count * sizeof(ExecuteOperand)));
+  arguments.mismatch =
+      static_cast<ExecuteMismatch*>(resolve(arguments.mismatch, sizeof(ExecuteMismatch)));
   if (arguments.scalar_at != nullptr)
     arguments.scalar_at = resolve(arguments.scalar_at, size_of(arguments.type));
   const Extents extents = extents_of(arguments);
