@@ -85,15 +85,25 @@ bool quick(comm_t handle, bool is_send, const void* src, void* dst, size_t count
            int peer, cudaStream_t stream, commResult_t* result) {
   if (stream != nullptr) return false;
   *result = commSuccess;
-  if (in_group()) return add_quick_message(handle, is_send, src, dst, count, type, peer);
+  const void* const buffer = is_send ? src : dst;
+  // Made where it stays: a copy waits for what has just been stored in parts.
+  const auto fill = [&](MessageCall* message) {
+    *message = {.peer = peer,
+                .is_send = is_send,
+                .type = static_cast<DataType>(type),
+                .count = count,
+                .src = src,
+                .dst = dst};
+  };
+  if (in_group()) {
+    MessageCall* const message = add_quick_message(handle, buffer, count, type, peer);
+    if (message != nullptr) fill(message);
+    return message != nullptr;
+  }
   const QuickUse use(handle);
-  if (!use || !handle->communicator->is_quick(is_send ? src : dst, count, type, peer)) return false;
-  const MessageCall message{.peer = peer,
-                            .is_send = is_send,
-                            .type = static_cast<DataType>(type),
-                            .count = count,
-                            .src = src,
-                            .dst = dst};
+  if (!use || !handle->communicator->is_quick(buffer, count, type, peer)) return false;
+  MessageCall message;
+  fill(&message);
   *result = guarded(handle, [&] { return handle->communicator->run_quick({&message, 1}); });
   return true;
 }

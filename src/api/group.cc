@@ -305,18 +305,8 @@ void note_group_failure(const Status& status) {
 
 bool group_uses(const comm* handle) { return thread_group().work_of(handle) != nullptr; }
 
-bool add_quick_message(comm* handle, bool is_send, const void* src, void* dst, size_t count,
-                       int type, int peer) {
-  if (t_group == nullptr) return false;
-  MessageCall* call = t_group->quick.add(handle, is_send ? src : dst, count, type, peer);
-  if (call == nullptr) return false;
-  *call = {.peer = peer,
-           .is_send = is_send,
-           .type = static_cast<DataType>(type),
-           .count = count,
-           .src = src,
-           .dst = dst};
-  return true;
+MessageCall* add_quick_message(comm* handle, const void* buffer, size_t count, int type, int peer) {
+  return t_group == nullptr ? nullptr : t_group->quick.add(handle, buffer, count, type, peer);
 }
 
 Status add_to_group(comm* handle, Operation&& operation, Placement&& placement) {

@@ -25,10 +25,9 @@ bool group_uses(const comm* handle);
 // The failure of its use when another thread is ending it.
 Status add_to_group(comm* handle, Operation&& operation, Placement&& placement);
 // Adds a message to a group that has nothing but such messages of this communicator: they are
-// carried out by the thread that ends it, without an Operation each. False: it must be added as
-// any other call. Of src and dst, the one that `is_send` says is meant. `type` is the caller's.
-bool add_quick_message(comm* handle, bool is_send, const void* src, void* dst, size_t count,
-                       int type, int peer);
+// carried out by the thread that ends it, without an Operation each. The caller fills it in at
+// once. Null: it must be added as any other call. `type` is the caller's.
+MessageCall* add_quick_message(comm* handle, const void* buffer, size_t count, int type, int peer);
 // Adds the creation of a communicator, or another set-up call; it is skipped instead of run when
 // the group has failed.
 void add_creation(Creation creation);
